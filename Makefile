@@ -1,0 +1,52 @@
+# Sets up a virtual environment in .venv and runs in it: `make lastfm` the experiment, `make test` the tests.
+
+PYTHON ?= python3
+# Set to 0 to leave torch_scatter out, for machines without a C++ compiler.
+SCATTER ?= 1
+# Where torch comes from, if not from pip's default: the CPU or CUDA index that pytorch.org names.
+TORCH_INDEX ?=
+# More arguments for the example or for pytest.
+ARGS ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: lastfm test lint clean
+
+lastfm: $(VENV)/train.stamp
+	$(RUN) examples/lastfm_mgwa.py $(ARGS)
+
+test: $(VENV)/dev.stamp $(if $(filter 1,$(SCATTER)),$(VENV)/scatter.stamp)
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(VENV)/dev.stamp
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+clean:
+	rm -rf $(VENV) .wheels build dist *.egg-info
+
+# torch comes first and by the pinned version: any other package would take the newest, several gigabytes of it.
+$(VENV)/torch.stamp: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "$(PYTHON) is too old: Python 3.10 or newer is needed (make PYTHON=python3.12 ...)"; exit 1; }
+	@echo "Setting up $(VENV): installing torch, this may take some minutes ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	@touch $@
+
+$(VENV)/train.stamp: $(VENV)/torch.stamp pyproject.toml
+	@echo "Installing mgwa_pyg and what its example needs ..."
+	@$(INSTALL) --editable '.[train]'
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/train.stamp
+	@echo "Installing what the tests need ..."
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/scatter.stamp: $(VENV)/torch.stamp tools/build_torch_scatter.sh
+	@tools/build_torch_scatter.sh $(RUN)
+	@touch $@

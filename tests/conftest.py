@@ -1,0 +1,38 @@
+"""What the tests share: the markers for optional parts, and small data sets."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from mgwa_pyg.datasets import SyntheticKG
+
+
+def pytest_runtest_setup(item):
+    """Skip tests whose optional part is missing; in CI, where nothing may be, fail them."""
+    missing = None
+    if item.get_closest_marker("scatter") and find_spec("torch_scatter") is None:
+        missing = "torch_scatter is not installed"
+    if item.get_closest_marker("real_data") and not os.environ.get("MGWA_PYG_RAW"):
+        missing = "MGWA_PYG_RAW does not name the folder of the raw files"
+    if missing is not None:
+        (pytest.fail if os.environ.get("MGWA_PYG_SKIP_NOTHING") else pytest.skip)(missing)
+
+
+@pytest.fixture
+def lastfm_raw():
+    """The folder of the real raw files."""
+    return Path(os.environ["MGWA_PYG_RAW"])
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def synthetic():
+    """The default synthetic data set, shared by tests that only read it."""
+    return SyntheticKG()
