@@ -1,0 +1,15 @@
+"""Data sets for recommendation over knowledge graphs: raw files in, one HeteroData out."""
+
+from mgwa_pyg.datasets.base import KGRecDataset
+from mgwa_pyg.datasets.download import DownloadError
+from mgwa_pyg.datasets.lastfm_kg import LastFMKG
+from mgwa_pyg.datasets.raw import RawDataError
+from mgwa_pyg.datasets.synthetic_kg import SyntheticKG
+
+__all__ = [
+    "DownloadError",
+    "KGRecDataset",
+    "LastFMKG",
+    "RawDataError",
+    "SyntheticKG",
+]

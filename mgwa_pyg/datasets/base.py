@@ -1,0 +1,302 @@
+"""What all data sets share: raw files or a generator in, one cached HeteroData out."""
+
+import operator
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch_geometric.data import HeteroData, InMemoryDataset
+from torch_geometric.io import fs
+
+from mgwa_pyg.datasets.download import RAW_VARIABLE, RawFile, download_files
+from mgwa_pyg.datasets.raw import IntArray
+from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, random_parts, sample_negatives
+from mgwa_pyg.files import whole_file
+
+FORMAT = "v1"  # Of the processed file: a new one leaves old files alone.
+_CONTENT = ("data", "statistics", "item_names", "relation_names", "pre_transform")
+
+
+@dataclass(frozen=True)
+class KGRecTables:
+    r"""A data set as plain tables, before negatives are drawn and rows are split.
+
+    Args:
+        positives (np.ndarray): The interactions as pairs of user and item, distinct, and sorted by
+            user and then by item. [num_interactions, 2]
+        triples (np.ndarray): Head, relation and tail; the items are the first entities.
+            [num_triples, 3]
+        num_users (int): The number of users.
+        num_entities (int): The number of entities, items included.
+        item_names (list[str]): The items' names, in the order of their indices.
+        relation_names (list[str]): The relations' names, in the order of their indices.
+        negatives (np.ndarray, optional): The negatives where they are given, as many for each user
+            as positives, sorted by user; :obj:`None` draws them. (default: :obj:`None`)
+        positive_parts (np.ndarray, optional): The part of each positive where it is given; a user's
+            :math:`k`-th negative follows the :math:`k`-th positive. :obj:`None` splits at random.
+            (default: :obj:`None`)
+    """
+
+    positives: IntArray
+    triples: IntArray
+    num_users: int
+    num_entities: int
+    item_names: list[str]
+    relation_names: list[str]
+    negatives: IntArray | None = None
+    positive_parts: npt.NDArray[np.int8] | None = None
+
+
+class KGRecDataset(InMemoryDataset):
+    r"""Base class of data sets for recommendation over knowledge graphs.
+
+    A data set implements :meth:`build`, which returns its :class:`KGRecTables`. One that reads raw
+    files also declares them in :obj:`raw_files`; they are looked for in the folder
+    :obj:`$MGWA_PYG_RAW/raw_folder` if that variable is set, and else in :obj:`root/raw`, to which
+    missing ones are downloaded.
+
+    The data set holds one :class:`~torch_geometric.data.HeteroData`:
+
+    * :obj:`data["user"].num_nodes` and :obj:`data["entity"].num_nodes`; the first
+      :obj:`num_items` entities are the items.
+    * :obj:`data["entity", "kg", "entity"]` with :obj:`edge_index` :obj:`[2, 2 * num_triples]` and
+      :obj:`rel_type` :obj:`[2 * num_triples]`: all triples, then their inverses in the same order.
+      The inverse of relation :math:`r` is :math:`r + R`, with :math:`R` the number of relations.
+    * :obj:`data["user", "listens", "entity"]` with the training positives in :obj:`edge_index`, all
+      labelled pairs in :obj:`edge_label_index` :obj:`[2, 2 * num_interactions]`, positives first,
+      their :obj:`edge_label` (1.0 or 0.0), and :obj:`train_mask`, :obj:`val_mask` and
+      :obj:`test_mask`, which select among the labelled pairs.
+
+    Each user has as many negatives as positives, and none of them is a positive in any split.
+
+    Args:
+        root (str, optional): The folder of the data set; :obj:`None` keeps it in memory only.
+        negatives (str): What negatives are drawn from: one of :obj:`negative_pools`.
+        seed (int): The seed of the negatives and the split.
+        split (str): How the labelled pairs are split: one of :obj:`splits`.
+        transform (callable, optional): Applied to the data at every access.
+        pre_transform (callable, optional): Applied to the data once, before it is saved.
+        force_reload (bool): Whether to build the data set even if it has been built before.
+
+    Raises:
+        ValueError: If :obj:`negatives`, :obj:`split` or :obj:`seed` is none of the allowed values.
+        FileNotFoundError: If :obj:`MGWA_PYG_RAW` is set and a raw file is missing there.
+        DownloadError: If a raw file cannot be downloaded.
+        RawDataError: If a raw file does not hold what it should.
+    """
+
+    raw_files: ClassVar[Mapping[str, RawFile]] = {}
+    raw_folder: ClassVar[str] = ""
+    negative_pools: ClassVar[tuple[str, ...]] = ("items", "entities")
+    splits: ClassVar[tuple[str, ...]] = ("random",)
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None,
+        negatives: str,
+        seed: int,
+        split: str,
+        transform: Callable[[HeteroData], HeteroData] | None,
+        pre_transform: Callable[[HeteroData], HeteroData] | None,
+        force_reload: bool,
+    ) -> None:
+        self.negatives = _check_choice("negatives", negatives, self.negative_pools)
+        self.split = _check_choice("split", split, self.splits)
+        self.seed = check_int("seed", seed, minimum=0)
+        root = None if root is None else str(Path(root).expanduser())
+        super().__init__(root, transform, pre_transform, log=False, force_reload=force_reload)
+
+        # PyG's own download and process steps are not used: they write in place, and into the raw
+        # folder even where it is somebody else's.
+        content = self._content(None if root is None else Path(self.processed_paths[0]))
+        self.data = HeteroData.from_dict(content["data"])
+        self._statistics: dict[str, int] = content["statistics"]
+        self._item_names: list[str] = content["item_names"]
+        self._relation_names: list[str] = content["relation_names"]
+
+    def build(self) -> KGRecTables:
+        r"""Reads or generates the tables of the data set."""
+        raise NotImplementedError
+
+    @property
+    def raw_dir(self) -> str:
+        shared = os.environ.get(RAW_VARIABLE)
+        if shared and self.raw_files:
+            return str(Path(shared).expanduser() / self.raw_folder)
+        return str(super().raw_dir)
+
+    @property
+    def raw_file_names(self) -> list[str]:
+        return list(self.raw_files)
+
+    @property
+    def processed_file_names(self) -> str:
+        return f"{FORMAT}-{self.negatives}-{self.split}-seed{self.seed}.pt"
+
+    @property
+    def num_users(self) -> int:
+        r"""The number of users."""
+        return self._statistics["users"]
+
+    @property
+    def num_items(self) -> int:
+        r"""The number of items: the first entities."""
+        return self._statistics["items"]
+
+    @property
+    def num_interactions(self) -> int:
+        r"""The number of positives in all splits."""
+        return self._statistics["interactions"]
+
+    @property
+    def num_entities(self) -> int:
+        r"""The number of entities, items included."""
+        return self._statistics["entities"]
+
+    @property
+    def num_relations(self) -> int:
+        r"""The number of relations :math:`R`, inverses not counted."""
+        return self._statistics["relations"]
+
+    @property
+    def num_triples(self) -> int:
+        r"""The number of triples, inverses not counted."""
+        return self._statistics["triples"]
+
+    @property
+    def item_names(self) -> list[str]:
+        r"""The items' names."""
+        return self._item_names
+
+    @property
+    def relation_names(self) -> list[str]:
+        r"""The relations' names, inverses not counted."""
+        return self._relation_names
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name}={count}" for name, count in self._statistics.items())
+        return f"{type(self).__name__}({counts})"
+
+    def _content(self, path: Path | None) -> dict[str, Any]:
+        """Loads the processed file, or builds what it holds and saves it."""
+        # Addresses differ from run to run.
+        pre_transform = re.sub(" at 0x[0-9a-f]+", "", repr(self.pre_transform))
+        if path is not None and path.exists() and not self.force_reload:
+            content = _load(path)
+            if content["pre_transform"] != pre_transform:
+                warnings.warn(
+                    f"'{path}' was made with the pre_transform {content['pre_transform']}, not "
+                    f"with {pre_transform}. Pass `force_reload=True` to make it anew.",
+                    stacklevel=4,
+                )
+            return content
+
+        self._provide_raw_files()
+        tables = self.build()
+        data = self._to_data(tables)
+        if self.pre_transform is not None:
+            data = self.pre_transform(data)
+        content = {
+            "data": data.to_dict(),
+            "statistics": {
+                "users": tables.num_users,
+                "items": len(tables.item_names),
+                "interactions": len(tables.positives),
+                "entities": tables.num_entities,
+                "relations": len(tables.relation_names),
+                "triples": len(tables.triples),
+            },
+            "item_names": tables.item_names,
+            "relation_names": tables.relation_names,
+            "pre_transform": pre_transform,
+        }
+        if path is not None:
+            with whole_file(path) as temporary:
+                torch.save(content, temporary)
+        return content
+
+    def _provide_raw_files(self) -> None:
+        folder = Path(self.raw_dir)
+        missing = [name for name in self.raw_file_names if not (folder / name).is_file()]
+        if missing and os.environ.get(RAW_VARIABLE):
+            raise FileNotFoundError(
+                f"'{folder}' has no file {', '.join(missing)}. {RAW_VARIABLE} makes this folder "
+                f"the only source of the raw data: place the file there, or unset {RAW_VARIABLE} "
+                f"to have it downloaded."
+            )
+        download_files({name: self.raw_files[name] for name in missing}, folder)
+
+    def _to_data(self, tables: KGRecTables) -> HeteroData:
+        positives, negatives = tables.positives, tables.negatives
+        if negatives is None:
+            pool = len(tables.item_names) if self.negatives == "items" else tables.num_entities
+            generator = np.random.default_rng([self.seed, 0])
+            negatives = sample_negatives(positives, tables.num_users, pool, generator)
+        pairs = np.concatenate([positives, negatives])
+        # The split has a generator of its own and sees the positives first: with one seed, every
+        # pool of negatives leaves them in the same parts.
+        if tables.positive_parts is None:
+            parts = random_parts(len(pairs), np.random.default_rng([self.seed, 1]))
+        else:
+            parts = np.tile(tables.positive_parts, 2)
+        in_train = parts[: len(positives)] == TRAIN
+
+        data = HeteroData()
+        data["user"].num_nodes = tables.num_users
+        data["entity"].num_nodes = tables.num_entities
+
+        head, relation, tail = _to_tensor(tables.triples.T)
+        kg = data["entity", "kg", "entity"]
+        kg.edge_index = torch.stack([torch.cat([head, tail]), torch.cat([tail, head])])
+        kg.rel_type = torch.cat([relation, relation + len(tables.relation_names)])
+
+        listens = data["user", "listens", "entity"]
+        listens.edge_index = _to_tensor(positives[in_train].T)
+        listens.edge_label_index = _to_tensor(pairs.T)
+        listens.edge_label = torch.zeros(len(pairs))
+        listens.edge_label[: len(positives)] = 1.0
+        listens.train_mask = torch.from_numpy(parts == TRAIN)
+        listens.val_mask = torch.from_numpy(parts == VAL)
+        listens.test_mask = torch.from_numpy(parts == TEST)
+        return data
+
+
+def check_int(name: str, value: Any, minimum: int) -> int:
+    r"""Returns :obj:`value` as an integer, or says which argument is none or too small."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = minimum - 1
+    if isinstance(value, bool) or number < minimum:
+        raise ValueError(f"'{name}' must be an integer of at least {minimum} (got {value!r})")
+    return number
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"'{name}' must be one of {', '.join(map(repr, allowed))} (got {value!r})")
+    return str(value)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = fs.torch_load(str(path))
+        return {key: content[key] for key in _CONTENT}
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:
+        raise RuntimeError(
+            f"'{path}' is damaged ({type(error).__name__}: {error}). Delete it, or pass "
+            f"`force_reload=True` to make it anew."
+        ) from error
+
+
+def _to_tensor(array: IntArray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))

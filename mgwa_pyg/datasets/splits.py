@@ -1,0 +1,97 @@
+"""Negative sampling and splits, as pure functions on arrays."""
+
+import numpy as np
+import numpy.typing as npt
+
+from mgwa_pyg.datasets.raw import IntArray
+
+TRAIN, VAL, TEST = 0, 1, 2
+
+
+def sample_negatives(
+    positives: IntArray, num_users: int, pool_size: int, generator: np.random.Generator
+) -> IntArray:
+    r"""Draws as many negatives for each user as the user has positives: uniformly, without
+    replacement, from the candidates :math:`0, \ldots, \textrm{pool\_size} - 1` that are none of the
+    user's positives.
+
+    Args:
+        positives (np.ndarray): The pairs of user and item, distinct, and sorted by user and then by
+            item. [num_positives, 2]
+        num_users (int): The number of users.
+        pool_size (int): The number of candidates.
+        generator (np.random.Generator): The source of randomness.
+
+    Returns:
+        np.ndarray: The pairs of user and negative, sorted by user and in random order within a
+        user. [num_positives, 2]
+
+    Raises:
+        ValueError: If a user has fewer candidates left than positives.
+    """
+    user, item = positives[:, 0], positives[:, 1]
+    count = np.bincount(user, minlength=num_users)
+    free = pool_size - count
+    if (count > free).any():
+        worst = int((count - free).argmax())
+        raise ValueError(
+            f"User {worst} has {count[worst]} positives, so that only {free[worst]} of the "
+            f"{pool_size} candidates are left for {count[worst]} negatives. Draw the negatives "
+            f"from a larger pool, or give the user fewer positives."
+        )
+
+    # Draw distinct ranks among a user's free candidates …
+    rank = np.empty_like(item)
+    crowded = 2 * count > free
+    in_crowd = crowded[user]
+    rank[in_crowd] = _ranks_by_shuffling(count[crowded], free[crowded], generator)
+    rank[~in_crowd] = _ranks_by_rejection(user[~in_crowd], free, generator)
+
+    # … and turn rank r into a candidate by counting the positives below it: the j-th positive p is
+    # below if p - j <= r.
+    start = (np.cumsum(count) - count)[user]
+    below = user * pool_size + item - (np.arange(len(item)) - start)
+    shift = np.searchsorted(below, user * pool_size + rank, side="right") - start
+    return np.stack([user, rank + shift], axis=1)
+
+
+def _ranks_by_shuffling(count: IntArray, free: IntArray, generator: np.random.Generator) -> IntArray:
+    """Shuffles all ranks of every user and takes the first ones."""
+    user = np.repeat(np.arange(len(free)), free)
+    start = np.cumsum(free) - free
+    order = np.lexsort([generator.random(len(user)), user])
+    rank = np.arange(len(user)) - start[user]
+    return (order - start[user])[rank < count[user]]
+
+
+def _ranks_by_rejection(user: IntArray, free: IntArray, generator: np.random.Generator) -> IntArray:
+    """Draws all ranks and draws those again that the same user has already."""
+    rank = np.empty_like(user)
+    is_open = np.ones(len(user), dtype=bool)
+    while is_open.any():
+        rank[is_open] = generator.integers(free[user[is_open]])
+        # Settled rows sort first among equals, so that a repetition is always a new draw.
+        order = np.lexsort([is_open, rank, user])
+        repeated = (np.diff(user[order]) == 0) & (np.diff(rank[order]) == 0)
+        is_open[:] = False
+        is_open[order[1:][repeated]] = True
+    return rank
+
+
+def random_parts(num_rows: int, generator: np.random.Generator) -> npt.NDArray[np.int8]:
+    r"""Assigns rows to :obj:`TRAIN`, :obj:`VAL` and :obj:`TEST` at random as 6:2:2, the last two
+    parts rounded down.
+
+    Args:
+        num_rows (int): The number of rows.
+        generator (np.random.Generator): The source of randomness.
+
+    Returns:
+        np.ndarray: The part of each row. [num_rows]
+    """
+    size = int(0.2 * num_rows)
+    parts = np.full(num_rows, TRAIN, dtype=np.int8)
+    order = generator.permutation(num_rows)
+    parts[order[:size]] = VAL
+    parts[order[size : 2 * size]] = TEST
+    return parts

@@ -1,0 +1,269 @@
+"""A generated data set of any size, with preferences that a good model can recover."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from mgwa_pyg.datasets.base import FORMAT, KGRecDataset, KGRecTables, check_int
+from mgwa_pyg.datasets.raw import IntArray
+
+FloatArray = npt.NDArray[np.floating]
+
+NUM_TOPICS = 8
+NUM_ASPECTS = 4
+TASTE = 6.0  # The weight of the knowledge graph in a user's choices.
+POPULARITY = 0.3  # The standard deviation of the items' popularity, on the same scale.
+NOISE = 0.15  # The share of triples whose tail ignores the topic.
+SLATE = 1024  # The items that a group of users chooses from.
+GROUP = 256
+
+
+class SyntheticKG(KGRecDataset):
+    r"""A random data set with planted preferences, in the schema of :class:`KGRecDataset`.
+
+    Every entity beyond the items has a *topic*, and every relation speaks about one *aspect* of
+    its head. An item has a topic for each aspect, to which most of its triples lead. A user likes
+    some topics and cares for some aspects more than for others; the user's taste for an item is
+
+    .. math::
+        t(u, i) = \frac{\sum_{(i, r, e)} \textrm{care}_u(\textrm{aspect}(r)) \cdot
+        \textrm{taste}_u(\textrm{topic}(e))}{\sum_{(i, r, e)} \textrm{care}_u(\textrm{aspect}(r))},
+
+    a mean over the item's neighbourhood that depends on user and relation. Interactions are drawn
+    without replacement from the softmax of the taste, scaled, plus a mild popularity of each item.
+    Some items have no triple, some pairs of entities share several relations, and some entities are
+    isolated.
+
+    Args:
+        root (str, optional): The folder of the data set; :obj:`None` writes nothing to disk.
+            (default: :obj:`None`)
+        num_users (int): The number of users. (default: :obj:`600`)
+        num_items (int): The number of items, at least 2. (default: :obj:`1000`)
+        num_entities (int): The number of entities, items included. (default: :obj:`2500`)
+        num_relations (int): The number of relations. (default: :obj:`12`)
+        num_triples (int): The number of triples. (default: :obj:`6000`)
+        num_interactions (int, optional): The number of interactions: at least one for each user,
+            and on average at most half the items, as each asks for a negative. :obj:`None` takes
+            25 for each user, or a quarter of the items if that is less. (default: :obj:`None`)
+        negatives (str): What each user's negatives are drawn from: all items (:obj:`"items"`) or
+            all entities (:obj:`"entities"`). (default: :obj:`"items"`)
+        seed (int): The seed of everything random. (default: :obj:`0`)
+        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2.
+            (default: :obj:`"random"`)
+        transform (callable, optional): Applied to the data at every access.
+            (default: :obj:`None`)
+        pre_transform (callable, optional): Applied to the data once, before it is saved.
+            (default: :obj:`None`)
+        force_reload (bool): Whether to build the data set even if it has been built before.
+            (default: :obj:`False`)
+
+    Raises:
+        ValueError: If an argument is none of the allowed values, or the sizes contradict each
+            other.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        num_users: int = 600,
+        num_items: int = 1000,
+        num_entities: int = 2500,
+        num_relations: int = 12,
+        num_triples: int = 6000,
+        num_interactions: int | None = None,
+        negatives: str = "items",
+        seed: int = 0,
+        split: str = "random",
+        transform: Callable[[HeteroData], HeteroData] | None = None,
+        pre_transform: Callable[[HeteroData], HeteroData] | None = None,
+        force_reload: bool = False,
+    ) -> None:
+        users = check_int("num_users", num_users, minimum=1)
+        items = check_int("num_items", num_items, minimum=2)
+        if num_interactions is None:
+            num_interactions = users * min(25, max(1, items // 4))
+        self._sizes = _Sizes(
+            users=users,
+            items=items,
+            entities=check_int("num_entities", num_entities, minimum=1),
+            relations=check_int("num_relations", num_relations, minimum=1),
+            triples=check_int("num_triples", num_triples, minimum=1),
+            interactions=check_int("num_interactions", num_interactions, minimum=1),
+        )
+        self._sizes.check()
+        self._preferences: _Preferences | None = None
+        super().__init__(root, negatives, seed, split, transform, pre_transform, force_reload)
+
+    @property
+    def processed_file_names(self) -> str:
+        sizes = json.dumps(vars(self._sizes)).encode()
+        digest = hashlib.sha256(sizes).hexdigest()[:12]
+        return f"{FORMAT}-{digest}-{self.negatives}-{self.split}-seed{self.seed}.pt"
+
+    def build(self) -> KGRecTables:
+        sizes = self._sizes
+        triples, self._preferences = self._plant()
+        generator = np.random.default_rng([self.seed, 3])
+        return KGRecTables(
+            positives=_choose(self._preferences, sizes, generator),
+            triples=triples,
+            num_users=sizes.users,
+            num_entities=sizes.entities,
+            item_names=[f"item {i}" for i in range(sizes.items)],
+            relation_names=[f"relation {r}" for r in range(sizes.relations)],
+        )
+
+    def planted_score(self, user: Tensor, item: Tensor) -> Tensor:
+        r"""Returns the planted preference of each user for the entity beside it: what the best
+        possible model would rank by. It is :math:`-\infty` where the entity is no item.
+
+        Args:
+            user (torch.Tensor): The users. [num_pairs]
+            item (torch.Tensor): The entities. [num_pairs]
+        """
+        if self._preferences is None:
+            _, self._preferences = self._plant()
+        score = torch.full(user.shape, -torch.inf)
+        is_item = item < self.num_items
+        score[is_item] = torch.from_numpy(
+            self._preferences.of_pairs(user[is_item].numpy(), item[is_item].numpy())
+        ).float()
+        return score
+
+    def _plant(self) -> tuple[IntArray, "_Preferences"]:
+        return _plant(self._sizes, np.random.default_rng([self.seed, 2]))
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    users: int
+    items: int
+    entities: int
+    relations: int
+    triples: int
+    interactions: int
+
+    def check(self) -> None:
+        if self.items > self.entities:
+            raise ValueError(
+                f"'num_items' must be at most 'num_entities', {self.entities}, as the items are "
+                f"entities (got {self.items})"
+            )
+        most = self.users * (self.items // 2)
+        if not self.users <= self.interactions <= most:
+            raise ValueError(
+                f"'num_interactions' must lie between {self.users} and {most}, which are one and "
+                f"half the number of items for each user (got {self.interactions})"
+            )
+
+
+@dataclass(frozen=True)
+class _Preferences:
+    taste: FloatArray  # [num_users, topics]
+    care: FloatArray  # [num_users, aspects]
+    popularity: FloatArray  # [num_items]
+    triples: FloatArray  # The number of an item's triples. [num_items, aspects, topics]
+
+    def of_all(self, user: IntArray, item: IntArray) -> FloatArray:
+        """Every user's score for every item. [len(user), len(item)]"""
+        care, taste, triples = self.care[user], self.taste[user], self.triples[item]
+        both = (care[:, :, None] * taste[:, None, :]).reshape(len(user), -1)
+        total = both @ triples.reshape(len(item), -1).T
+        return self._score(total, care @ triples.sum(axis=2).T, item)
+
+    def of_pairs(self, user: IntArray, item: IntArray) -> FloatArray:
+        """Each user's score for the item beside it. [len(user)]"""
+        care, taste, triples = self.care[user], self.taste[user], self.triples[item]
+        total = np.einsum("na,nk,nak->n", care, taste, triples)
+        return self._score(total, np.einsum("na,nak->n", care, triples), item)
+
+    def _score(self, total: FloatArray, weight: FloatArray, item: IntArray) -> FloatArray:
+        # Without a triple, both sums are zero, and so is the taste.
+        return TASTE * total / np.where(weight > 0, weight, 1) + self.popularity[item]
+
+
+def _plant(sizes: _Sizes, generator: np.random.Generator) -> tuple[IntArray, _Preferences]:
+    """Draws the knowledge graph and the preferences that go with it."""
+    # Where all entities are items, they are each other's neighbours.
+    first = sizes.items if sizes.entities > sizes.items else 0
+    num_carriers = sizes.entities - first
+    topics = min(NUM_TOPICS, num_carriers)
+    aspects = min(NUM_ASPECTS, sizes.relations)
+
+    # Carrier number c has topic c % topics.
+    def draw_carrier(topic: IntArray) -> IntArray:
+        noise = generator.random(len(topic)) < NOISE
+        topic = np.where(noise, generator.integers(topics, size=len(topic)), topic)
+        num_choices = (num_carriers - 1 - topic) // topics + 1
+        # The square makes some carriers hubs.
+        choice = (num_choices * generator.random(len(topic)) ** 2).astype(np.int64)
+        return first + topic + topics * choice
+
+    num_copies = sizes.triples // 20
+    num_between_carriers = sizes.triples // 5
+    num_of_items = sizes.triples - num_copies - num_between_carriers
+
+    item_topic = generator.integers(topics, size=(sizes.items, aspects))
+
+    fame = 0.25 + generator.exponential(size=sizes.items)
+    item = generator.choice(sizes.items, size=num_of_items, p=fame / fame.sum())
+    carrier = generator.integers(num_carriers, size=num_between_carriers)
+    relation = generator.integers(sizes.relations, size=num_of_items + num_between_carriers)
+    topic = np.concatenate([item_topic[item, relation[:num_of_items] % aspects], carrier % topics])
+    head = np.concatenate([item, first + carrier])
+    base = np.stack([head, relation, draw_carrier(topic)], axis=1)
+
+    copies = base[generator.integers(len(base), size=num_copies)]
+    if sizes.relations > 1:
+        copies[:, 1] += generator.integers(1, sizes.relations, size=num_copies)
+        copies[:, 1] %= sizes.relations
+    triples = np.concatenate([base, copies])
+
+    head, relation, tail = triples[triples[:, 0] < sizes.items].T
+    cell = (head * aspects + relation % aspects) * topics + (tail - first) % topics
+    counts = np.bincount(cell, minlength=sizes.items * aspects * topics)
+
+    taste = 0.2 * generator.standard_normal((sizes.users, topics))
+    liked = generator.integers(topics, size=(sizes.users, 2))
+    np.put_along_axis(taste, liked, 1.0, axis=1)
+    care = np.exp(2.5 * generator.standard_normal((sizes.users, aspects)))
+    popularity = POPULARITY * generator.standard_normal(sizes.items)
+    return triples, _Preferences(
+        taste=(taste - taste.mean(axis=1, keepdims=True)).astype(np.float32),
+        care=(care / care.sum(axis=1, keepdims=True)).astype(np.float32),
+        popularity=popularity.astype(np.float32),
+        triples=counts.reshape(sizes.items, aspects, topics).astype(np.float32),
+    )
+
+
+def _choose(preferences: _Preferences, sizes: _Sizes, generator: np.random.Generator) -> IntArray:
+    """Draws every user's interactions."""
+    # One each; the others are shared out with weights around 1, no more than half the items each.
+    others = sizes.interactions - sizes.users
+    spread = min(0.5, max(0.0, (sizes.items // 2 - 2) * sizes.users / max(others, 1) - 1))
+    share = generator.permutation(np.linspace(1 - spread, 1 + spread, sizes.users)).cumsum()
+    count = 1 + np.diff(np.rint(others * share / share[-1]).astype(np.int64), prepend=0)
+
+    # In groups, as all users times all items do not fit in memory at large sizes.
+    slate_size = min(sizes.items, max(SLATE, 4 * int(count.max())))
+    pairs = []
+    for start in range(0, sizes.users, GROUP):
+        user = np.arange(start, min(start + GROUP, sizes.users))
+        slate = np.sort(generator.choice(sizes.items, size=slate_size, replace=False))
+        score = preferences.of_all(user, slate)
+        # The largest scores with Gumbel noise are a draw without replacement from the softmax.
+        noise = generator.standard_exponential(score.shape, dtype=np.float32)
+        noisy = torch.from_numpy(score - np.log(np.maximum(noise, np.float32(1e-30))))
+        choice = noisy.topk(int(count[user].max())).indices.numpy()
+        taken = np.arange(choice.shape[1]) < count[user, None]
+        pairs.append(np.stack([np.repeat(user, count[user]), slate[choice[taken]]], axis=1))
+    positives = np.concatenate(pairs)
+    return positives[np.lexsort([positives[:, 1], positives[:, 0]])]

@@ -1,0 +1,70 @@
+"""Negatives and splits: properties on random inputs, and the uniformity of the draw."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, random_parts, sample_negatives
+
+
+@st.composite
+def interactions(draw):
+    pool = draw(st.integers(2, 30))
+    most = pool // 2
+    users = draw(st.lists(st.sets(st.integers(0, pool - 1), max_size=most), min_size=1, max_size=8))
+    pairs = [(user, item) for user, items in enumerate(users) for item in sorted(items)]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2), len(users), pool
+
+
+@settings(deadline=None, max_examples=200)
+@given(interactions(), st.integers(0, 5))
+def test_negatives_are_distinct_and_never_positive(case, seed):
+    positives, num_users, pool = case
+    negatives = sample_negatives(positives, num_users, pool, np.random.default_rng(seed))
+    assert np.array_equal(negatives[:, 0], positives[:, 0])
+    assert ((negatives[:, 1] >= 0) & (negatives[:, 1] < pool)).all()
+    drawn = set(map(tuple, negatives.tolist()))
+    assert len(drawn) == len(negatives)
+    assert not drawn & set(map(tuple, positives.tolist()))
+    again = sample_negatives(positives, num_users, pool, np.random.default_rng(seed))
+    assert np.array_equal(negatives, again)
+
+
+# The first takes more than half of the free candidates, the second fewer: two ways of drawing.
+@pytest.mark.parametrize(("positive", "pool"), [([0, 2, 5], 7), ([1, 4], 9)])
+def test_every_free_candidate_is_equally_likely(positive, pool):
+    num_users = 20_000
+    positives = np.stack(
+        [np.repeat(np.arange(num_users), len(positive)), np.tile(positive, num_users)], axis=1
+    )
+    negatives = sample_negatives(positives, num_users, pool, np.random.default_rng(0))
+    free = [item for item in range(pool) if item not in positive]
+    expected = len(positives) / len(free)
+    first = negatives[:: len(positive), 1]
+    count, first_count = (np.bincount(x, minlength=pool)[free] for x in (negatives[:, 1], first))
+    assert np.abs(count / expected - 1).max() < 0.03
+    assert np.abs(first_count / (num_users / len(free)) - 1).max() < 0.06
+
+
+def test_a_user_may_take_every_free_candidate():
+    positives = np.array([[0, 1], [0, 3], [2, 0], [2, 1]])
+    negatives = sample_negatives(positives, 3, 4, np.random.default_rng(0))
+    assert sorted(negatives.tolist()) == [[0, 0], [0, 2], [2, 2], [2, 3]]
+
+
+def test_too_few_candidates():
+    positives = np.array([[0, 0], [1, 0], [1, 1], [1, 2]])
+    with pytest.raises(ValueError, match=r"User 1 has 3 positives.* only 2 of the 5 candidates"):
+        sample_negatives(positives, 2, 5, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "sizes"), [(42346, [25408, 8469, 8469]), (14, [10, 2, 2]), (3, [3, 0, 0])]
+)
+def test_random_parts(num_rows, sizes):
+    parts = random_parts(num_rows, np.random.default_rng(0))
+    assert [int((parts == part).sum()) for part in (TRAIN, VAL, TEST)] == sizes
+    assert np.array_equal(parts, random_parts(num_rows, np.random.default_rng(0)))
+    if num_rows > 3:
+        assert not np.array_equal(parts, random_parts(num_rows, np.random.default_rng(1)))

@@ -1,0 +1,189 @@
+"""The generated data set: its schema, its determinism, and what it plants."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch_geometric import transforms as T
+
+from mgwa_pyg.datasets import SyntheticKG
+
+KG = ("entity", "kg", "entity")
+LISTENS = ("user", "listens", "entity")
+SMALL = {
+    "num_users": 40,
+    "num_items": 60,
+    "num_entities": 100,
+    "num_relations": 5,
+    "num_triples": 300,
+    "num_interactions": 333,
+}
+
+
+def same(a, b):
+    stores = zip(a.edge_stores, b.edge_stores, strict=True)
+    return all(x[key].equal(y[key]) for x, y in stores for key in {*x.keys(), *y.keys()})
+
+
+def test_schema():
+    dataset = SyntheticKG(**SMALL)
+    data = dataset[0]
+    assert data.validate()
+    assert repr(dataset) == (
+        "SyntheticKG(users=40, items=60, interactions=333, entities=100, relations=5, triples=300)"
+    )
+    assert dataset.item_names[59] == "item 59"
+    assert dataset.relation_names == [f"relation {r}" for r in range(5)]
+    assert (data["user"].num_nodes, data["entity"].num_nodes) == (40, 100)
+
+    edge_index, rel_type = data[KG].edge_index, data[KG].rel_type
+    assert edge_index[:, 300:].equal(edge_index[:, :300].flip(0))
+    assert rel_type[300:].equal(rel_type[:300] + 5)
+    assert rel_type.unique().tolist() == list(range(10))
+    assert set(edge_index.unique().tolist()) <= set(range(100))
+
+    listens = data[LISTENS]
+    pairs, label = listens.edge_label_index, listens.edge_label
+    assert pairs.shape == (2, 666)
+    assert label.dtype == torch.float
+    assert label.equal((torch.arange(666) < 333).float())
+    assert pairs.unique(dim=1).size(1) == 666
+    assert listens.edge_index.equal(pairs[:, listens.train_mask & (label == 1)])
+    masks = torch.stack([listens.train_mask, listens.val_mask, listens.test_mask])
+    assert masks.sum(dim=0).eq(1).all()
+    assert masks.sum(dim=1).tolist() == [400, 133, 133]
+    positives = torch.bincount(pairs[0][label == 1], minlength=40)
+    assert positives.min() >= 1
+    assert positives.max() > positives.min()
+    assert positives.equal(torch.bincount(pairs[0][label == 0], minlength=40))
+
+
+def test_seeds_and_pools():
+    data = SyntheticKG(**SMALL)[0]
+    assert same(data, SyntheticKG(**SMALL)[0])
+    assert not same(data, SyntheticKG(**SMALL, seed=1)[0])
+
+    entities = SyntheticKG(**SMALL, negatives="entities")[0]
+    for key in ("train_mask", "val_mask", "test_mask"):
+        assert data[LISTENS][key][:333].equal(entities[LISTENS][key][:333])
+    assert data[LISTENS].edge_index.equal(entities[LISTENS].edge_index)
+    assert data[LISTENS].edge_label_index[1].max() < 60
+    assert entities[LISTENS].edge_label_index[1].max() >= 60
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_preferences_can_be_recovered(seed):
+    dataset = SyntheticKG(seed=seed)
+    listens = dataset[0][LISTENS]
+    user, item = listens.edge_label_index[:, listens.test_mask]
+    label = listens.edge_label[listens.test_mask]
+    popularity = torch.bincount(listens.edge_index[1], minlength=dataset.num_items)
+    popularity_auc = roc_auc_score(label, popularity[item])
+    planted_auc = roc_auc_score(label, dataset.planted_score(user, item))
+    assert 0.6 < popularity_auc < 0.7
+    assert planted_auc > 0.9
+
+    # A model that is blind to what the user cares for stays behind.
+    preferences = dataset._preferences
+    care = np.full_like(preferences.care, 1 / preferences.care.shape[1])
+    blind = type(preferences)(preferences.taste, care, preferences.popularity, preferences.triples)
+    blind_auc = roc_auc_score(label, blind.of_pairs(user.numpy(), item.numpy()))
+    assert popularity_auc + 0.15 < blind_auc < planted_auc - 0.03
+
+
+def test_planted_score_by_hand():
+    dataset = SyntheticKG(**SMALL)
+    preferences = dataset._preferences
+    kg = dataset[0][KG]
+    user, item = 7, 11
+    total = weight = 0.0
+    for i in range(300):
+        head, tail = kg.edge_index[:, i].tolist()
+        if head == item:
+            care = preferences.care[user, kg.rel_type[i] % 4]
+            total += care * preferences.taste[user, (tail - 60) % 8]
+            weight += care
+    expected = 6.0 * total / weight + preferences.popularity[item]
+    users, items = torch.tensor([user, user]), torch.tensor([item, 60])
+    score = dataset.planted_score(users, items)
+    torch.testing.assert_close(score, torch.tensor([expected, -np.inf], dtype=torch.float))
+    every = preferences.of_all(np.arange(40), np.arange(60))
+    np.testing.assert_allclose(every[user, item], expected, rtol=1e-5)
+
+
+def test_default_has_parallel_edges_and_bare_nodes(synthetic):
+    kg = synthetic[0][KG]
+    head, tail = kg.edge_index[:, : synthetic.num_triples]
+    pairs = head * synthetic.num_entities + tail
+    triples = pairs * synthetic.num_relations + kg.rel_type[: synthetic.num_triples]
+    assert pairs.unique().numel() < triples.unique().numel()
+    bare = torch.bincount(kg.edge_index.flatten(), minlength=synthetic.num_entities) == 0
+    assert bare[: synthetic.num_items].any()
+    assert bare[synthetic.num_items :].any()
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"num_users": 1, "num_items": 2, "num_entities": 2, "num_relations": 1, "num_triples": 1},
+        {"num_users": 3, "num_items": 8, "num_entities": 8, "num_triples": 40},
+        {"num_users": 9, "num_items": 10, "num_entities": 11, "num_interactions": 45},
+        {"num_users": 9, "num_items": 11, "num_entities": 50, "num_interactions": 9},
+        {"num_users": 300, "num_items": 3000, "num_entities": 4000},
+    ],
+)
+def test_extreme_sizes(sizes):
+    dataset = SyntheticKG(**sizes)
+    assert dataset[0].validate()
+    assert dataset.num_interactions >= dataset.num_users
+    assert dataset.num_entities == sizes["num_entities"]
+
+
+def test_nothing_is_written_without_a_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    SyntheticKG(**SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cache(tmp_path):
+    dataset = SyntheticKG(tmp_path, **SMALL)
+    cached = SyntheticKG(tmp_path, **SMALL)
+    assert cached._preferences is None  # Not built again.
+    assert same(dataset[0], cached[0])
+    assert repr(dataset) == repr(cached)
+    pairs = dataset[0][LISTENS].edge_label_index
+    assert dataset.planted_score(*pairs).equal(cached.planted_score(*pairs))
+    SyntheticKG(tmp_path, **{**SMALL, "num_triples": 301})
+    SyntheticKG(tmp_path, **SMALL, seed=1)
+    assert len(list((tmp_path / "processed").iterdir())) == 3
+
+
+def test_transforms_and_copies():
+    data = SyntheticKG(**SMALL, transform=T.ToUndirected(merge=False))[0]
+    assert ("entity", "rev_listens", "user") in data.edge_types
+    dataset = SyntheticKG(**SMALL)
+    assert dataset.copy().num_items == 60
+    assert dataset[:1].num_items == 60
+    assert dataset.to("cpu")[0].to("cpu").validate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_users": 0}, r"'num_users' must be .* at least 1 \(got 0\)"),
+        ({"num_items": 1}, r"'num_items' .* \(got 1\)"),
+        ({"num_items": 101}, r"'num_items' must be at most 'num_entities', 100.* \(got 101\)"),
+        ({"num_entities": -3}, r"'num_entities' .* \(got -3\)"),
+        ({"num_relations": 0}, r"'num_relations' .* \(got 0\)"),
+        ({"num_triples": 2.5}, r"'num_triples' .* \(got 2.5\)"),
+        ({"num_interactions": 39}, r"'num_interactions' must lie between 40 and 1200.* \(got 39\)"),
+        ({"num_interactions": 1201}, r"'num_interactions' .* \(got 1201\)"),
+        ({"seed": -1}, r"'seed' must be an integer of at least 0 \(got -1\)"),
+        ({"seed": True}, r"'seed' .* \(got True\)"),
+        ({"negatives": "frozen"}, r"'negatives' must be one of 'items', 'entities' \(got 'frozen'"),
+        ({"split": "lightkg"}, r"'split' must be one of 'random' \(got 'lightkg'\)"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SyntheticKG(**{**SMALL, **arguments})
