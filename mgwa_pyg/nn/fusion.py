@@ -1,0 +1,127 @@
+"""Fusions: how a node and its aggregated neighbourhood become one vector."""
+
+from __future__ import annotations
+
+from typing import ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric.nn.dense.linear import Linear
+
+
+class HeadLinear(Linear):
+    r"""One linear map per head, :math:`(N, H, F_{in}) \to (N, H, F_{out})`.
+
+    ``in_channels=-1`` derives the width from the first call.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, heads: int, bias: bool) -> None:
+        self.heads = heads
+        super().__init__(in_channels, heads * out_channels, bias=bias, weight_initializer="glorot")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.heads == 1:
+            return super().forward(x)
+        weight = self.weight.view(self.heads, -1, self.in_channels)
+        out = torch.einsum("nhf,hkf->nhk", x, weight)
+        return out if self.bias is None else out + self.bias.view(self.heads, -1)
+
+
+class Fusion(torch.nn.Module):
+    r"""What every fusion is: :math:`(N, F_{self})` and :math:`(N, H, F_{nbr})` to :math:`(N, H, F_{out})`.
+
+    Args:
+        in_self (int): Width of the node's own features, or :obj:`-1` to derive it.
+        in_neighbor (int): Width of the aggregated neighbourhood, or :obj:`-1` to derive it.
+        out_channels (int): Width of the result, per head.
+        heads (int): Number of heads.
+        bias (bool): Whether an additive bias is learned.
+    """
+
+    #: Whether the node's own features enter the result.
+    uses_self: ClassVar[bool] = True
+
+    def __init__(self, in_self: int, in_neighbor: int, out_channels: int, heads: int, bias: bool) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew."""
+        for module in self.children():
+            cast(Linear, module).reset_parameters()
+
+    def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class ConcatFusion(Fusion):
+    r""":math:`[\mathbf{e}_v \Vert \mathbf{e}_{N(v)}] \mathbf{W} + \mathbf{b}`, KGCN's *concat* aggregator.
+
+    The product with the concatenation is taken as a sum of two, so that nothing is concatenated.
+    """
+
+    width: ClassVar[int] = 1
+
+    def __init__(self, in_self: int, in_neighbor: int, out_channels: int, heads: int, bias: bool) -> None:
+        super().__init__(in_self, in_neighbor, out_channels, heads, bias)
+        out_channels = self.width * out_channels
+        self.lin_self = Linear(in_self, heads * out_channels, bias=False, weight_initializer="glorot")
+        self.lin_neighbor = HeadLinear(in_neighbor, out_channels, heads, bias)
+
+    def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+        z = self.lin_neighbor(neighborhood)
+        return self.lin_self(x).view_as(z) + z
+
+
+class GatedFusion(ConcatFusion):
+    r"""The gate of MGWA (eqs. 8--10):
+    :math:`\sigma(\mathbf{z} \mathbf{W} + \mathbf{b}) \odot (\mathbf{z} \mathbf{V} + \mathbf{c})`
+    with :math:`\mathbf{z} = [\mathbf{e}_v \Vert \mathbf{e}_{N(v)}]`.
+
+    :math:`\mathbf{V}` and :math:`\mathbf{W}` are the first and the second half of one merged map.
+    """
+
+    width: ClassVar[int] = 2
+
+    def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+        return F.glu(super().forward(x, neighborhood), dim=-1)
+
+
+class SumFusion(Fusion):
+    r""":math:`(\mathbf{e}_v + \mathbf{e}_{N(v)}) \mathbf{W} + \mathbf{b}`, KGCN's *sum* aggregator."""
+
+    def __init__(self, in_self: int, in_neighbor: int, out_channels: int, heads: int, bias: bool) -> None:
+        if in_self != in_neighbor:
+            raise ValueError(
+                f"fusion='sum' adds a node to its neighbourhood, so both need the same width, but "
+                f"in_channels is {(in_neighbor, in_self)}; use fusion='concat' or 'gated'"
+            )
+        super().__init__(in_self, in_neighbor, out_channels, heads, bias)
+        self.lin = HeadLinear(in_neighbor, out_channels, heads, bias)
+
+    def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+        assert x is not None
+        return self.lin(x.unsqueeze(1) + neighborhood)
+
+
+class NeighborFusion(Fusion):
+    r""":math:`\mathbf{e}_{N(v)} \mathbf{W} + \mathbf{b}`, KGCN's *neighbor* aggregator."""
+
+    uses_self: ClassVar[bool] = False
+
+    def __init__(self, in_self: int, in_neighbor: int, out_channels: int, heads: int, bias: bool) -> None:
+        super().__init__(in_self, in_neighbor, out_channels, heads, bias)
+        self.lin_neighbor = HeadLinear(in_neighbor, out_channels, heads, bias)
+
+    def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+        return self.lin_neighbor(neighborhood)
+
+
+#: Every fusion by the name that ``GatedAggregationConv(fusion=...)`` takes.
+FUSIONS: dict[str, type[Fusion]] = {
+    "gated": GatedFusion,
+    "sum": SumFusion,
+    "concat": ConcatFusion,
+    "neighbor": NeighborFusion,
+}

@@ -1,0 +1,504 @@
+"""`GatedAggregationConv`: relation-aware softmax attention, then a gate of a node and its neighbourhood."""
+
+# PyG's code templates read the annotations, and cannot read `int | None`.
+from typing import Any, ClassVar, Literal, Optional, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Parameter
+from torch_geometric import is_debug_enabled
+from torch_geometric.nn.conv import MessagePassing
+from torch_geometric.nn.dense.linear import Linear
+from torch_geometric.nn.inits import glorot
+from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTensor
+from torch_geometric.utils import is_sparse, is_torch_sparse_tensor
+from torch_geometric.utils.sparse import set_sparse_value
+
+from mgwa_pyg.nn.fusion import FUSIONS
+from mgwa_pyg.ops import get_backend
+
+_ACTIVATIONS = {
+    "sigmoid": torch.sigmoid,
+    "leaky_relu": lambda score: F.leaky_relu(score, 0.2),
+    "tanh": torch.tanh,
+    None: lambda score: score,
+}
+
+
+class GatedAggregationConv(MessagePassing):
+    r"""The gated aggregation operator of MGWA, a multi-layer gated recommender over knowledge graphs.
+
+    A query :math:`\mathbf{q}` (the user in MGWA, else derived from the target node) decides how much
+    each relation :math:`r` counts, a softmax over the neighbourhood turns this into attention
+    (eqs. 4--5), and the aggregated neighbourhood (eq. 3) is fused with the node itself by a gate
+    (eqs. 8--10):
+
+    .. math::
+        s_r &= \phi(\mathbf{q}^{\top} \mathbf{r}), \qquad
+        \alpha_{v,a} = \frac{\exp(s_{r(v,a)})}{\sum_{a' \in \mathcal{N}(v)} \exp(s_{r(v,a')})}
+
+        \mathbf{e}_{\mathcal{N}(v)} &= \sum_{a \in \mathcal{N}(v)} \alpha_{v,a} \, \mathbf{e}_a,
+        \qquad \mathbf{z} = [\mathbf{e}_v \, \Vert \, \mathbf{e}_{\mathcal{N}(v)}]
+
+        \mathbf{e}_v^{\prime} &= \sigma(\mathbf{z} \mathbf{W} + \mathbf{b}) \odot
+        (\mathbf{z} \mathbf{V} + \mathbf{c})
+
+    Edges between the same two nodes, of equal or different relations, each take part in the softmax. A
+    node without neighbours has :math:`\mathbf{e}_{\mathcal{N}(v)} = \mathbf{0}`.
+
+    The scores depend on the query and the relation alone, hence they are computed once per pair of those
+    and never lifted to edges as vectors.
+
+    Args:
+        in_channels (int or tuple): Size of each input sample, or :obj:`-1` to derive the size from the
+            first input(s) to the forward method. A tuple corresponds to the sizes of source and target
+            dimensionalities; sources send messages whatever the flow.
+        out_channels (int): Size of each output sample, per head.
+        num_relations (int, optional): Number of relations :math:`R`. With one relation and no edge
+            features all scores of a neighbourhood are equal, the attention is the mean and the layer
+            has no score parameters. (default: :obj:`1`)
+        query_channels (int, optional): Size :math:`D` of a query and of a relation's vector; :obj:`None`
+            is :obj:`heads * out_channels`. Each head compares its own :math:`D / H` of the dimensions.
+            (default: :obj:`None`)
+        heads (int, optional): Number of heads :math:`H`, each with an attention and a fusion of its own.
+            (default: :obj:`1`)
+        concat (bool, optional): If set to :obj:`False`, the heads are averaged instead of concatenated.
+            (default: :obj:`True`)
+        score_activation (str, optional): The activation :math:`\phi` of the scores: :obj:`"sigmoid"`
+            (the paper; the attention of two neighbours then differs by a factor of :math:`e` at most),
+            :obj:`"leaky_relu"` (slope 0.2), :obj:`"tanh"` or :obj:`None`.
+            (default: :obj:`"sigmoid"`)
+        fusion (str, optional): How a node and its neighbourhood become one vector: :obj:`"gated"` as
+            above, or KGCN's :obj:`"sum"`, :obj:`"concat"` and :obj:`"neighbor"`, which are linear (the
+            model around the layer applies the non-linearity). (default: :obj:`"gated"`)
+        edge_dim (int, optional): Size of edge features, which are mapped to :math:`D` dimensions and
+            added to the relation's vector. (default: :obj:`None`)
+        dropout (float, optional): Dropout probability of the attention coefficients.
+            (default: :obj:`0`)
+        bias (bool, optional): If set to :obj:`False`, the fusion will not learn an additive bias.
+            (default: :obj:`True`)
+        backend (str, optional): What computes softmax and sum: :obj:`"auto"`, :obj:`"reference"` (PyG's
+            own composition) or :obj:`"scatter"` (torch_scatter). All give the same result.
+            (default: :obj:`"auto"`)
+        **kwargs (optional): Additional arguments of :class:`torch_geometric.nn.conv.MessagePassing`.
+
+    Shapes:
+        - **input:**
+          node features :math:`(|\mathcal{V}|, F_{in})` or
+          :math:`((|\mathcal{V_s}|, F_{s}), (|\mathcal{V_t}|, F_{t}))` if bipartite,
+          edge indices :math:`(2, |\mathcal{E}|)`,
+          edge types :math:`(|\mathcal{E}|)` *(optional)*,
+          edge features :math:`(|\mathcal{E}|, F_{e})` *(optional)*,
+          queries :math:`(D)`, :math:`(|\mathcal{V_t}|, D)` or :math:`(B, D)` *(optional)*
+        - **output:** node features :math:`(|\mathcal{V_t}|, H * F_{out})` or
+          :math:`(|\mathcal{V_t}|, F_{out})` if :obj:`concat` is :obj:`False`.
+          If :obj:`return_attention_weights` is :obj:`True`, then also the attention coefficients
+          :math:`(|\mathcal{E}|, H)`.
+
+    Raises:
+        ValueError: If an option is unknown or sizes do not go together.
+        ImportError: If the backend's package is not installed.
+    """
+
+    # The arguments' types, for PyG's code templates.
+    edge_updater_type: ClassVar[dict[str, Any]] = {
+        "table": OptTensor,
+        "query_index": OptTensor,
+        "edge_type": OptTensor,
+        "edge_query": OptTensor,
+        "features": OptTensor,
+    }
+    propagate_type: ClassVar[dict[str, Any]] = {"x": Tensor, "alpha": Tensor}
+
+    def __init__(
+        self,
+        in_channels: int | tuple[int, int],
+        out_channels: int,
+        num_relations: int = 1,
+        query_channels: int | None = None,
+        heads: int = 1,
+        concat: bool = True,
+        score_activation: str | None = "sigmoid",
+        fusion: str = "gated",
+        edge_dim: int | None = None,
+        dropout: float = 0.0,
+        bias: bool = True,
+        backend: str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("aggr", "add")
+        super().__init__(node_dim=0, **kwargs)
+
+        query_channels = heads * out_channels if query_channels is None else query_channels
+        if num_relations < 1:
+            raise ValueError(f"num_relations={num_relations}: a graph has at least one relation")
+        if heads < 1 or query_channels % heads != 0:
+            raise ValueError(
+                f"query_channels={query_channels} cannot be shared out to heads={heads}: it must be a "
+                f"multiple of heads"
+            )
+        if score_activation not in _ACTIVATIONS:
+            raise ValueError(
+                f"score_activation={score_activation!r} is unknown: choose one of {[*_ACTIVATIONS]}"
+            )
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion={fusion!r} is unknown: choose one of {[*FUSIONS]}")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout={dropout}: a probability in [0, 1) is needed")
+        get_backend(backend)
+
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.num_relations = num_relations
+        self.query_channels = query_channels
+        self.heads = heads
+        self.concat = concat
+        self.score_activation = score_activation
+        self.edge_dim = edge_dim
+        self.dropout = dropout
+        self.backend = backend
+
+        if isinstance(in_channels, int):
+            in_neighbor, in_self = in_channels, in_channels
+        else:
+            in_neighbor, in_self = in_channels
+
+        # Without anything that tells two edges apart, all scores of a node are equal.
+        self._scored = num_relations > 1 or edge_dim is not None
+        if self._scored:
+            self.lin_query = Linear(in_self, query_channels, bias=False, weight_initializer="glorot")
+            self.relation = Parameter(torch.empty(num_relations, query_channels))
+        else:
+            self.register_module("lin_query", None)
+            self.register_parameter("relation", None)
+        if edge_dim is not None:
+            self.lin_edge = Linear(edge_dim, query_channels, bias=False, weight_initializer="glorot")
+        else:
+            self.register_module("lin_edge", None)
+        self.fusion = FUSIONS[fusion](in_self, in_neighbor, out_channels, heads, bias)
+
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        r"""Resets all learnable parameters of the module."""
+        super().reset_parameters()
+        for module in (self.lin_query, self.lin_edge, self.fusion):
+            if module is not None:
+                module.reset_parameters()
+        glorot(self.relation)
+
+    @overload
+    def forward(
+        self,
+        x: Tensor | OptPairTensor,
+        edge_index: Adj,
+        edge_type: OptTensor = None,
+        edge_attr: OptTensor = None,
+        query: OptTensor | tuple[OptTensor, OptTensor] = None,
+        query_index: OptTensor = None,
+        relation: OptTensor = None,
+        size: Size = None,
+        return_attention_weights: Literal[False] | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor | OptPairTensor,
+        edge_index: Tensor,
+        edge_type: OptTensor = None,
+        edge_attr: OptTensor = None,
+        query: OptTensor | tuple[OptTensor, OptTensor] = None,
+        query_index: OptTensor = None,
+        relation: OptTensor = None,
+        size: Size = None,
+        *,
+        return_attention_weights: Literal[True],
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor | OptPairTensor,
+        edge_index: SparseTensor,
+        edge_type: OptTensor = None,
+        edge_attr: OptTensor = None,
+        query: OptTensor | tuple[OptTensor, OptTensor] = None,
+        query_index: OptTensor = None,
+        relation: OptTensor = None,
+        size: Size = None,
+        *,
+        return_attention_weights: Literal[True],
+    ) -> tuple[Tensor, SparseTensor]: ...
+
+    def forward(
+        self,
+        x: Tensor | OptPairTensor,
+        edge_index: Adj,
+        edge_type: OptTensor = None,
+        edge_attr: OptTensor = None,
+        query: OptTensor | tuple[OptTensor, OptTensor] = None,
+        query_index: OptTensor = None,
+        relation: OptTensor = None,
+        size: Size = None,
+        return_attention_weights: bool | None = None,
+    ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]] | tuple[Tensor, SparseTensor]:
+        r"""Runs the forward pass of the module.
+
+        Args:
+            x (torch.Tensor or (torch.Tensor, torch.Tensor)): The input node features.
+            edge_index (torch.Tensor or SparseTensor): The edge indices. In a sparse layout the values
+                are the edge types; such a layout holds one edge per pair of nodes at most.
+            edge_type (torch.Tensor, optional): The relation of each edge, a whole number in
+                :math:`[0, R)`. Can be left out if there is only one. (default: :obj:`None`)
+            edge_attr (torch.Tensor, optional): The edge features. (default: :obj:`None`)
+            query (torch.Tensor or (torch.Tensor, torch.Tensor), optional): The queries: one for all
+                targets, one for each target, or :math:`B` of which :obj:`query_index` picks one for
+                each target; of a pair the target's part counts. If :obj:`None`, a learned projection of
+                the target's features. (default: :obj:`None`)
+            query_index (torch.Tensor, optional): The row of :obj:`query` that each target uses,
+                :math:`(|\mathcal{V_t}|)`. (default: :obj:`None`)
+            relation (torch.Tensor, optional): The relations' vectors :math:`(R, D)`, to share them with
+                other layers; if :obj:`None`, the layer's own. (default: :obj:`None`)
+            size (tuple, optional): The numbers of nodes that the two rows of :obj:`edge_index` refer to;
+                derived from :obj:`x` if :obj:`None`. (default: :obj:`None`)
+            return_attention_weights (bool, optional): If set to :obj:`True`, will additionally return
+                the tuple :obj:`(edge_index, attention_weights)`; for a :class:`SparseTensor`, an
+                adjacency that holds the attention weights. (default: :obj:`None`)
+
+        Raises:
+            ValueError: If the sizes or types of the arguments do not go together.
+            IndexError: If an index of an edge, a relation or a query is out of range. On an accelerator
+                the ranges are checked only under :class:`torch_geometric.debug`, as this waits for the
+                device.
+        """
+        x_source, x_target = (x, x) if isinstance(x, Tensor) else x
+        if x_source is None or x_source.dim() != 2:
+            raise ValueError(
+                f"x must be a matrix of node features or a pair of them, static graphs are not "
+                f"supported, but the source's part is "
+                f"{None if x_source is None else tuple(x_source.shape)}"
+            )
+        if x_target is None and (self.fusion.uses_self or (self._scored and query is None)):
+            raise ValueError(
+                "x has no features for the target nodes, but the fusion or the query needs them: "
+                "pass a pair of two tensors"
+            )
+        target = 1 if self.flow == "source_to_target" else 0  # The row of `edge_index`.
+        if x_target is not None:
+            num_targets = x_target.size(0)
+        elif size is not None and size[target] is not None:
+            num_targets = size[target]
+        else:
+            raise ValueError("the number of target nodes is unknown: pass size=(N_src, N_dst)")
+        if size is None:
+            size = (x_source.size(0), num_targets)
+            size = size if target == 1 else size[::-1]
+
+        table, edge_query, query_index = self._score_table(
+            x_target, query, query_index, relation, edge_attr, num_targets
+        )
+        edge_type = self._check_edges(edge_index, edge_type, edge_attr, query_index, table, size)
+
+        alpha = self.edge_updater(
+            edge_index,
+            table=table,
+            query_index=query_index,
+            edge_type=edge_type,
+            edge_query=edge_query,
+            features=edge_attr,
+            size=size,
+        )
+        alpha = alpha.to(x_source.dtype)
+
+        out = self.propagate(edge_index, x=x_source, alpha=alpha, size=size)
+
+        out = self.fusion(x_target, out)
+        out = out.flatten(1) if self.concat else out.mean(dim=1)
+
+        if return_attention_weights:
+            if isinstance(edge_index, SparseTensor):
+                return out, edge_index.set_value(alpha, layout="coo")
+            if is_torch_sparse_tensor(edge_index):
+                return out, (set_sparse_value(edge_index, alpha), alpha)
+            return out, (edge_index, alpha)
+        return out
+
+    def edge_update(
+        self,
+        table: OptTensor,
+        query_index: OptTensor,
+        edge_type: OptTensor,
+        edge_query: OptTensor,
+        features: OptTensor,
+        index: Tensor,
+        ptr: OptTensor,
+        dim_size: Optional[int],
+    ) -> Tensor:
+        if table is None:
+            score = torch.zeros(index.size(0), self.heads, device=index.device)
+        else:
+            row: OptTensor = None  # The row of `table` that an edge's score lies in; None: the only one.
+            if table.size(0) > 1 or query_index is not None:
+                row = index if query_index is None else query_index[index]
+            cell = torch.zeros_like(index) if edge_type is None else edge_type
+            if row is not None:
+                cell = row * self.num_relations + cell
+            score = table.flatten(0, 1).index_select(0, cell)
+            if edge_query is not None and features is not None:
+                lifted = edge_query if row is None else edge_query.index_select(0, row)
+                score = score + (lifted * features.unsqueeze(1)).sum(dim=-1)
+                score = _ACTIVATIONS[self.score_activation](score)
+        alpha = get_backend(self.backend).softmax(score, index, ptr, dim_size)
+        if self.dropout > 0.0:
+            alpha = F.dropout(alpha, p=self.dropout, training=self.training)
+        return alpha
+
+    def message(self, x_j: Tensor, alpha: Tensor) -> Tensor:
+        return alpha.unsqueeze(-1) * x_j.unsqueeze(1)
+
+    def aggregate(
+        self, inputs: Tensor, index: Tensor, ptr: OptTensor = None, dim_size: Optional[int] = None
+    ) -> Tensor:
+        return get_backend(self.backend).sum(inputs, index, ptr, dim_size)
+
+    def _score_table(
+        self,
+        x_target: OptTensor,
+        query: OptTensor | tuple[OptTensor, OptTensor],
+        query_index: OptTensor,
+        relation: OptTensor,
+        edge_attr: OptTensor,
+        num_targets: int,
+    ) -> tuple[OptTensor, OptTensor, OptTensor]:
+        """Score every query against every relation.
+
+        Returns the scores ``[B, R, H]``, activated unless edge features are still to be added to them;
+        the queries as edge features meet them ``[B, H, F_e]``; and the row that each target uses, or
+        None if there is one row for all or one for each.
+        """
+        if not isinstance(query, Tensor) and query is not None:
+            query = query[1]
+        if query_index is not None and query is None:
+            raise ValueError("query_index picks rows of query, but query is None")
+        if (edge_attr is None) != (self.edge_dim is None):
+            raise ValueError(
+                f"edge_attr is {None if edge_attr is None else tuple(edge_attr.shape)}, but the layer "
+                f"was made with edge_dim={self.edge_dim}: both or neither are needed"
+            )
+        if not self._scored:
+            return None, None, None
+
+        D = self.query_channels
+        if query is None:
+            if self.lin_query is None:
+                raise ValueError("this layer has no projection of its own: pass query")
+            query = self.lin_query(x_target)
+        elif query.dim() == 1:
+            query = query.unsqueeze(0)
+        if query.dim() != 2 or query.size(1) != D:
+            raise ValueError(
+                f"query has shape {tuple(query.shape)}, but its last dimension must be query_channels={D}"
+            )
+        if query_index is not None:
+            if query_index.dim() != 1 or query_index.size(0) != num_targets:
+                raise ValueError(
+                    f"query_index has shape {tuple(query_index.shape)}, but one row of query is to be "
+                    f"picked for each of {num_targets} target nodes"
+                )
+        elif query.size(0) not in (1, num_targets):
+            raise ValueError(
+                f"query has {query.size(0)} rows, but there are {num_targets} target nodes: pass one "
+                f"row, one for each target, or query_index to say which row each target uses"
+            )
+
+        relation = self.relation if relation is None else relation
+        if relation is None or relation.shape != (self.num_relations, D):
+            raise ValueError(
+                f"relation has shape {None if relation is None else tuple(relation.shape)}, but "
+                f"(num_relations, query_channels)={(self.num_relations, D)} is needed"
+            )
+        if self.heads == 1:
+            table = (query @ relation.t()).unsqueeze(-1)
+        else:
+            per_head = (-1, self.heads, D // self.heads)
+            table = torch.einsum("bhd,rhd->brh", query.view(per_head), relation.view(per_head))
+        if table.dtype in (torch.float16, torch.bfloat16):
+            table = table.float()  # Softmax in half precision loses too much.
+        if self.lin_edge is None:
+            return _ACTIVATIONS[self.score_activation](table), None, query_index
+        weight = self.lin_edge.weight.view(self.heads, D // self.heads, -1)
+        edge_query = torch.einsum("bhd,hdf->bhf", query.view(-1, self.heads, D // self.heads), weight)
+        return table, edge_query, query_index
+
+    def _check_edges(
+        self,
+        edge_index: Adj,
+        edge_type: OptTensor,
+        edge_attr: OptTensor,
+        query_index: OptTensor,
+        table: OptTensor,
+        size: Size,
+    ) -> OptTensor:
+        """Return the type of each edge after checking everything that is said edge by edge."""
+        if is_sparse(edge_index):
+            if isinstance(edge_index, SparseTensor):
+                num_edges, values = edge_index.nnz(), edge_index.storage.value()
+            else:
+                num_edges, values = edge_index.values().size(0), edge_index.values()
+            if edge_type is None and self.num_relations > 1:
+                edge_type = values
+        else:
+            if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.is_floating_point():
+                raise ValueError(
+                    f"edge_index has shape {tuple(edge_index.shape)} and type {edge_index.dtype}, but "
+                    f"whole numbers of shape (2, num_edges) are needed"
+                )
+            num_edges = edge_index.size(1)
+
+        if edge_type is None and self.num_relations > 1:
+            raise ValueError(
+                f"edge_type is None, but the layer was made with num_relations={self.num_relations}"
+            )
+        if edge_type is not None and (
+            edge_type.shape != (num_edges,) or edge_type.is_floating_point() or edge_type.dtype is torch.bool
+        ):
+            raise ValueError(
+                f"edge_type has shape {tuple(edge_type.shape)} and type {edge_type.dtype}, but one "
+                f"whole number for each of {num_edges} edges is needed"
+            )
+        if edge_attr is not None and edge_attr.shape != (num_edges, self.edge_dim):
+            raise ValueError(
+                f"edge_attr has shape {tuple(edge_attr.shape)}, but (num_edges, edge_dim)="
+                f"{(num_edges, self.edge_dim)} is needed"
+            )
+
+        device_is_cpu = edge_type is None or edge_type.device.type == "cpu"
+        if not torch.compiler.is_compiling() and (device_is_cpu or is_debug_enabled()):
+            _check_range("edge_type", edge_type, self.num_relations, "num_relations")
+            if query_index is not None and table is not None:
+                _check_range("query_index", query_index, table.size(0), "the rows of query")
+            if not is_sparse(edge_index) and size is not None:
+                for row in (0, 1):
+                    _check_range(f"edge_index[{row}]", edge_index[row], size[row], f"size[{row}]")
+        return edge_type
+
+    def __repr__(self) -> str:
+        heads = f", heads={self.heads}" if self.heads > 1 else ""
+        return (
+            f"{self.__class__.__name__}({self.in_channels}, {self.out_channels}, "
+            f"num_relations={self.num_relations}{heads})"
+        )
+
+
+def _check_range(name: str, value: OptTensor, stop: int, stop_name: str) -> None:
+    """Raise an IndexError if a whole number of ``value`` is not in ``[0, stop)``."""
+    if value is None or value.numel() == 0:
+        return
+    low, high = (int(bound) for bound in torch.aminmax(value))
+    if low < 0 or high >= stop:
+        raise IndexError(
+            f"{name} holds {low if low < 0 else high}, but whole numbers from 0 to {stop - 1} are "
+            f"needed ({stop_name} is {stop})"
+        )

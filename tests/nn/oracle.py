@@ -1,0 +1,75 @@
+"""The paper's equations by plain Python loops over nodes and edges: slow, obvious, in double precision."""
+
+import torch
+
+
+def activate(score, name):
+    if name == "sigmoid":
+        return 1 / (1 + torch.exp(-score))
+    if name == "tanh":
+        return (torch.exp(2 * score) - 1) / (torch.exp(2 * score) + 1)
+    if name == "leaky_relu":
+        return score if score > 0 else 0.2 * score
+    return score
+
+
+def attention(edges, queries, relation, activation, extra=None):
+    """Eqs. 4 and 5 for one head: the attention of each edge ``(source, target, type)``.
+
+    ``queries[v]`` is the query of target ``v``, and ``extra[e]`` a vector added to the relation of edge e.
+    """
+    score = []
+    for number, (_, target, kind) in enumerate(edges):
+        vector = relation[kind] if extra is None else relation[kind] + extra[number]
+        dot = sum(queries[target][d] * vector[d] for d in range(len(vector)))
+        score.append(activate(dot, activation))
+    alpha = []
+    for number, (_, target, _) in enumerate(edges):
+        total = sum(torch.exp(score[other]) for other, edge in enumerate(edges) if edge[1] == target)
+        alpha.append(torch.exp(score[number]) / total)
+    return alpha
+
+
+def aggregate(edges, alpha, x_source, num_targets):
+    """Eq. 3: the neighbourhood of each target, zero where there is none."""
+    rows = []
+    for node in range(num_targets):
+        row = torch.zeros(x_source.size(1), dtype=x_source.dtype)
+        for number, (source, target, _) in enumerate(edges):
+            if target == node:
+                row = row + alpha[number] * x_source[source]
+        rows.append(row)
+    return rows
+
+
+def fuse(name, x, neighborhood, parameters):
+    """Eqs. 8 to 10, and KGCN's aggregators, for one node and one head."""
+    if name == "sum":
+        return (x + neighborhood) @ parameters["W"] + parameters["b"]
+    if name == "neighbor":
+        return neighborhood @ parameters["W"] + parameters["b"]
+    z = torch.cat([x, neighborhood])
+    if name == "concat":
+        return z @ parameters["W"] + parameters["b"]
+    gate = z @ parameters["W"] + parameters["b"]
+    return (1 / (1 + torch.exp(-gate))) * (z @ parameters["V"] + parameters["c"])
+
+
+def head_parameters(fusion, name, head, heads):
+    """The equations' matrices, cut out of the layer's merged maps."""
+    state = dict(fusion.named_parameters())
+
+    def cut(key):
+        tensor = state[key]
+        return tensor.view(heads, tensor.size(0) // heads, *tensor.shape[1:])[head]
+
+    if name == "sum":
+        return {"W": cut("lin.weight").t(), "b": cut("lin.bias")}
+    W, b = cut("lin_neighbor.weight").t(), cut("lin_neighbor.bias")
+    if name == "neighbor":
+        return {"W": W, "b": b}
+    merged = torch.cat([cut("lin_self.weight").t(), W])
+    if name == "concat":
+        return {"W": merged, "b": b}
+    (V, W), (c, b) = merged.chunk(2, dim=1), b.chunk(2)
+    return {"V": V, "c": c, "W": W, "b": b}

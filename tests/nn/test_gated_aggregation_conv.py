@@ -1,0 +1,342 @@
+"""The layer against the equations, in every form of its arguments."""
+
+import copy
+import inspect
+import pickle
+
+import pytest
+import torch
+from oracle import aggregate, attention, fuse, head_parameters
+from torch.autograd import gradcheck
+
+from mgwa_pyg.nn import FUSIONS, GatedAggregationConv
+
+BACKENDS = ["auto", "reference", pytest.param("scatter", marks=pytest.mark.scatter)]
+ACTIVATIONS = ["sigmoid", "leaky_relu", "tanh", None]
+
+
+def multigraph(num_source=7, num_target=7, num_edges=30, num_relations=4, isolated=2):
+    """Random edges, some of them parallel, that leave the last targets without neighbours."""
+    source = torch.randint(num_source, (num_edges,))
+    target = torch.randint(num_target - isolated, (num_edges,))
+    edge_type = torch.randint(num_relations, (num_edges,))
+    source[1], target[1] = source[0], target[0]  # Two relations between the same nodes …
+    edge_type[1] = (edge_type[0] + 1) % num_relations
+    source[2], target[2], edge_type[2] = source[0], target[0], edge_type[0]  # … and one twice.
+    return torch.stack([source, target]), edge_type
+
+
+def expected(conv, fusion, activation, x, edge_index, edge_type, queries, extra=None, concat=True):
+    """The layer's output and attention by the oracle's loops."""
+    edges = list(zip(*edge_index.tolist(), edge_type.tolist(), strict=True))
+    x_source, x_target = (x, x) if isinstance(x, torch.Tensor) else x
+    heads, width = conv.heads, conv.query_channels // conv.heads
+    outputs, alphas = [], []
+    for head in range(heads):
+        part = slice(head * width, (head + 1) * width)
+        added = None if extra is None else extra[:, part]
+        alpha = attention(edges, queries[:, part], conv.relation[:, part], activation, added)
+        neighborhood = aggregate(edges, alpha, x_source, x_target.size(0))
+        parameters = head_parameters(conv.fusion, fusion, head, heads)
+        rows = [fuse(fusion, x_target[v], neighborhood[v], parameters) for v in range(x_target.size(0))]
+        outputs.append(torch.stack(rows))
+        alphas.append(torch.stack(alpha))
+    out = torch.cat(outputs, dim=1) if concat else torch.stack(outputs).mean(dim=0)
+    return out, torch.stack(alphas, dim=1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("heads", [1, 2])
+def test_values_and_gradients_equal_the_equations(backend, fusion, heads):
+    edge_index, edge_type = multigraph()
+    conv = GatedAggregationConv(
+        5, 3, num_relations=4, query_channels=6, heads=heads, fusion=fusion, backend=backend
+    ).double()
+    torch.nn.init.normal_(conv.fusion.get_parameter("lin.bias" if fusion == "sum" else "lin_neighbor.bias"))
+    x = torch.randn(7, 5, dtype=torch.double, requires_grad=True)
+    query = torch.randn(7, 6, dtype=torch.double, requires_grad=True)
+
+    out, (_, alpha) = conv(x, edge_index, edge_type, query=query, return_attention_weights=True)
+    want, want_alpha = expected(conv, fusion, "sigmoid", x, edge_index, edge_type, query)
+    torch.testing.assert_close(out, want)
+    torch.testing.assert_close(alpha, want_alpha)
+
+    weight = torch.randn_like(out)
+    inputs = [x, query, conv.relation, *conv.fusion.parameters()]
+    got = torch.autograd.grad((out * weight).sum(), inputs)
+    for gradient, want_gradient in zip(got, torch.autograd.grad((want * weight).sum(), inputs), strict=True):
+        torch.testing.assert_close(gradient, want_gradient)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_score_activations(activation):
+    edge_index, edge_type = multigraph()
+    conv = GatedAggregationConv(5, 3, num_relations=4, score_activation=activation).double()
+    x = torch.randn(7, 5, dtype=torch.double)
+    out = conv(x, edge_index, edge_type)
+    queries = x @ conv.lin_query.weight.t()
+    want, _ = expected(conv, "gated", activation, x, edge_index, edge_type, queries)
+    torch.testing.assert_close(out, want)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_edge_features_are_added_to_the_relation(heads):
+    edge_index, edge_type = multigraph()
+    conv = GatedAggregationConv(5, 4, num_relations=4, heads=heads, edge_dim=3, concat=False).double()
+    x = torch.randn(7, 5, dtype=torch.double)
+    edge_attr = torch.randn(30, 3, dtype=torch.double)
+    out = conv(x, edge_index, edge_type, edge_attr)
+    extra = edge_attr @ conv.lin_edge.weight.t()
+    queries = x @ conv.lin_query.weight.t()
+    want, _ = expected(conv, "gated", "sigmoid", x, edge_index, edge_type, queries, extra, concat=False)
+    torch.testing.assert_close(out, want)
+
+
+def test_query_forms_agree():
+    edge_index, edge_type = multigraph()
+    conv = GatedAggregationConv(5, 3, num_relations=4, query_channels=6)
+    x = torch.randn(7, 5)
+    rows = torch.randn(2, 6)
+    query_index = torch.tensor([0, 1, 1, 0, 1, 0, 0])
+
+    each = conv(x, edge_index, edge_type, query=rows[query_index])
+    picked = conv(x, edge_index, edge_type, query=rows, query_index=query_index)
+    torch.testing.assert_close(each, picked)
+    paired = conv(x, edge_index, edge_type, query=(None, rows[query_index]))
+    torch.testing.assert_close(each, paired)
+
+    for one in (rows[0], rows[:1]):
+        torch.testing.assert_close(
+            conv(x, edge_index, edge_type, query=one),
+            conv(x, edge_index, edge_type, query=rows[0].expand(7, 6)),
+        )
+    own = conv(x, edge_index, edge_type)
+    torch.testing.assert_close(own, conv(x, edge_index, edge_type, query=conv.lin_query(x)))
+
+
+def test_shared_relation_table():
+    edge_index, edge_type = multigraph()
+    conv = GatedAggregationConv(5, 3, num_relations=4, query_channels=6)
+    x, query = torch.randn(7, 5), torch.randn(6)
+    table = torch.randn(4, 6, requires_grad=True)
+    out = conv(x, edge_index, edge_type, query=query, relation=table)
+    with torch.no_grad():
+        conv.relation.copy_(table)
+    torch.testing.assert_close(out, conv(x, edge_index, edge_type, query=query))
+    out.sum().backward()
+    assert table.grad.abs().sum() > 0
+
+
+def test_one_relation_is_a_gated_mean():
+    edge_index, _ = multigraph()
+    conv = GatedAggregationConv(5, 3)
+    assert conv.lin_query is None
+    assert conv.relation is None
+    x = torch.randn(7, 5)
+    out, (_, alpha) = conv(x, edge_index, return_attention_weights=True)
+    degree = torch.bincount(edge_index[1], minlength=7)
+    torch.testing.assert_close(alpha[:, 0], 1 / degree[edge_index[1]].float())
+    mean = torch.zeros(7, 5).index_add(0, edge_index[1], x[edge_index[0]])
+    mean = mean / degree.clamp(min=1).unsqueeze(1)
+    torch.testing.assert_close(out, conv.fusion(x, mean.unsqueeze(1)).squeeze(1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bipartite_lazy_and_size(backend):
+    edge_index, edge_type = multigraph(num_source=9, num_target=5)
+    conv = GatedAggregationConv((-1, -1), 3, num_relations=4, backend=backend)
+    x = (torch.randn(9, 4), torch.randn(5, 6))
+    out = conv(x, edge_index, edge_type)
+    assert out.shape == (5, 3)
+    torch.testing.assert_close(out, conv(x, edge_index, edge_type, size=(9, 5)))
+    want, _ = expected(conv, "gated", "sigmoid", x, edge_index, edge_type, conv.lin_query(x[1]))
+    torch.testing.assert_close(out, want)
+
+
+def test_targets_without_features():
+    edge_index, edge_type = multigraph(num_source=9, num_target=5)
+    conv = GatedAggregationConv(4, 3, num_relations=4, fusion="neighbor")
+    x, query = torch.randn(9, 4), torch.randn(5, 3)
+    out = conv((x, None), edge_index, edge_type, query=query, size=(9, 5))
+    torch.testing.assert_close(out, conv((x, torch.randn(5, 4)), edge_index, edge_type, query=query))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_edge_order_does_not_matter(backend):
+    edge_index, edge_type = multigraph()
+    conv = GatedAggregationConv(5, 3, num_relations=4, heads=2, backend=backend)
+    x, order = torch.randn(7, 5), torch.randperm(30)
+    torch.testing.assert_close(
+        conv(x, edge_index, edge_type), conv(x, edge_index[:, order], edge_type[order])
+    )
+
+
+def test_target_to_source_is_the_reverse_graph():
+    edge_index, edge_type = multigraph(num_source=9, num_target=5)
+    conv = GatedAggregationConv((4, 6), 3, num_relations=4)
+    back = GatedAggregationConv((4, 6), 3, num_relations=4, flow="target_to_source")
+    back.load_state_dict(conv.state_dict())
+    x = (torch.randn(9, 4), torch.randn(5, 6))
+    want = conv(x, edge_index, edge_type)
+    torch.testing.assert_close(back(x, edge_index.flip(0), edge_type), want)
+    torch.testing.assert_close(back(x, edge_index.flip(0), edge_type, size=(5, 9)), want)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("num_nodes", [0, 3])
+def test_graph_without_edges(backend, num_nodes):
+    conv = GatedAggregationConv(5, 3, num_relations=4, backend=backend)
+    x = torch.randn(num_nodes, 5)
+    out = conv(x, torch.empty(2, 0, dtype=torch.long), torch.empty(0, dtype=torch.long))
+    torch.testing.assert_close(out, conv.fusion(x, torch.zeros(num_nodes, 1, 5)).flatten(1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_attention_sums_to_one_and_survives_large_scores(backend):
+    edge_index, edge_type = multigraph()
+    conv = GatedAggregationConv(5, 3, num_relations=4, score_activation=None, backend=backend)
+    out, (_, alpha) = conv(
+        torch.randn(7, 5),
+        edge_index,
+        edge_type,
+        query=1000 * torch.randn(7, 3),
+        return_attention_weights=True,
+    )
+    assert out.isfinite().all()
+    total = torch.zeros(7, 1).index_add(0, edge_index[1], alpha)
+    has_neighbor = torch.bincount(edge_index[1], minlength=7) > 0
+    torch.testing.assert_close(total[:, 0], has_neighbor.float())
+
+
+def test_attention_dropout():
+    edge_index, edge_type = multigraph()
+    conv = GatedAggregationConv(5, 3, num_relations=4, dropout=0.5)
+    x = torch.randn(7, 5)
+    _, (_, alpha) = conv(x, edge_index, edge_type, return_attention_weights=True)
+    conv.eval()
+    _, (_, whole) = conv(x, edge_index, edge_type, return_attention_weights=True)
+    kept = alpha > 0
+    assert 0 < kept.sum() < alpha.numel()
+    torch.testing.assert_close(alpha[kept], 2 * whole[kept])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_close(dtype):
+    edge_index, edge_type = multigraph()
+    conv = GatedAggregationConv(5, 3, num_relations=4)
+    x = torch.randn(7, 5)
+    want = conv(x, edge_index, edge_type)
+    out = copy.deepcopy(conv).to(dtype)(x.to(dtype), edge_index, edge_type)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.float(), want, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_gradcheck(backend, fusion):
+    edge_index, edge_type = multigraph(num_edges=12)
+    conv = GatedAggregationConv(3, 2, num_relations=4, fusion=fusion, backend=backend).double()
+    x = torch.randn(7, 3, dtype=torch.double, requires_grad=True)
+    query = torch.randn(7, 2, dtype=torch.double, requires_grad=True)
+    relation = torch.randn(4, 2, dtype=torch.double, requires_grad=True)
+
+    def run(x, query, relation):
+        return conv(x, edge_index, edge_type, query=query, relation=relation)
+
+    assert gradcheck(run, (x, query, relation))
+
+
+def test_copies_give_the_same():
+    edge_index, edge_type = multigraph()
+    conv = GatedAggregationConv(5, 3, num_relations=4)
+    x = torch.randn(7, 5)
+    want = conv(x, edge_index, edge_type)
+    torch.testing.assert_close(copy.deepcopy(conv)(x, edge_index, edge_type), want)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(conv))(x, edge_index, edge_type), want)
+    other = GatedAggregationConv(-1, 3, num_relations=4, query_channels=3)
+    other.load_state_dict(conv.state_dict())
+    torch.testing.assert_close(other(x, edge_index, edge_type), want)
+
+
+def test_reset_parameters_follows_the_seed():
+    conv = GatedAggregationConv(5, 3, num_relations=4)
+
+    def reset(seed):
+        torch.manual_seed(seed)
+        conv.reset_parameters()
+        return copy.deepcopy(conv.state_dict())
+
+    first, other, again = reset(3), reset(4), reset(3)
+    for name in first:
+        torch.testing.assert_close(again[name], first[name])
+        assert "bias" in name or not torch.equal(other[name], first[name])
+
+
+def test_it_is_a_first_class_message_passing_layer():
+    conv = GatedAggregationConv(8, 16, num_relations=3)
+    assert str(conv) == "GatedAggregationConv(8, 16, num_relations=3)"
+    assert str(GatedAggregationConv((8, 4), 16, heads=2)) == (
+        "GatedAggregationConv((8, 4), 16, num_relations=1, heads=2)"
+    )
+    # PyG replaces both by code made for the class; where its parser fails, it silently does not.
+    assert conv.propagate.__module__.endswith("GatedAggregationConv_propagate")
+    assert conv.edge_updater.__module__.endswith("GatedAggregationConv_edge_updater")
+    assert "alpha" in inspect.signature(conv.message).parameters  # What AttentionExplainer looks for.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fusion": "mean"}, "fusion='mean' is unknown"),
+        ({"score_activation": "relu"}, "score_activation='relu' is unknown"),
+        ({"backend": "fast"}, "backend='fast' is unknown"),
+        ({"num_relations": 0}, "num_relations=0"),
+        ({"heads": 0}, "heads=0"),
+        ({"heads": 2, "query_channels": 5}, "query_channels=5 cannot be shared out to heads=2"),
+        ({"dropout": 1.0}, "dropout=1.0"),
+        ({"in_channels": (4, 5), "fusion": "sum"}, "fusion='sum' adds"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match="^.*" + message.replace("(", r"\(")):
+        GatedAggregationConv(**{"in_channels": 4, "out_channels": 4, **options})
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"edge_type": None}, ValueError, "edge_type is None"),
+        ({"edge_type": torch.zeros(29, dtype=torch.long)}, ValueError, r"edge_type .*\(29,\).* 30"),
+        ({"edge_type": torch.zeros(30)}, ValueError, "edge_type .* torch.float32"),
+        ({"edge_type": torch.full((30,), 4)}, IndexError, "edge_type holds 4"),
+        ({"edge_type": torch.full((30,), -1)}, IndexError, "edge_type holds -1"),
+        ({"edge_index": torch.full((2, 30), 7)}, IndexError, r"edge_index\[0\] holds 7"),
+        ({"edge_index": torch.zeros(3, 30)}, ValueError, r"edge_index has shape \(3, 30\)"),
+        ({"edge_attr": torch.zeros(30, 2)}, ValueError, "edge_dim=None"),
+        ({"query": torch.zeros(7, 5)}, ValueError, r"query has shape \(7, 5\).* query_channels=6"),
+        ({"query": torch.zeros(3, 6)}, ValueError, "query has 3 rows, but there are 7 target"),
+        (
+            {"query": None, "query_index": torch.zeros(7)},
+            ValueError,
+            "query_index .* query is None",
+        ),
+        ({"query_index": torch.zeros(6, dtype=torch.long)}, ValueError, r"query_index .*\(6,\)"),
+        ({"query_index": torch.full((7,), 7)}, IndexError, "query_index holds 7"),
+        ({"relation": torch.zeros(3, 6)}, ValueError, r"relation has shape \(3, 6\)"),
+        ({"x": torch.zeros(2, 7, 5)}, ValueError, "static graphs"),
+        ({"x": (torch.zeros(7, 5), None)}, ValueError, "no features for the target"),
+    ],
+)
+def test_bad_input(change, error, message):
+    edge_index, edge_type = multigraph()
+    conv = GatedAggregationConv(5, 3, num_relations=4, query_channels=6)
+    arguments = {
+        "x": torch.randn(7, 5),
+        "edge_index": edge_index,
+        "edge_type": edge_type,
+        "query": torch.randn(7, 6),
+        **change,
+    }
+    with pytest.raises(error, match=message):
+        conv(**arguments)

@@ -1,0 +1,66 @@
+"""The model against the paper's equations, a pair at a time."""
+
+import pytest
+import torch
+from oracle import aggregate, attention, fuse, head_parameters
+
+from mgwa_pyg.nn import MGWA
+from mgwa_pyg.sampler import NeighborSampler
+
+
+def graph(num_entities=8, num_edges=20, num_relations=3):
+    edge_index = torch.randint(num_entities - 1, (2, num_edges))  # The last entity stands alone.
+    return edge_index, torch.randint(num_relations, (num_edges,))
+
+
+def naive_score(model, fusion, user, item, edge_index, edge_type):
+    """Eq. 11 with all entities carried through all layers, for one user and one item."""
+    edges = list(zip(*edge_index.tolist(), edge_type.tolist(), strict=True))
+    x = model.entity_emb.weight
+    query = model.user_emb.weight[user]
+    for conv in model.convs:
+        alpha = attention(edges, query.expand(x.size(0), -1), model.relation_emb.weight, "sigmoid")
+        neighborhood = aggregate(edges, alpha, x, x.size(0))
+        parameters = head_parameters(conv.fusion, fusion, 0, 1)
+        x = torch.stack([fuse(fusion, x[v], neighborhood[v], parameters) for v in range(x.size(0))])
+    return query @ x[item]
+
+
+@pytest.mark.parametrize("fusion", ["gated", "sum"])
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_scores_and_gradients_equal_the_equations(fusion, num_layers):
+    edge_index, edge_type = graph()
+    model = MGWA(4, 8, 3, channels=5, num_layers=num_layers, fusion=fusion).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.7)
+    user, item = torch.tensor([0, 3, 3, 1]), torch.tensor([2, 2, 7, 0])
+    hood = NeighborSampler(edge_index, edge_type, 8).sample(item, num_layers)
+
+    got = model(user, *hood)
+    want = torch.stack(
+        [naive_score(model, fusion, u, v, edge_index, edge_type) for u, v in zip(user, item, strict=True)]
+    )
+    torch.testing.assert_close(got, want)
+    weight = torch.randn_like(got)
+    parameters = list(model.parameters())
+    got_gradients = torch.autograd.grad((got * weight).sum(), parameters)
+    want_gradients = torch.autograd.grad((want * weight).sum(), parameters)
+    for got_gradient, want_gradient in zip(got_gradients, want_gradients, strict=True):
+        torch.testing.assert_close(got_gradient, want_gradient)
+
+
+def test_every_parameter_is_trained():
+    edge_index, edge_type = graph()
+    model = MGWA(4, 8, 3, num_layers=2)
+    hood = NeighborSampler(edge_index, edge_type, 8).sample(torch.tensor([1]), 2)
+    model(torch.tensor([0]), *hood).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_depth_must_match():
+    edge_index, edge_type = graph()
+    hood = NeighborSampler(edge_index, edge_type, 8).sample(torch.tensor([1]), 1)
+    with pytest.raises(ValueError, match="1 hops deep, but num_layers=2"):
+        MGWA(4, 8, 3, num_layers=2)(torch.tensor([0]), *hood)
+    with pytest.raises(ValueError, match="num_layers=0"):
+        MGWA(4, 8, 3, num_layers=0)
