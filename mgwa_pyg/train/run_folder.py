@@ -1,0 +1,183 @@
+"""The folder that a run leaves: settings, metrics, predictions, the best checkpoint and plots."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch_geometric
+from torch import Tensor
+
+from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.evaluation import Popularity, click_metrics, summarize
+from mgwa_pyg.files import whole_file
+from mgwa_pyg.train.fit import FitResult
+from mgwa_pyg.train.plots import plot_curves, plot_roc
+from mgwa_pyg.version import __version__
+
+#: The columns of ``predictions.csv``; the score is a probability.
+PREDICTION_COLUMNS = (
+    "model",
+    "negatives",
+    "seed",
+    "split",
+    "user",
+    "item",
+    "label",
+    "score",
+)
+
+
+class RunFolder:
+    """A run: one fit for each protocol and seed, and what they come to together.
+
+    Each fit is kept in a folder of its own under ``fits/`` as soon as it is done, so that an interrupted
+    run can go on; :meth:`finish` puts them together.
+
+    Args:
+        path (path): The folder.
+        settings (mapping): What the run was asked to do, for ``config.json``. Its ``protocols`` and
+            ``seeds`` list the fits, ``dataset`` names the data and ``synthetic`` says whether it was
+            made up.
+
+    Raises:
+        FileExistsError: If the folder holds a run already.
+    """
+
+    def __init__(self, path: Path | str, settings: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        if (self.path / "config.json").exists():
+            raise FileExistsError(
+                f"{self.path} holds a run already: go on with it (--resume {self.path}), or choose "
+                f"another folder"
+            )
+        self.settings = {
+            **settings,
+            "environment": {
+                "mgwa_pyg": __version__,
+                "torch": torch.__version__,
+                "torch_geometric": torch_geometric.__version__,
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                "threads": torch.get_num_threads(),
+            },
+        }
+        _write_json(self.path / "config.json", self.settings)
+
+    @classmethod
+    def resume(cls, path: Path | str) -> RunFolder:
+        """Open the folder of a run that was begun before.
+
+        Raises:
+            FileNotFoundError: If there is no run.
+        """
+        run = cls.__new__(cls)
+        run.path = Path(path)
+        config = run.path / "config.json"
+        if not config.exists():
+            raise FileNotFoundError(f"{config} is missing: {path} is not the folder of a run")
+        run.settings = json.loads(config.read_text())
+        return run
+
+    def fit_folder(self, negatives: str, seed: int) -> Path:
+        """The folder of the fit for a protocol and a seed."""
+        return self.path / "fits" / f"{negatives}-seed{seed}"
+
+    def has(self, negatives: str, seed: int) -> bool:
+        """Whether the fit for a protocol and a seed is done."""
+        return (self.fit_folder(negatives, seed) / "result.json").exists()
+
+    def add(self, dataset: KGRecDataset, negatives: str, seed: int, result: FitResult) -> list[dict]:
+        """Evaluate a fit and the heuristics on the test rows, keep both, and return their rows."""
+        data = dataset[0]
+        listens = data["user", "listens", "entity"]
+        popularity = Popularity(data).predict(listens.edge_label_index[1, listens.test_mask])
+        name = self.settings["model"]
+        cost = {
+            "epochs": len(result.history),
+            "train_seconds": result.train_seconds,
+            "rows_per_second": result.rows_per_second,
+        }
+        nothing = {"epochs": None, "train_seconds": None, "rows_per_second": None}
+        key = {"negatives": negatives, "seed": seed, "split": "test"}
+        label = listens.edge_label[listens.test_mask].long()
+        rows, frames = [], []
+        for model, score, spent in (
+            (name, result.score, cost),
+            ("popularity", popularity, nothing),
+        ):
+            frame = self._predictions(listens.edge_label_index[:, listens.test_mask], label, score)
+            frames.append(frame.assign(model=model, **key)[list(PREDICTION_COLUMNS)])
+            rows.append({"model": model, **key, **click_metrics(label, score), **spent})
+
+        folder = self.fit_folder(negatives, seed)
+        with whole_file(folder / "predictions.csv") as file:
+            # Nine digits give back every single-precision number.
+            pd.concat(frames).to_csv(file, index=False, float_format="%.9g")
+        val_auc = result.history[result.best_epoch - 1]["val_auc"]
+        _write_json(folder / "result.json", {"rows": rows, "val_auc": val_auc, "history": result.history})
+        return rows
+
+    @staticmethod
+    def _predictions(pair: Tensor, label: Tensor, score: Tensor) -> pd.DataFrame:
+        user, item = pair.numpy()
+        return pd.DataFrame(
+            {"user": user, "item": item, "label": label.numpy(), "score": score.float().numpy()}
+        )
+
+    def finish(self) -> dict[str, Any]:
+        """Put the fits together: ``metrics.json``, ``predictions.csv``, ``best.ckpt`` and the plots.
+
+        The best checkpoint is the one with the highest AUC on the validation rows of the item protocol,
+        or of the only protocol there is: AUCs of different protocols do not compare.
+
+        Returns the content of ``metrics.json``.
+        """
+        fits = [
+            (negatives, seed) for negatives in self.settings["protocols"] for seed in self.settings["seeds"]
+        ]
+        results = {fit: json.loads((self.fit_folder(*fit) / "result.json").read_text()) for fit in fits}
+        rows = [row for result in results.values() for row in result["rows"]]
+        metrics = {
+            "dataset": self.settings["dataset"],
+            "synthetic": self.settings["synthetic"],
+            "rows": rows,
+            "summary": summarize(rows),
+        }
+        _write_json(self.path / "metrics.json", metrics)
+
+        with whole_file(self.path / "predictions.csv") as file, file.open("w") as out:
+            for number, fit in enumerate(fits):
+                text = (self.fit_folder(*fit) / "predictions.csv").read_text()
+                out.write(text if number == 0 else text.split("\n", 1)[1])
+
+        headline = "items" if "items" in self.settings["protocols"] else fits[0][0]
+        best = max((fit for fit in fits if fit[0] == headline), key=lambda fit: results[fit]["val_auc"])
+        with whole_file(self.path / "best.ckpt") as file:
+            shutil.copyfile(self.fit_folder(*best) / "best.ckpt", file)
+
+        title = self.settings["dataset"] + (" (synthetic)" if self.settings["synthetic"] else "")
+        histories = _by_protocol(fits, [results[fit]["history"] for fit in fits])
+        with whole_file(self.path / "curves.png") as file:
+            plot_curves(histories, title, file)
+        with whole_file(self.path / "roc.png") as file:
+            plot_roc(pd.read_csv(self.path / "predictions.csv"), title, file)
+        return metrics
+
+
+def _by_protocol(fits: Sequence[tuple[str, int]], values: Sequence[Any]) -> dict[str, list[Any]]:
+    grouped: dict[str, list[Any]] = {}
+    for (negatives, _), value in zip(fits, values, strict=True):
+        grouped.setdefault(negatives, []).append(value)
+    return grouped
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with whole_file(path) as file:
+        file.write_text(json.dumps(content, indent=2) + "\n")

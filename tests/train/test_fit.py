@@ -1,0 +1,109 @@
+"""A fit: it learns, it repeats itself, it goes on where it was interrupted."""
+
+import pytest
+import torch
+
+from mgwa_pyg.evaluation import Popularity, click_metrics
+from mgwa_pyg.train import ClickData, ClickModule, FitConfig, fit
+
+
+def test_mgwa_finds_the_planted_preferences(synthetic, tmp_path):
+    result = fit(synthetic, FitConfig(), tmp_path, seed=0)
+    listens = synthetic[0]["user", "listens", "entity"]
+    label = listens.edge_label[listens.test_mask]
+    popularity = Popularity(synthetic[0]).predict(listens.edge_label_index[1, listens.test_mask])
+    auc = click_metrics(label, result.score)["auc"]
+    assert auc > click_metrics(label, popularity)["auc"] + 0.05
+
+    val = [entry["val_auc"] for entry in result.history]
+    assert result.best_epoch == 1 + val.index(max(val))
+    assert len(val) == min(result.best_epoch + FitConfig().patience, FitConfig().epochs)
+    assert result.rows_per_second > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt"]
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_the_same_seed_gives_the_same_bits(synthetic, tmp_path, num_layers):
+    config = FitConfig(num_layers=num_layers, fanout=4, epochs=2)
+    first, second, other = (
+        fit(synthetic, config, tmp_path / str(number), seed=seed) for number, seed in enumerate([3, 3, 4])
+    )
+    assert torch.equal(first.score, second.score)
+    assert not torch.equal(first.score, other.score)
+
+
+def test_an_interrupted_fit_goes_on_to_the_same_bits(synthetic, tmp_path, monkeypatch):
+    config = FitConfig(epochs=4, patience=4)
+    whole = fit(synthetic, config, tmp_path / "whole", seed=1)
+
+    step = ClickModule.training_step
+
+    def interrupted(self, batch, batch_idx):
+        if self.current_epoch == 2 and batch_idx == 3:
+            raise OSError("the power is gone")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClickModule, "training_step", interrupted)
+        with pytest.raises(OSError, match="power"):
+            fit(synthetic, config, tmp_path / "cut", seed=1)
+    assert (tmp_path / "cut" / "last.ckpt").exists()
+
+    resumed = fit(synthetic, config, tmp_path / "cut", seed=1)
+    assert torch.equal(resumed.score, whole.score)
+    assert resumed.best_epoch == whole.best_epoch
+    for entry, want in zip(resumed.history, whole.history, strict=True):
+        assert {**entry, "train_seconds": 0} == {**want, "train_seconds": 0}
+
+
+def test_checkpoints_are_plain_data(synthetic, tmp_path):
+    origin = {"dataset": "SyntheticKG", "negatives": "items", "seed": 0}
+    result = fit(synthetic, FitConfig(epochs=1), tmp_path, origin=origin)
+    checkpoint = torch.load(result.checkpoint, weights_only=True)
+    assert checkpoint["hyper_parameters"]["origin"] == origin
+    assert checkpoint["hyper_parameters"]["sizes"]["num_entities"] == synthetic.num_entities
+
+
+def test_batches_hold_every_training_row_once(synthetic):
+    rows = ClickData(synthetic[0], batch_size=100, seed=0)
+    listens = synthetic[0]["user", "listens", "entity"]
+    loader = rows.train_dataloader()
+    epochs = []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        epochs.append(torch.cat([torch.stack([u, v, y.long()]) for u, v, y in loader], dim=1))
+    want = torch.cat([listens.edge_label_index, listens.edge_label.long()[None]])
+    want = want[:, listens.train_mask]
+    for got in epochs:
+        assert sorted(got.t().tolist()) == sorted(want.t().tolist())
+    assert not torch.equal(*epochs)
+
+
+def test_embeddings_alone_are_regularised(synthetic):
+    module = ClickModule(synthetic[0], synthetic.num_relations, FitConfig(weight_decay=0.1), seed=0)
+    groups = module.configure_optimizers().param_groups
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for name, parameter in module.named_parameters():
+        assert decays[id(parameter)] == (0.1 if "emb" in name else 0.0)
+
+
+def test_an_inverse_relation_counts_as_the_relation(synthetic):
+    module = ClickModule(synthetic[0], synthetic.num_relations, FitConfig(), seed=0)
+    item = torch.arange(50)
+    hood = module.eval_sampler.sample(item, 1)
+    assert hood.edge_type.max() < synthetic.num_relations
+    assert module.model.relation_emb.num_embeddings == synthetic.num_relations
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "magic"}, "model='magic' is unknown"),
+        ({"num_layers": 0}, "num_layers=0"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"lr": -1.0}, "lr=-1.0"),
+    ],
+)
+def test_bad_settings(options, message):
+    with pytest.raises(ValueError, match=message):
+        FitConfig(**options)

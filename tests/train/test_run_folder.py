@@ -1,0 +1,129 @@
+"""The run folder: what a stranger finds in it holds together."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.evaluation import click_metrics
+from mgwa_pyg.train import FitConfig, RunFolder, fit
+
+CONFIG = FitConfig(epochs=2)
+SETTINGS = {
+    "dataset": "SyntheticKG",
+    "synthetic": True,
+    "model": "mgwa",
+    "protocols": ["entities", "items"],
+    "seeds": [0, 1],
+    "fit": vars(CONFIG),
+}
+
+
+def add(run, negatives, seed):
+    dataset = SyntheticKG(negatives=negatives, seed=seed)
+    folder = run.fit_folder(negatives, seed)
+    return run.add(dataset, negatives, seed, fit(dataset, CONFIG, folder, seed=seed))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "run", SETTINGS)
+    for negatives in SETTINGS["protocols"]:
+        for seed in SETTINGS["seeds"]:
+            add(run, negatives, seed)
+    run.finish()
+    return run
+
+
+def test_everything_is_there(finished):
+    names = {path.name for path in finished.path.iterdir()}
+    assert names == {
+        "config.json",
+        "metrics.json",
+        "predictions.csv",
+        "best.ckpt",
+        "curves.png",
+        "roc.png",
+        "fits",
+    }
+    for name in ("curves.png", "roc.png"):
+        assert (finished.path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_follow_from_the_predictions(finished):
+    predictions = pd.read_csv(finished.path / "predictions.csv")
+    assert list(predictions.columns) == [
+        "model", "negatives", "seed", "split", "user", "item", "label", "score",
+    ]  # fmt: skip
+    rows = json.loads((finished.path / "metrics.json").read_text())["rows"]
+    assert len(rows) == 8  # Two models, protocols and seeds.
+    for row in rows:
+        key = ["model", "negatives", "seed", "split"]
+        part = predictions[(predictions[key] == [row[name] for name in key]).all(axis=1)]
+        again = click_metrics(part["label"], part["score"])
+        assert again == pytest.approx({name: row[name] for name in again}, abs=1e-9)
+        data = SyntheticKG(negatives=row["negatives"], seed=row["seed"])[0]
+        listens = data["user", "listens", "entity"]
+        pairs = listens.edge_label_index[:, listens.test_mask]
+        assert part[["user", "item"]].to_numpy().T.tolist() == pairs.tolist()
+        assert part["label"].tolist() == listens.edge_label[listens.test_mask].tolist()
+
+
+def test_metrics_have_the_fields_of_the_contract(finished):
+    metrics = json.loads((finished.path / "metrics.json").read_text())
+    assert metrics["dataset"] == "SyntheticKG"
+    assert metrics["synthetic"] is True
+    for row in metrics["rows"]:
+        assert set(row) == {
+            "model", "negatives", "seed", "split", "auc", "acc", "f1", "epochs",
+            "train_seconds", "rows_per_second",
+        }  # fmt: skip
+    assert len(metrics["summary"]) == 4
+    config = json.loads((finished.path / "config.json").read_text())
+    assert FitConfig(**config["fit"]) == CONFIG
+    assert config["environment"]["torch"] == torch.__version__
+
+
+def test_the_best_checkpoint_is_that_of_the_item_protocol(finished):
+    best = torch.load(finished.path / "best.ckpt", weights_only=True)
+    results = {
+        seed: json.loads((finished.fit_folder("items", seed) / "result.json").read_text()) for seed in (0, 1)
+    }
+    seed = max(results, key=lambda seed: results[seed]["val_auc"])
+    kept = torch.load(finished.fit_folder("items", seed) / "best.ckpt", weights_only=True)
+    for name, tensor in kept["state_dict"].items():
+        assert torch.equal(best["state_dict"][name], tensor)
+
+
+def test_a_run_goes_on_where_it_was_interrupted(finished, tmp_path):
+    run = RunFolder(tmp_path / "run", SETTINGS)
+    add(run, "entities", 0)
+    # The process ends here, and another one takes over.
+    run = RunFolder.resume(tmp_path / "run")
+    todo = [
+        (negatives, seed)
+        for negatives in run.settings["protocols"]
+        for seed in run.settings["seeds"]
+        if not run.has(negatives, seed)
+    ]
+    assert todo == [("entities", 1), ("items", 0), ("items", 1)]
+    for negatives, seed in todo:
+        add(run, negatives, seed)
+    run.finish()
+    figures = [
+        [
+            {key: row[key] for key in ("model", "negatives", "seed", "auc", "acc", "f1", "epochs")}
+            for row in json.loads((folder.path / "metrics.json").read_text())["rows"]
+        ]
+        for folder in (run, finished)
+    ]
+    assert figures[0] == figures[1]
+
+
+def test_folders_are_not_overwritten(finished, tmp_path):
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        RunFolder(finished.path, SETTINGS)
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        RunFolder.resume(tmp_path)
