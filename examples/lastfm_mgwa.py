@@ -1,7 +1,7 @@
 """The paper's experiment: MGWA on Last.FM and its knowledge graph, under both protocols.
 
-Trains a model for each protocol and seed, and prints one table of the test rows with the paper's figures
-and the popularity heuristic beside it. Everything is kept in a run folder.
+Trains a model for each protocol and seed, and prints one table of the test rows with the paper's figures and
+the popularity heuristic beside it. Everything is kept in a run folder.
 
     python examples/lastfm_mgwa.py                      # both protocols, five seeds
     python examples/lastfm_mgwa.py --negatives items --seeds 1 --layers 2
@@ -10,10 +10,11 @@ and the popularity heuristic beside it. Everything is kept in a run folder.
 
 import argparse
 import sys
+import textwrap
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Console
+from rich import print as print_table
 
 from mgwa_pyg.datasets import DownloadError, KGRecDataset, LastFMKG, SyntheticKG
 from mgwa_pyg.evaluation import results_table
@@ -21,7 +22,6 @@ from mgwa_pyg.nn import FUSIONS
 from mgwa_pyg.train import FitConfig, RunFolder, fit
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-console = Console(highlight=False)
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,98 +30,97 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "--data",
-        choices=["auto", "lastfm", "synthetic"],
-        default="auto",
-        help="auto: Last.FM if it is at hand or can be downloaded, else synthetic",
-    )
-    add(
-        "--negatives",
-        choices=["items", "entities", "both"],
-        default="both",
-        help="what negatives are drawn from: the item protocol, the paper protocol, or both",
-    )
+    # fmt: off
+    add("--data", choices=["auto", "lastfm", "synthetic"], default="auto",
+        help="auto: Last.FM if it is at hand or can be downloaded, else synthetic")
+    add("--negatives", choices=["items", "entities", "both"], default="both",
+        help="what negatives are drawn from: the item protocol, the paper protocol, or both")
     add("--model", choices=["mgwa"], default=default.model)
-    add("--fusion", choices=list(FUSIONS), default=default.fusion)
-    add("--layers", type=int, default=default.num_layers, help="hops looked at")
-    add("--dim", type=int, default=default.channels, help="size of the embeddings")
-    add(
-        "--fanout",
-        type=lambda text: None if text == "all" else int(text),
-        default=default.fanout,
-        metavar="K|all",
-        help="neighbours kept per hop in training",
-    )
-    add("--seeds", type=int, default=5, help="number of seeds")
-    add("--seed", type=int, default=0, help="the first seed")
-    add("--epochs", type=int, default=default.epochs, help="epochs at most")
+    add("--fusion", choices=list(FUSIONS), default=default.fusion,
+        help=f"how a node meets its neighbourhood (default: {default.fusion})")
+    add("--layers", type=int, default=default.num_layers, metavar="N",
+        help=f"hops looked at (default: {default.num_layers})")
+    add("--dim", type=int, default=default.channels, metavar="D",
+        help=f"size of the embeddings (default: {default.channels})")
+    add("--fanout", type=fanout, default=default.fanout, metavar="K|all",
+        help=f"neighbours kept per hop in training (default: {default.fanout})")
+    add("--seeds", type=int, default=5, metavar="N", help="number of seeds (default: 5)")
+    add("--seed", type=int, default=0, metavar="FIRST", help="the first seed (default: 0)")
+    add("--epochs", type=int, default=default.epochs, metavar="N",
+        help=f"epochs at most (default: {default.epochs})")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    add("--resume", type=Path, metavar="RUN", help="the folder of a run to go on with")
+    add("--resume", type=Path, metavar="RUN",
+        help="the folder of a run to go on with; its settings are taken from there")
+    add("--root", type=Path, default=REPOSITORY / "data", metavar="DIR",
+        help="where data sets are kept (default: data/ of the checkout)")
     add("--out", type=Path, metavar="RUN", help="the folder to write (default: runs/DATA-TIME)")
+    # fmt: on
     args = parser.parse_args()
-    if args.seeds < 1:
-        parser.error(f"--seeds {args.seeds}: at least one is needed")
+    if args.seeds < 1 or args.seed < 0:
+        parser.error("--seeds must be at least 1 and --seed at least 0")
     return args
 
 
-def load(name: str, negatives: str, seed: int) -> KGRecDataset:
+def fanout(text: str) -> int | None:
+    return None if text == "all" else int(text)
+
+
+def load(name: str, root: Path, negatives: str, seed: int) -> KGRecDataset:
     if name == "synthetic":
         return SyntheticKG(negatives=negatives, seed=seed)
-    return LastFMKG(REPOSITORY / "data" / "LastFMKG", negatives=negatives, seed=seed)
+    return LastFMKG(root / "LastFMKG", negatives=negatives, seed=seed)
 
 
-def choose_data(wanted: str, seed: int) -> str:
+def choose_data(wanted: str, root: Path) -> str:
     if wanted != "auto":
         return wanted
     try:
-        load("lastfm", "items", seed)
+        load("lastfm", root, "items", seed=0)
     except DownloadError as error:
-        console.print(
-            f"[bold yellow]Last.FM cannot be had, so this run uses synthetic data.[/] {error} The "
-            "figures below say nothing about Last.FM, and everything this run writes is marked as "
-            "synthetic.\n"
+        message = (
+            f"LAST.FM IS NOT AT HAND, SO THIS RUN USES SYNTHETIC DATA. {error} The figures below say "
+            f"nothing about Last.FM, and this run's files are marked as synthetic."
         )
+        print(textwrap.fill(message, 100), end="\n\n", flush=True)
         return "synthetic"
     return "lastfm"
 
 
+def start_run(args: argparse.Namespace) -> RunFolder:
+    config = FitConfig(
+        model=args.model,
+        fusion=args.fusion,
+        num_layers=args.layers,
+        channels=args.dim,
+        fanout=args.fanout,
+        epochs=args.epochs,
+    )
+    data = choose_data(args.data, args.root)
+    settings = {
+        "dataset": {"lastfm": "LastFMKG", "synthetic": "SyntheticKG"}[data],
+        "data": data,
+        "synthetic": data == "synthetic",
+        "model": args.model,
+        "protocols": ["entities", "items"] if args.negatives == "both" else [args.negatives],
+        "seeds": list(range(args.seed, args.seed + args.seeds)),
+        "device": args.device,
+        "fit": vars(config),
+    }
+    default = REPOSITORY / "runs" / f"{data}-{datetime.now():%Y%m%d-%H%M%S}"
+    return RunFolder(args.out or default, settings)
+
+
 def main() -> None:
     args = parse_args()
-    if args.resume is not None:
-        run = RunFolder.resume(args.resume)
-        config = FitConfig(**run.settings["fit"])
-    else:
-        config = FitConfig(
-            model=args.model,
-            fusion=args.fusion,
-            num_layers=args.layers,
-            channels=args.dim,
-            fanout=args.fanout,
-            epochs=args.epochs,
-        )
-        data = choose_data(args.data, args.seed)
-        out = REPOSITORY / "runs" / f"{data}-{datetime.now():%Y%m%d-%H%M%S}"
-        run = RunFolder(
-            args.out or out,
-            {
-                "dataset": {"lastfm": "LastFMKG", "synthetic": "SyntheticKG"}[data],
-                "synthetic": data == "synthetic",
-                "data": data,
-                "model": args.model,
-                "protocols": ["entities", "items"] if args.negatives == "both" else [args.negatives],
-                "seeds": list(range(args.seed, args.seed + args.seeds)),
-                "device": args.device,
-                "fit": vars(config),
-            },
-        )
-
+    run = RunFolder.resume(args.resume) if args.resume else start_run(args)
     settings = run.settings
+    config = FitConfig(**settings["fit"])
+
     for negatives in settings["protocols"]:
         for seed in settings["seeds"]:
             if run.has(negatives, seed):
                 continue
-            dataset = load(settings["data"], negatives, seed)
+            dataset = load(settings["data"], args.root, negatives, seed)
             result = fit(
                 dataset,
                 config,
@@ -132,20 +131,24 @@ def main() -> None:
                 origin={"dataset": settings["dataset"], "negatives": negatives, "seed": seed},
             )
             row = run.add(dataset, negatives, seed, result)[0]
-            console.print(
-                f"negatives from {negatives}, seed {seed}: AUC {row['auc']:.4f} after "
-                f"{result.best_epoch} of {row['epochs']} epochs, {row['train_seconds']:.1f} s, "
-                f"{row['rows_per_second']:,.0f} rows/s"
+            print(
+                f"negatives from {negatives}, seed {seed}: AUC {row['auc']:.4f}, best of "
+                f"{row['epochs']} epochs: {result.best_epoch}, {row['train_seconds']:.1f} s, "
+                f"{row['rows_per_second']:,.0f} rows/s",
+                flush=True,
             )
+
     metrics = run.finish()
-    title = f"Test rows of {dataset_title(settings)}, mean ± sd of {len(settings['seeds'])} seeds"
-    console.print()
-    console.print(results_table(metrics["summary"], title, paper=not settings["synthetic"]))
-    console.print(f"Everything is in {run.path}")
-
-
-def dataset_title(settings: dict) -> str:
-    return "SYNTHETIC data (not Last.FM)" if settings["synthetic"] else "Last.FM"
+    data = "SYNTHETIC data, not Last.FM" if settings["synthetic"] else "Last.FM"
+    print()
+    print_table(
+        results_table(
+            metrics["summary"],
+            title=f"Test rows of {data}: mean ± sd of {len(settings['seeds'])} seeds",
+            paper=not settings["synthetic"],
+        )
+    )
+    print(f"Everything is in {run.path}")
 
 
 if __name__ == "__main__":

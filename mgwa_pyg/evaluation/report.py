@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 METRICS = ("auc", "acc", "f1")
 
@@ -51,6 +53,8 @@ def results_table(summary: Iterable[Mapping[str, Any]], title: str, paper: bool 
         paper (bool, optional): Whether the paper's figures stand beside ours; they say nothing about
             other data. (default: :obj:`True`)
     """
+    from rich.table import Table  # Part of the extra [train].
+
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("", no_wrap=True)
     for metric in METRICS:

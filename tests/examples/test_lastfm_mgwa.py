@@ -1,0 +1,142 @@
+"""The example as people run it: a process of its own."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "lastfm_mgwa.py"
+QUICK = ["--data", "synthetic", "--seeds", "1", "--epochs", "2"]
+
+
+def run(*args):
+    """Run the example in a process of its own."""
+    return subprocess.run(
+        [sys.executable, str(EXAMPLE), *map(str, args)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "100"},
+        check=False,
+    )
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """Run the example in this process, which saves the imports; gives the exit status and the output."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *map(str, args)])
+        status = 0
+        try:
+            runpy.run_path(str(EXAMPLE), run_name="__main__")
+        except SystemExit as error:
+            status = error.code
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+def metrics(folder):
+    """The figures of a run without the times that it took."""
+    rows = json.loads((folder / "metrics.json").read_text())["rows"]
+    return [{key: row[key] for key in row if key not in ("train_seconds", "rows_per_second")} for row in rows]
+
+
+def test_one_command_trains_both_protocols_and_repeats_itself(tmp_path):
+    first = run(*QUICK, "--out", tmp_path / "first")
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""  # No warning reaches the user.
+    for text in ("SYNTHETIC data, not Last.FM", "Paper protocol", "Item protocol", "mgwa", "popularity"):
+        assert text in first.stdout
+    assert "published" not in first.stdout  # The paper says nothing about made-up data.
+    assert json.loads((tmp_path / "first" / "metrics.json").read_text())["synthetic"] is True
+
+    again = run(*QUICK, "--out", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    assert metrics(tmp_path / "again") == metrics(tmp_path / "first")
+
+
+def test_options_reach_the_model(run_here, tmp_path):
+    options = "--negatives items --fusion concat --layers 2 --dim 8 --fanout 3 --seed 7 --device cpu"
+    status, _, _ = run_here(*QUICK, *options.split(), "--out", tmp_path / "run")
+    assert status == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["fit"]["fusion"] == "concat"
+    assert (config["fit"]["num_layers"], config["fit"]["channels"], config["fit"]["fanout"]) == (2, 8, 3)
+    assert [(row["negatives"], row["seed"]) for row in metrics(tmp_path / "run")] == [("items", 7)] * 2
+
+
+def test_an_interrupted_run_is_resumed(tmp_path):
+    whole = run(*QUICK, "--out", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    folder = tmp_path / "cut"
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLE), *QUICK, "--out", str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not (folder / "fits" / "entities-seed0" / "result.json").exists():
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (folder / "metrics.json").exists()
+
+    resumed = run("--resume", folder)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "negatives from entities" not in resumed.stdout  # That fit was done already.
+    assert metrics(folder) == metrics(tmp_path / "whole")
+
+
+def test_without_a_network_synthetic_data_take_over_within_seconds(tmp_path):
+    started = time.monotonic()
+    options = ["--seeds", "1", "--epochs", "1", "--root", str(tmp_path), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-u", str(EXAMPLE), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A proxy that nobody listens at: every request is refused.
+        env={
+            **{key: value for key, value in os.environ.items() if key != "MGWA_PYG_RAW"},
+            "https_proxy": "http://127.0.0.1:9",
+        },
+    )
+    first_line = process.stdout.readline()
+    seconds = time.monotonic() - started
+    output = first_line + process.stdout.read()
+    assert process.wait() == 0, output
+    assert "LAST.FM IS NOT AT HAND" in first_line
+    assert "MGWA_PYG_RAW" in output  # What to do about it.
+    assert seconds < 10
+
+
+@pytest.mark.real_data
+def test_lastfm_in_one_epoch(lastfm_raw, run_here, tmp_path):
+    options = ["--data", "lastfm", "--seeds", "1", "--epochs", "1"]
+    status, out, _ = run_here(*options, "--root", tmp_path, "--out", tmp_path / "run")
+    assert status == 0
+    assert "mgwa, published" in out
+    rows = metrics(tmp_path / "run")
+    assert {(row["model"], row["negatives"]) for row in rows} == {
+        (model, negatives) for model in ("mgwa", "popularity") for negatives in ("items", "entities")
+    }
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--layers", "0"], "num_layers=0"),
+        (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--fanout", "few"], "argument --fanout"),
+        (["--resume", "nowhere"], "nowhere is not the folder of a run"),
+    ],
+)
+def test_bad_options_end_in_one_line(run_here, args, message):
+    status, _, err = run_here("--data", "synthetic", *args)
+    assert message in f"{status} {err}"

@@ -1,0 +1,75 @@
+"""The picture in docs/architecture.md holds: which room imports which, and what the core needs."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "mgwa_pyg"
+# From low to high: a room imports only what stands before it.
+ROOMS = ["ops", "datasets", "sampler", "nn", "evaluation", "train"]
+# Rooms that know nothing of each other although one stands above the other.
+STRANGERS = {
+    ("datasets", "ops"),
+    ("sampler", "ops"),
+    ("sampler", "datasets"),
+    ("nn", "datasets"),
+    ("nn", "sampler"),
+    ("evaluation", "nn"),
+    ("evaluation", "sampler"),
+    ("evaluation", "datasets"),
+    ("evaluation", "ops"),
+}
+
+
+def imports(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def test_every_room_is_known():
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert rooms == set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_lower_rooms_only(room):
+    for file in (PACKAGE / room).rglob("*.py"):
+        for name in imports(file):
+            if match := re.match(r"mgwa_pyg\.(\w+)", name):
+                other = match[1]
+                if other in ROOMS and other != room:
+                    assert ROOMS.index(other) < ROOMS.index(room), f"{file.name} imports {name}"
+                    assert (room, other) not in STRANGERS, f"{file.name} imports {name}"
+
+
+def test_the_documents_draw_the_same_rooms():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    drawn = re.findall(r"^  (\w+)/", text, flags=re.MULTILINE)
+    assert [room for room in drawn if room in ROOMS] == ROOMS
+
+
+def test_every_file_says_what_it_is_for():
+    for folder in ("mgwa_pyg", "examples", "benchmarks", "tests"):
+        for file in (ROOT / folder).rglob("*.py"):
+            assert ast.get_docstring(ast.parse(file.read_text())), file
+
+
+def test_the_core_needs_no_extra():
+    program = (
+        "import sys\n"
+        "for name in ('lightning', 'rich', 'matplotlib', 'torch_scatter', 'pytest'):\n"
+        "    sys.modules[name] = None\n"
+        "import mgwa_pyg.ops, mgwa_pyg.nn, mgwa_pyg.datasets, mgwa_pyg.sampler, mgwa_pyg.evaluation\n"
+        "import torch\n"
+        "conv = mgwa_pyg.nn.GatedAggregationConv(4, 2, num_relations=2)\n"
+        "conv(torch.randn(3, 4), torch.tensor([[0, 1], [2, 2]]), torch.tensor([0, 1]))\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
