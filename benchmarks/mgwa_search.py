@@ -2,46 +2,41 @@
 
     python -m benchmarks.mgwa_search
 
-The test rows are never looked at. Every setting is fitted with the same seeds under both protocols; the
-default is the one with the highest mean AUC on the validation rows of the paper protocol.
+The test rows are never looked at. Every setting is fitted with the same seeds, under both protocols and with one
+and with two layers; the defaults are the setting with the highest mean AUC on the validation rows over all of
+these. Some settings that do well with one layer don't leave the start with two: Adam's L2 regularisation
+pulls the embeddings to zero before the gates let a signal through.
 """
 
 import argparse
 import itertools
 import json
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.harness import environment
 from mgwa_pyg.datasets import LastFMKG
 from mgwa_pyg.train import FitConfig, fit
 
 GRID = {
     "lr": [5e-3, 1e-2, 2e-2],
-    "weight_decay": [1e-4, 2e-4, 3e-4, 5e-4],
-    "channels": [8, 16, 32],
+    "weight_decay": [1e-4, 2e-4, 3e-4],
+    "channels": [8, 16],
 }
-# Varied around the best of the grid, one at a time.
-AROUND = {
-    "fanout": [4, 16, None],
-    "num_layers": [2],
-    "batch_size": [128, 256, 1024],
-    "fusion": ["sum", "concat", "neighbor"],
-}
+LAYERS = [1, 2]
+PROTOCOLS = ["entities", "items"]
 
 
-def validation_auc(config: FitConfig, negatives: str, seeds: range) -> list[float]:
-    """The AUC on the validation rows at the best epoch, for each seed."""
-    aucs = []
-    for seed in seeds:
-        dataset = LastFMKG("data/LastFMKG", negatives=negatives, seed=seed)
-        with tempfile.TemporaryDirectory() as folder:
-            history = fit(dataset, config, folder, seed=seed).history
-        aucs.append(max(entry["val_auc"] for entry in history))
-    return aucs
+def validation_auc(config: FitConfig, negatives: str, seed: int) -> float:
+    """The AUC on the validation rows at the best epoch."""
+    dataset = LastFMKG("data/LastFMKG", negatives=negatives, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        history = fit(dataset, config, folder, seed=seed).history
+    return max(entry["val_auc"] for entry in history)
 
 
 def main() -> None:
@@ -50,28 +45,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/mgwa_search.json"))
     args = parser.parse_args()
-
     torch.set_num_threads(1)  # The steps are small: a second thread costs more than it brings.
+
     rows = []
-
-    def measure(config: FitConfig) -> float:
-        row = asdict(config)
-        for negatives in ("entities", "items"):
-            aucs = validation_auc(config, negatives, range(args.seeds))
-            row[f"val_auc_{negatives}"] = float(np.mean(aucs))
+    for values in itertools.product(*GRID.values()):
+        setting = dict(zip(GRID, values, strict=True))
+        row = dict(setting)
+        for num_layers, negatives in itertools.product(LAYERS, PROTOCOLS):
+            config = replace(FitConfig(**setting), num_layers=num_layers)
+            aucs = [validation_auc(config, negatives, seed) for seed in range(args.seeds)]
+            row[f"{negatives}, {num_layers} layers"] = round(float(np.mean(aucs)), 5)
+        row["mean"] = round(float(np.mean([row[key] for key in row if "layers" in key])), 5)
         rows.append(row)
-        print(
-            {key: value for key, value in row.items() if key in {*GRID, *AROUND} or key.startswith("val")},
-            flush=True,
-        )
-        return row["val_auc_entities"]
-
-    grid = [FitConfig(**dict(zip(GRID, values, strict=True))) for values in itertools.product(*GRID.values())]
-    best = max(grid, key=measure)
-    for name, values in AROUND.items():
-        for value in values:
-            measure(replace(best, **{name: value}))
-    args.json.write_text(json.dumps({"seeds": args.seeds, "best": asdict(best), "rows": rows}, indent=1))
+        print(row, flush=True)
+    rows.sort(key=lambda row: -row["mean"])
+    content = {"environment": environment("cpu"), "seeds": args.seeds, "validation AUC": rows}
+    args.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

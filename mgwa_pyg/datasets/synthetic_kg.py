@@ -45,14 +45,14 @@ class SyntheticKG(KGRecDataset):
     Args:
         root (str, optional): The folder of the data set; :obj:`None` writes nothing to disk.
             (default: :obj:`None`)
-        num_users (int): The number of users. (default: :obj:`600`)
+        num_users (int): The number of users. (default: :obj:`400`)
         num_items (int): The number of items, at least 2. (default: :obj:`1000`)
         num_entities (int): The number of entities, items included. (default: :obj:`2500`)
         num_relations (int): The number of relations. (default: :obj:`12`)
         num_triples (int): The number of triples. (default: :obj:`6000`)
         num_interactions (int, optional): The number of interactions: at least one for each user,
             and on average at most half the items, as each asks for a negative. :obj:`None` takes
-            25 for each user, or a quarter of the items if that is less. (default: :obj:`None`)
+            50 for each user, or a quarter of the items if that is less. (default: :obj:`None`)
         negatives (str): What each user's negatives are drawn from: all items (:obj:`"items"`) or
             all entities (:obj:`"entities"`). (default: :obj:`"items"`)
         seed (int): The seed of everything random. (default: :obj:`0`)
@@ -73,7 +73,7 @@ class SyntheticKG(KGRecDataset):
     def __init__(
         self,
         root: str | os.PathLike[str] | None = None,
-        num_users: int = 600,
+        num_users: int = 400,
         num_items: int = 1000,
         num_entities: int = 2500,
         num_relations: int = 12,
@@ -89,7 +89,7 @@ class SyntheticKG(KGRecDataset):
         users = check_int("num_users", num_users, minimum=1)
         items = check_int("num_items", num_items, minimum=2)
         if num_interactions is None:
-            num_interactions = users * min(25, max(1, items // 4))
+            num_interactions = users * min(50, max(1, items // 4))
         self._sizes = _Sizes(
             users=users,
             items=items,

@@ -163,6 +163,12 @@ class ClickModule(L.LightningModule):
         for split, outputs in self._outputs.items():
             logit, label = (torch.cat(part).cpu() for part in zip(*outputs, strict=True))
             outputs.clear()
+            if not logit.isfinite().all():
+                raise RuntimeError(
+                    f"the {split} predictions are not finite in epoch {self.current_epoch + 1}, with "
+                    f"lr={self.config.lr} and weight_decay={self.config.weight_decay}: lower the learning "
+                    f"rate. Checkpoints of the epochs before are kept."
+                )
             entry[f"{split}_loss"] = F.binary_cross_entropy_with_logits(logit, label).item()
             entry[f"{split}_auc"] = float(roc_auc_score(label, logit))
         entry["train_seconds"] = self._train_seconds

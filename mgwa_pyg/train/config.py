@@ -35,7 +35,7 @@ class FitConfig:
     weight_decay: float = 1e-4
     batch_size: int = 512
     epochs: int = 30
-    patience: int = 3
+    patience: int = 5
 
     def __post_init__(self) -> None:
         if self.model != "mgwa":

@@ -34,7 +34,7 @@ class FitResult:
     best_epoch: int
     """The number of epochs after which the checkpoint was taken."""
     train_seconds: float
-    """Wall time of the fit in seconds, validation and checkpoints included."""
+    """Wall time in seconds since the fit was begun or resumed, validation and checkpoints included."""
     rows_per_second: float
     """Training rows per second, without validation and checkpoints."""
 
@@ -44,17 +44,20 @@ class _ProgressBar(Callback):
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._bar: tqdm | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._bar = tqdm(total=trainer.max_epochs, desc=self._name, leave=False, disable=None)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        last = pl_module.history[-1]
-        self._bar.set_postfix_str(f"loss {last['train_loss']:.4f}, val AUC {last['val_auc']:.4f}")
-        self._bar.update()
+        if self._bar is not None:
+            last = pl_module.history[-1]
+            self._bar.set_postfix_str(f"loss {last['train_loss']:.4f}, val AUC {last['val_auc']:.4f}")
+            self._bar.update()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
 
 def fit(
@@ -81,23 +84,23 @@ def fit(
         origin (dict, optional): What the data is, kept in the checkpoints. (default: :obj:`None`)
 
     Raises:
-        RuntimeError: If training leaves the finite numbers.
+        RuntimeError: If the predictions leave the finite numbers.
     """
     folder = Path(folder)
+    best, last = folder / "best.ckpt", folder / "last.ckpt"
     data = dataset[0]
     rows = ClickData(data, config.batch_size, seed)
     torch.manual_seed(seed)
     module = ClickModule(data, dataset.num_relations, config, seed, origin)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     at_epoch_end = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = ModelCheckpoint(folder, "best", monitor="val_auc", mode="max", **at_epoch_end)
-    last = ModelCheckpoint(folder, "last", **at_epoch_end)
-    stop = EarlyStopping(
-        "val_auc",
-        mode="max",
-        patience=config.patience,
-        check_on_train_epoch_end=True,
-        check_finite=True,
-    )
+    callbacks = [
+        EarlyStopping("val_auc", mode="max", patience=config.patience, check_on_train_epoch_end=True),
+        ModelCheckpoint(folder, best.stem, monitor="val_auc", mode="max", **at_epoch_end),
+        ModelCheckpoint(folder, last.stem, **at_epoch_end),
+        _ProgressBar(name),
+    ]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # The tensors are in memory already: workers would only copy them.
@@ -105,30 +108,40 @@ def fit(
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning's own.
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         trainer = L.Trainer(
-            accelerator={"cuda": "gpu"}.get(device, device),
+            accelerator="gpu" if device == "cuda" else device,
             devices=1,
             max_epochs=config.epochs,
-            callbacks=[stop, best, last, _ProgressBar(name)],
+            callbacks=callbacks,
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            deterministic=True,
         )
-        interrupted = str(folder / "last.ckpt")
         started = time.perf_counter()
-        trainer.fit(module, rows, ckpt_path=interrupted if Path(interrupted).exists() else None)
+        if last.exists():
+            module.history = torch.load(last, weights_only=True)["history"]
+        if not _has_stopped(module.history, config):
+            trainer.fit(module, rows, ckpt_path=last if last.exists() else None)
         seconds = time.perf_counter() - started
-        history = module.history  # Prediction goes back to the best checkpoint, and its history.
-        score = torch.cat(trainer.predict(module, rows, ckpt_path=best.best_model_path))
-    Path(interrupted).unlink(missing_ok=True)
+        history = module.history  # Prediction goes back to the best checkpoint, and to its history.
+        score = torch.cat(trainer.predict(module, rows, ckpt_path=best))
+    last.unlink(missing_ok=True)
 
     train_rows = len(rows.rows("train"))
     return FitResult(
-        checkpoint=Path(best.best_model_path),
+        checkpoint=best,
         score=score.cpu(),
         history=history,
-        best_epoch=1 + int(np.argmax([entry["val_auc"] for entry in history])),
+        best_epoch=_best_epoch(history),
         train_seconds=seconds,
         rows_per_second=len(history) * train_rows / sum(e["train_seconds"] for e in history),
     )
+
+
+def _best_epoch(history: list[dict[str, float]]) -> int:
+    return 1 + int(np.argmax([entry["val_auc"] for entry in history]))
+
+
+def _has_stopped(history: list[dict[str, float]], config: FitConfig) -> bool:
+    """Whether a fit was interrupted after its last epoch: Lightning would train one more."""
+    return bool(history) and len(history) - _best_epoch(history) >= config.patience

@@ -1,5 +1,7 @@
 """A fit: it learns, it repeats itself, it goes on where it was interrupted."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -54,6 +56,33 @@ def test_an_interrupted_fit_goes_on_to_the_same_bits(synthetic, tmp_path, monkey
     assert resumed.best_epoch == whole.best_epoch
     for entry, want in zip(resumed.history, whole.history, strict=True):
         assert {**entry, "train_seconds": 0} == {**want, "train_seconds": 0}
+
+
+def test_a_fit_interrupted_after_its_last_epoch_trains_no_further(synthetic, tmp_path, monkeypatch):
+    config = FitConfig(lr=0.05, epochs=30, patience=1)
+    whole = fit(synthetic, config, tmp_path / "whole", seed=1)
+    assert len(whole.history) == whole.best_epoch + 1 < 30
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *args, **options: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fit(synthetic, config, tmp_path / "cut", seed=1)
+    resumed = fit(synthetic, config, tmp_path / "cut", seed=1)
+    assert len(resumed.history) == len(whole.history)
+    assert torch.equal(resumed.score, whole.score)
+
+
+def test_numbers_that_are_not_finite_end_the_fit(synthetic, tmp_path, monkeypatch):
+    def poisoned(self, batch, batch_idx):
+        loss = step(self, batch, batch_idx)
+        return loss * float("nan") if self.current_epoch == 1 else loss
+
+    step = ClickModule.training_step
+    monkeypatch.setattr(ClickModule, "training_step", poisoned)
+    with pytest.raises(RuntimeError, match="not finite in epoch 2"):
+        fit(synthetic, FitConfig(), tmp_path)
+    kept = torch.load(tmp_path / "best.ckpt", weights_only=True)
+    assert all(tensor.isfinite().all() for tensor in kept["state_dict"].values())
 
 
 def test_checkpoints_are_plain_data(synthetic, tmp_path):
