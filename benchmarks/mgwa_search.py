@@ -2,8 +2,8 @@
 
     python -m benchmarks.mgwa_search
 
-The test rows are never looked at. Every setting is fitted with the same seeds, under both protocols and with one
-and with two layers; the defaults are the setting with the highest mean AUC on the validation rows over all of
+The test rows are never looked at. Every setting is fitted with the same seeds, under both protocols and with
+one and two layers; the defaults are the setting with the highest mean AUC on the validation rows over all of
 these. Some settings that do well with one layer don't leave the start with two: Adam's L2 regularisation
 pulls the embeddings to zero before the gates let a signal through.
 """
