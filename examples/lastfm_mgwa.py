@@ -81,7 +81,8 @@ def choose_data(wanted: str, root: Path) -> str:
             f"LAST.FM IS NOT AT HAND, SO THIS RUN USES SYNTHETIC DATA. {error} The figures below say "
             f"nothing about Last.FM, and this run's files are marked as synthetic."
         )
-        print(textwrap.fill(message, 100), end="\n\n", flush=True)
+        print(textwrap.fill(message, 100, break_long_words=False, break_on_hyphens=False), flush=True)
+        print(flush=True)
         return "synthetic"
     return "lastfm"
 
