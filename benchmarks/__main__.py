@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -29,7 +30,7 @@ def main() -> None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({"environment": stamp, "rows": rows}, indent=1) + "\n")
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(", ".join(f"{key} {value}" for key, value in stamp.items()))
     table = Table("benchmark", "case", "implementation", "metric", "value", "sd", "n")
     for row in rows:
