@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
-from torch_geometric import is_debug_enabled
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import glorot
@@ -15,6 +14,7 @@ from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTe
 from torch_geometric.utils import is_sparse, is_torch_sparse_tensor
 from torch_geometric.utils.sparse import set_sparse_value
 
+from mgwa_pyg.nn.checks import check_no_nan, check_range, is_integer, values_are_checked
 from mgwa_pyg.nn.fusion import FUSIONS
 from mgwa_pyg.ops import get_backend
 
@@ -146,7 +146,6 @@ class GatedAggregationConv(MessagePassing):
             raise ValueError(f"fusion={fusion!r} is unknown: choose one of {[*FUSIONS]}")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout={dropout}: a probability in [0, 1) is needed")
-        get_backend(backend)
 
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -158,6 +157,7 @@ class GatedAggregationConv(MessagePassing):
         self.edge_dim = edge_dim
         self.dropout = dropout
         self.backend = backend
+        self._ops = get_backend(backend)
 
         if isinstance(in_channels, int):
             in_neighbor, in_self = in_channels, in_channels
@@ -252,7 +252,9 @@ class GatedAggregationConv(MessagePassing):
                 are the edge types; such a layout holds one edge per pair of nodes at most.
             edge_type (torch.Tensor, optional): The relation of each edge, a whole number in
                 :math:`[0, R)`. Can be left out if there is only one. (default: :obj:`None`)
-            edge_attr (torch.Tensor, optional): The edge features. (default: :obj:`None`)
+            edge_attr (torch.Tensor, optional): The edge features. If the layer was made without
+                :obj:`edge_dim`, a vector of whole numbers counts as :obj:`edge_type`, for models that pass
+                on :obj:`edge_attr` only. (default: :obj:`None`)
             query (torch.Tensor or (torch.Tensor, torch.Tensor), optional): The queries: one for all
                 targets, one for each target, or :math:`B` of which :obj:`query_index` picks one for
                 each target; of a pair the target's part counts. If :obj:`None`, a learned projection of
@@ -268,11 +270,17 @@ class GatedAggregationConv(MessagePassing):
                 adjacency that holds the attention weights. (default: :obj:`None`)
 
         Raises:
-            ValueError: If the sizes or types of the arguments do not go together.
-            IndexError: If an index of an edge, a relation or a query is out of range. On an accelerator
-                the ranges are checked only under :class:`torch_geometric.debug`, as this waits for the
-                device.
+            ValueError: If the sizes or types of the arguments do not go together, or features are NaN.
+            IndexError: If an index of an edge, a relation or a query is out of range.
+
+        .. note::
+            Values (NaNs and the ranges of indices) are checked on the CPU always, and on an accelerator
+            only under :class:`torch_geometric.debug`, as this waits for the device.
         """
+        if edge_attr is not None and self.edge_dim is None and edge_type is None and is_integer(edge_attr):
+            edge_type, edge_attr = edge_attr, None
+        elif edge_attr is not None and edge_attr.dim() == 1:
+            edge_attr = edge_attr.unsqueeze(1)
         x_source, x_target = (x, x) if isinstance(x, Tensor) else x
         if x_source is None or x_source.dim() != 2:
             raise ValueError(
@@ -296,10 +304,22 @@ class GatedAggregationConv(MessagePassing):
             size = (x_source.size(0), num_targets)
             size = size if target == 1 else size[::-1]
 
+        edge_type = self._edge_types(edge_index, edge_type, edge_attr)
         table, edge_query, query_index = self._score_table(
-            x_target, query, query_index, relation, edge_attr, num_targets
+            x_target, query, query_index, relation, num_targets
         )
-        edge_type = self._check_edges(edge_index, edge_type, edge_attr, query_index, table, size)
+        if values_are_checked(x_source.device):
+            check_no_nan("x", x_source)
+            if x_target is not x_source:
+                check_no_nan("x[1]", x_target)
+            check_no_nan("edge_attr", edge_attr)
+            check_no_nan("the product of query and relation", table)
+            check_range("edge_type", edge_type, self.num_relations, "num_relations")
+            if table is not None:
+                check_range("query_index", query_index, table.size(0), "the rows of query")
+            if not is_sparse(edge_index):
+                for row in (0, 1):
+                    check_range(f"edge_index[{row}]", edge_index[row], size[row], f"size[{row}]")
 
         alpha = self.edge_updater(
             edge_index,
@@ -350,7 +370,7 @@ class GatedAggregationConv(MessagePassing):
                 lifted = edge_query if row is None else edge_query.index_select(0, row)
                 score = score + (lifted * features.unsqueeze(1)).sum(dim=-1)
                 score = _ACTIVATIONS[self.score_activation](score)
-        alpha = get_backend(self.backend).softmax(score, index, ptr, dim_size)
+        alpha = self._ops.softmax(score, index, ptr, dim_size)
         if self.dropout > 0.0:
             alpha = F.dropout(alpha, p=self.dropout, training=self.training)
         return alpha
@@ -361,7 +381,7 @@ class GatedAggregationConv(MessagePassing):
     def aggregate(
         self, inputs: Tensor, index: Tensor, ptr: OptTensor = None, dim_size: Optional[int] = None
     ) -> Tensor:
-        return get_backend(self.backend).sum(inputs, index, ptr, dim_size)
+        return self._ops.sum(inputs, index, ptr, dim_size)
 
     def _score_table(
         self,
@@ -369,7 +389,6 @@ class GatedAggregationConv(MessagePassing):
         query: OptTensor | tuple[OptTensor, OptTensor],
         query_index: OptTensor,
         relation: OptTensor,
-        edge_attr: OptTensor,
         num_targets: int,
     ) -> tuple[OptTensor, OptTensor, OptTensor]:
         """Score every query against every relation.
@@ -382,15 +401,13 @@ class GatedAggregationConv(MessagePassing):
             query = query[1]
         if query_index is not None and query is None:
             raise ValueError("query_index picks rows of query, but query is None")
-        if (edge_attr is None) != (self.edge_dim is None):
-            raise ValueError(
-                f"edge_attr is {None if edge_attr is None else tuple(edge_attr.shape)}, but the layer "
-                f"was made with edge_dim={self.edge_dim}: both or neither are needed"
-            )
         if not self._scored:
             return None, None, None
 
         D = self.query_channels
+        if query is not None and x_target is not None and hasattr(self.lin_query, "_hook"):
+            # Lazy and not needed this time: no parameter stays without a shape after the first call.
+            self.lin_query.initialize_parameters(self.lin_query, (x_target,))
         if query is None:
             if self.lin_query is None:
                 raise ValueError("this layer has no projection of its own: pass query")
@@ -432,56 +449,42 @@ class GatedAggregationConv(MessagePassing):
         edge_query = torch.einsum("bhd,hdf->bhf", query.view(-1, self.heads, D // self.heads), weight)
         return table, edge_query, query_index
 
-    def _check_edges(
-        self,
-        edge_index: Adj,
-        edge_type: OptTensor,
-        edge_attr: OptTensor,
-        query_index: OptTensor,
-        table: OptTensor,
-        size: Size,
-    ) -> OptTensor:
-        """Return the type of each edge after checking everything that is said edge by edge."""
-        if is_sparse(edge_index):
-            if isinstance(edge_index, SparseTensor):
-                num_edges, values = edge_index.nnz(), edge_index.storage.value()
-            else:
-                num_edges, values = edge_index.values().size(0), edge_index.values()
-            if edge_type is None and self.num_relations > 1:
-                edge_type = values
+    def _edge_types(self, edge_index: Adj, edge_type: OptTensor, edge_attr: OptTensor) -> OptTensor:
+        """Return the type of each edge after checking the shapes of all that is said edge by edge."""
+        if isinstance(edge_index, SparseTensor):
+            num_edges, values = edge_index.nnz(), edge_index.storage.value()
+        elif is_torch_sparse_tensor(edge_index):
+            values = edge_index.values()
+            num_edges = values.size(0)
+        elif edge_index.dim() == 2 and edge_index.size(0) == 2 and is_integer(edge_index):
+            num_edges, values = edge_index.size(1), None
         else:
-            if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.is_floating_point():
-                raise ValueError(
-                    f"edge_index has shape {tuple(edge_index.shape)} and type {edge_index.dtype}, but "
-                    f"whole numbers of shape (2, num_edges) are needed"
-                )
-            num_edges = edge_index.size(1)
+            raise ValueError(
+                f"edge_index has shape {tuple(edge_index.shape)} and type {edge_index.dtype}, but whole "
+                f"numbers of shape (2, num_edges) are needed"
+            )
 
         if edge_type is None and self.num_relations > 1:
+            edge_type = values
+            if edge_type is None:
+                raise ValueError(
+                    f"edge_type is None, but the layer was made with num_relations={self.num_relations}"
+                )
+        if edge_type is not None and (edge_type.shape != (num_edges,) or not is_integer(edge_type)):
             raise ValueError(
-                f"edge_type is None, but the layer was made with num_relations={self.num_relations}"
+                f"edge_type has shape {tuple(edge_type.shape)} and type {edge_type.dtype}, but one whole "
+                f"number for each of {num_edges} edges is needed"
             )
-        if edge_type is not None and (
-            edge_type.shape != (num_edges,) or edge_type.is_floating_point() or edge_type.dtype is torch.bool
-        ):
+        if (edge_attr is None) != (self.edge_dim is None):
             raise ValueError(
-                f"edge_type has shape {tuple(edge_type.shape)} and type {edge_type.dtype}, but one "
-                f"whole number for each of {num_edges} edges is needed"
+                f"edge_attr is {None if edge_attr is None else tuple(edge_attr.shape)}, but the layer "
+                f"was made with edge_dim={self.edge_dim}: both or neither are needed"
             )
         if edge_attr is not None and edge_attr.shape != (num_edges, self.edge_dim):
             raise ValueError(
                 f"edge_attr has shape {tuple(edge_attr.shape)}, but (num_edges, edge_dim)="
                 f"{(num_edges, self.edge_dim)} is needed"
             )
-
-        device_is_cpu = edge_type is None or edge_type.device.type == "cpu"
-        if not torch.compiler.is_compiling() and (device_is_cpu or is_debug_enabled()):
-            _check_range("edge_type", edge_type, self.num_relations, "num_relations")
-            if query_index is not None and table is not None:
-                _check_range("query_index", query_index, table.size(0), "the rows of query")
-            if not is_sparse(edge_index) and size is not None:
-                for row in (0, 1):
-                    _check_range(f"edge_index[{row}]", edge_index[row], size[row], f"size[{row}]")
         return edge_type
 
     def __repr__(self) -> str:
@@ -489,16 +492,4 @@ class GatedAggregationConv(MessagePassing):
         return (
             f"{self.__class__.__name__}({self.in_channels}, {self.out_channels}, "
             f"num_relations={self.num_relations}{heads})"
-        )
-
-
-def _check_range(name: str, value: OptTensor, stop: int, stop_name: str) -> None:
-    """Raise an IndexError if a whole number of ``value`` is not in ``[0, stop)``."""
-    if value is None or value.numel() == 0:
-        return
-    low, high = (int(bound) for bound in torch.aminmax(value))
-    if low < 0 or high >= stop:
-        raise IndexError(
-            f"{name} holds {low if low < 0 else high}, but whole numbers from 0 to {stop - 1} are "
-            f"needed ({stop_name} is {stop})"
         )
