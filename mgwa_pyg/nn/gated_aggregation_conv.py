@@ -196,7 +196,7 @@ class GatedAggregationConv(MessagePassing):
         edge_type: OptTensor = None,
         edge_attr: OptTensor = None,
         query: OptTensor | tuple[OptTensor, OptTensor] = None,
-        query_index: OptTensor = None,
+        query_index: OptTensor | tuple[OptTensor, OptTensor] = None,
         relation: OptTensor = None,
         size: Size = None,
         return_attention_weights: Literal[False] | None = None,
@@ -210,7 +210,7 @@ class GatedAggregationConv(MessagePassing):
         edge_type: OptTensor = None,
         edge_attr: OptTensor = None,
         query: OptTensor | tuple[OptTensor, OptTensor] = None,
-        query_index: OptTensor = None,
+        query_index: OptTensor | tuple[OptTensor, OptTensor] = None,
         relation: OptTensor = None,
         size: Size = None,
         *,
@@ -225,7 +225,7 @@ class GatedAggregationConv(MessagePassing):
         edge_type: OptTensor = None,
         edge_attr: OptTensor = None,
         query: OptTensor | tuple[OptTensor, OptTensor] = None,
-        query_index: OptTensor = None,
+        query_index: OptTensor | tuple[OptTensor, OptTensor] = None,
         relation: OptTensor = None,
         size: Size = None,
         *,
@@ -239,7 +239,7 @@ class GatedAggregationConv(MessagePassing):
         edge_type: OptTensor = None,
         edge_attr: OptTensor = None,
         query: OptTensor | tuple[OptTensor, OptTensor] = None,
-        query_index: OptTensor = None,
+        query_index: OptTensor | tuple[OptTensor, OptTensor] = None,
         relation: OptTensor = None,
         size: Size = None,
         return_attention_weights: bool | None = None,
@@ -259,8 +259,9 @@ class GatedAggregationConv(MessagePassing):
                 targets, one for each target, or :math:`B` of which :obj:`query_index` picks one for
                 each target; of a pair the target's part counts. If :obj:`None`, a learned projection of
                 the target's features. (default: :obj:`None`)
-            query_index (torch.Tensor, optional): The row of :obj:`query` that each target uses,
-                :math:`(|\mathcal{V_t}|)`. (default: :obj:`None`)
+            query_index (torch.Tensor or (torch.Tensor, torch.Tensor), optional): The row of :obj:`query`
+                that each target uses, :math:`(|\mathcal{V_t}|)`; of a pair the target's part counts.
+                (default: :obj:`None`)
             relation (torch.Tensor, optional): The relations' vectors :math:`(R, D)`, to share them with
                 other layers; if :obj:`None`, the layer's own. (default: :obj:`None`)
             size (tuple, optional): The numbers of nodes that the two rows of :obj:`edge_index` refer to;
@@ -279,7 +280,7 @@ class GatedAggregationConv(MessagePassing):
         """
         if edge_attr is not None and self.edge_dim is None and edge_type is None and is_integer(edge_attr):
             edge_type, edge_attr = edge_attr, None
-        elif edge_attr is not None and edge_attr.dim() == 1:
+        elif edge_attr is not None and edge_attr.dim() == 1 and self.edge_dim is not None:
             edge_attr = edge_attr.unsqueeze(1)
         x_source, x_target = (x, x) if isinstance(x, Tensor) else x
         if x_source is None or x_source.dim() != 2:
@@ -387,7 +388,7 @@ class GatedAggregationConv(MessagePassing):
         self,
         x_target: OptTensor,
         query: OptTensor | tuple[OptTensor, OptTensor],
-        query_index: OptTensor,
+        query_index: OptTensor | tuple[OptTensor, OptTensor],
         relation: OptTensor,
         num_targets: int,
     ) -> tuple[OptTensor, OptTensor, OptTensor]:
@@ -399,6 +400,8 @@ class GatedAggregationConv(MessagePassing):
         """
         if not isinstance(query, Tensor) and query is not None:
             query = query[1]
+        if not isinstance(query_index, Tensor) and query_index is not None:
+            query_index = query_index[1]
         if query_index is not None and query is None:
             raise ValueError("query_index picks rows of query, but query is None")
         if not self._scored:
@@ -464,6 +467,12 @@ class GatedAggregationConv(MessagePassing):
                 f"numbers of shape (2, num_edges) are needed"
             )
 
+        if (edge_attr is None) != (self.edge_dim is None):
+            raise ValueError(
+                f"edge_attr is {None if edge_attr is None else tuple(edge_attr.shape)}, but the layer was "
+                f"made with edge_dim={self.edge_dim}: both or neither are needed (edge_attr can stand for "
+                f"edge_type, if it is a vector of whole numbers and edge_type is None)"
+            )
         if edge_type is None and self.num_relations > 1:
             edge_type = values
             if edge_type is None:
@@ -474,11 +483,6 @@ class GatedAggregationConv(MessagePassing):
             raise ValueError(
                 f"edge_type has shape {tuple(edge_type.shape)} and type {edge_type.dtype}, but one whole "
                 f"number for each of {num_edges} edges is needed"
-            )
-        if (edge_attr is None) != (self.edge_dim is None):
-            raise ValueError(
-                f"edge_attr is {None if edge_attr is None else tuple(edge_attr.shape)}, but the layer "
-                f"was made with edge_dim={self.edge_dim}: both or neither are needed"
             )
         if edge_attr is not None and edge_attr.shape != (num_edges, self.edge_dim):
             raise ValueError(

@@ -103,7 +103,10 @@ def test_query_forms_agree():
     each = conv(x, edge_index, edge_type, query=rows[query_index])
     picked = conv(x, edge_index, edge_type, query=rows, query_index=query_index)
     torch.testing.assert_close(each, picked)
+    # As PyG's heterogeneous models pass what belongs to nodes.
     paired = conv(x, edge_index, edge_type, query=(None, rows[query_index]))
+    torch.testing.assert_close(each, paired)
+    paired = conv(x, edge_index, edge_type, query=(rows, rows), query_index=(None, query_index))
     torch.testing.assert_close(each, paired)
 
     for one in (rows[0], rows[:1]):
@@ -314,6 +317,8 @@ def test_bad_options(options, message):
         ({"edge_index": torch.full((2, 30), 7)}, IndexError, r"edge_index\[0\] holds 7"),
         ({"edge_index": torch.zeros(3, 30)}, ValueError, r"edge_index has shape \(3, 30\)"),
         ({"edge_attr": torch.zeros(30, 2)}, ValueError, "edge_dim=None"),
+        ({"edge_attr": torch.zeros(30), "edge_type": None}, ValueError, r"\(30,\).* whole numbers"),
+        ({"edge_attr": torch.zeros(30, dtype=torch.long)}, ValueError, r"\(30,\).* edge_type is None"),
         ({"query": torch.zeros(7, 5)}, ValueError, r"query has shape \(7, 5\).* query_channels=6"),
         ({"query": torch.zeros(3, 6)}, ValueError, "query has 3 rows, but there are 7 target"),
         (
