@@ -70,8 +70,10 @@ class GatedAggregationConv(MessagePassing):
             :obj:`"leaky_relu"` (slope 0.2), :obj:`"tanh"` or :obj:`None`.
             (default: :obj:`"sigmoid"`)
         fusion (str, optional): How a node and its neighbourhood become one vector: :obj:`"gated"` as
-            above, or KGCN's :obj:`"sum"`, :obj:`"concat"` and :obj:`"neighbor"`, which are linear (the
-            model around the layer applies the non-linearity). (default: :obj:`"gated"`)
+            above, or :obj:`"sum"`, :obj:`"concat"` and :obj:`"neighbor"` as in the `"Knowledge Graph
+            Convolutional Networks for Recommender Systems" <https://arxiv.org/abs/1904.12575>`_ paper,
+            which are linear (the model around the layer applies the non-linearity).
+            (default: :obj:`"gated"`)
         edge_dim (int, optional): Size of edge features, which are mapped to :math:`D` dimensions and
             added to the relation's vector. (default: :obj:`None`)
         dropout (float, optional): Dropout probability of the attention coefficients.

@@ -84,16 +84,21 @@ def fit(
         origin (dict, optional): What the data is, kept in the checkpoints. (default: :obj:`None`)
 
     Raises:
+        ValueError: If the device is unknown or not there.
         RuntimeError: If the predictions leave the finite numbers.
     """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device not in ("cpu", "cuda"):
+        raise ValueError(f"device={device!r} is unknown: choose 'auto', 'cpu' or 'cuda'")
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device='cuda', but torch finds no CUDA device here: choose 'cpu' or 'auto'")
     folder = Path(folder)
     best, last = folder / "best.ckpt", folder / "last.ckpt"
     data = dataset[0]
     rows = ClickData(data, config.batch_size, seed)
     torch.manual_seed(seed)
     module = ClickModule(data, dataset.num_relations, config, seed, origin)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     at_epoch_end = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     callbacks = [
         EarlyStopping("val_auc", mode="max", patience=config.patience, check_on_train_epoch_end=True),

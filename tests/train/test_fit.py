@@ -124,6 +124,15 @@ def test_an_inverse_relation_counts_as_the_relation(synthetic):
     assert module.model.relation_emb.num_embeddings == synthetic.num_relations
 
 
+def test_bad_devices(synthetic, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="finds no CUDA device"):
+        fit(synthetic, FitConfig(), tmp_path, device="cuda")
+    with pytest.raises(ValueError, match="device='tpu' is unknown"):
+        fit(synthetic, FitConfig(), tmp_path, device="tpu")
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
