@@ -7,6 +7,10 @@ from torch import Tensor
 from torch_geometric import is_debug_enabled
 
 
+class NaNError(ValueError):
+    """A tensor holds values that are not a number."""
+
+
 def values_are_checked(device: torch.device) -> bool:
     """Whether values are looked at: on the CPU, and elsewhere under :class:`torch_geometric.debug`."""
     return not torch.compiler.is_compiling() and (device.type == "cpu" or is_debug_enabled())
@@ -30,10 +34,10 @@ def check_range(name: str, value: Tensor | None, stop: int, stop_name: str) -> N
 
 
 def check_no_nan(name: str, value: Tensor | None) -> None:
-    """Raise a :class:`ValueError` if an element of ``value`` is NaN."""
+    """Raise a :class:`NaNError` if an element of ``value`` is NaN."""
     # The sum finds a suspicion in one pass; opposite infinities raise one, too.
     if value is None or not value.detach().sum().isnan():
         return
     count = int(value.isnan().sum())
     if count > 0:
-        raise ValueError(f"{name} of shape {tuple(value.shape)} holds {count} values that are NaN")
+        raise NaNError(f"{name} of shape {tuple(value.shape)} holds {count} values that are NaN")

@@ -16,6 +16,7 @@ from torch.utils.data.distributed import DistributedSampler
 from torch_geometric.data import HeteroData
 
 from mgwa_pyg.nn import MGWA
+from mgwa_pyg.nn.checks import NaNError
 from mgwa_pyg.sampler import NeighborSampler
 from mgwa_pyg.train.config import FitConfig
 
@@ -146,7 +147,10 @@ class ClickModule(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         user, item, label = batch
-        logit = self.model(user, *self.train_sampler.sample(item, self.config.num_layers))
+        try:
+            logit = self.model(user, *self.train_sampler.sample(item, self.config.num_layers))
+        except NaNError as error:
+            raise self._diverged(f"batch {batch_idx + 1}") from error
         self._outputs["train"].append((logit.detach(), label))
         return F.binary_cross_entropy_with_logits(logit, label)
 
@@ -164,11 +168,7 @@ class ClickModule(L.LightningModule):
             logit, label = (torch.cat(part).cpu() for part in zip(*outputs, strict=True))
             outputs.clear()
             if not logit.isfinite().all():
-                raise RuntimeError(
-                    f"the {split} predictions are not finite in epoch {self.current_epoch + 1}, with "
-                    f"lr={self.config.lr} and weight_decay={self.config.weight_decay}: lower the learning "
-                    f"rate. Checkpoints of the epochs before are kept."
-                )
+                raise self._diverged(f"the {split} predictions")
             entry[f"{split}_loss"] = F.binary_cross_entropy_with_logits(logit, label).item()
             entry[f"{split}_auc"] = float(roc_auc_score(label, logit))
         entry["train_seconds"] = self._train_seconds
@@ -185,6 +185,13 @@ class ClickModule(L.LightningModule):
     def _eval_logit(self, user: Tensor, item: Tensor) -> Tensor:
         depth = self.config.num_layers
         return self.model(user, *self.eval_sampler.sample(item, depth, self._generator))
+
+    def _diverged(self, where: str) -> RuntimeError:
+        return RuntimeError(
+            f"training has left the finite numbers: {where} of epoch {self.current_epoch + 1}, with "
+            f"lr={self.config.lr} and weight_decay={self.config.weight_decay}. Lower the learning rate. The "
+            f"best checkpoint of the {self.current_epoch} epochs before is kept."
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history

@@ -79,8 +79,10 @@ def test_numbers_that_are_not_finite_end_the_fit(synthetic, tmp_path, monkeypatc
 
     step = ClickModule.training_step
     monkeypatch.setattr(ClickModule, "training_step", poisoned)
-    with pytest.raises(RuntimeError, match="not finite in epoch 2"):
+    with pytest.raises(RuntimeError, match=r"left the finite numbers: batch 2 of epoch 2, with lr=0.01"):
         fit(synthetic, FitConfig(), tmp_path)
+    with pytest.raises(RuntimeError, match=r"left the finite numbers: .* of epoch 1, with lr=1e\+30"):
+        fit(synthetic, FitConfig(lr=1e30), tmp_path / "huge")
     kept = torch.load(tmp_path / "best.ckpt", weights_only=True)
     assert all(tensor.isfinite().all() for tensor in kept["state_dict"].values())
 
