@@ -1,7 +1,6 @@
 """`python -m benchmarks NAME`: runs a benchmark, prints its table and writes its rows as JSON."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import train
-from benchmarks.harness import environment
+from benchmarks.harness import environment, write_json
 
 BENCHMARKS = {"train": train.run}
 
@@ -27,8 +26,7 @@ def main() -> None:
     rows = [row for name in names for row in BENCHMARKS[name](args.device, args.quick)]
     stamp = environment(args.device)
     if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"environment": stamp, "rows": rows}, indent=1) + "\n")
+        write_json(args.json, {"environment": stamp, "rows": rows})
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(", ".join(f"{key} {value}" for key, value in stamp.items()))

@@ -3,7 +3,6 @@
 import argparse
 import copy
 import io
-import json
 import logging
 import pickle
 import re
@@ -24,7 +23,7 @@ from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
 from torch_geometric.nn import GATv2Conv, HeteroConv, RGATConv, RGCNConv, to_hetero
 from torch_geometric.utils import scatter, to_torch_csr_tensor
 
-from benchmarks.harness import environment
+from benchmarks.harness import environment, write_json
 from mgwa_pyg.nn import GatedAggregationConv
 
 RELATIONS = 3
@@ -558,10 +557,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
     args = parser.parse_args()
     rows = run()
-    stamp = {**environment("cpu"), "command": "python -m benchmarks.capabilities"}
+    stamp = environment("cpu")
     if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"environment": stamp, "rows": rows}, indent=1) + "\n")
+        write_json(args.json, {"environment": stamp, "rows": rows})
     print(", ".join(f"{key} {value}" for key, value in stamp.items()), end="\n\n")
     print(markdown(rows))
 

@@ -1,5 +1,6 @@
 """What the benchmarks share: the environment's stamp, and the form of a measured figure."""
 
+import json
 import os
 import platform
 import statistics
@@ -13,12 +14,13 @@ import torch
 import torch_geometric
 
 import mgwa_pyg
+from mgwa_pyg.files import whole_file
 
 
 def environment(device: str) -> dict[str, Any]:
     """The machine, the versions and the command that figures were measured with."""
     stamp: dict[str, Any] = {
-        "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
+        "command": _command(),
         "date": date.today().isoformat(),
         "mgwa_pyg": mgwa_pyg.__version__,
         "torch": torch.__version__,
@@ -33,6 +35,13 @@ def environment(device: str) -> dict[str, Any]:
     return stamp
 
 
+def _command() -> str:
+    # The module that was started, `benchmarks` or one of its scripts.
+    spec = sys.modules["__main__"].__spec__
+    module = "benchmarks" if spec is None else spec.name.removesuffix(".__main__")
+    return " ".join(["python", "-m", module, *sys.argv[1:]])
+
+
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -40,6 +49,12 @@ def _cpu() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write results, whole or not at all."""
+    with whole_file(path) as file:
+        file.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def figure(

@@ -10,7 +10,6 @@ pulls the embeddings to zero before the gates let a signal through.
 
 import argparse
 import itertools
-import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.harness import environment
+from benchmarks.harness import environment, write_json
 from mgwa_pyg.datasets import LastFMKG
 from mgwa_pyg.train import FitConfig, fit
 
@@ -60,7 +59,7 @@ def main() -> None:
         print(row, flush=True)
     rows.sort(key=lambda row: -row["mean"])
     content = {"environment": environment("cpu"), "seeds": args.seeds, "validation AUC": rows}
-    args.json.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(args.json, content)
 
 
 if __name__ == "__main__":

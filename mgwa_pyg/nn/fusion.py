@@ -44,7 +44,6 @@ class Fusion(torch.nn.Module):
 
     def __init__(self, in_self: int, in_neighbor: int, out_channels: int, heads: int, bias: bool) -> None:
         super().__init__()
-        self.heads = heads
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
