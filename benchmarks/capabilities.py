@@ -23,7 +23,8 @@ from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
 from torch_geometric.nn import GATv2Conv, HeteroConv, RGATConv, RGCNConv, to_hetero
 from torch_geometric.utils import scatter, to_torch_csr_tensor
 
-from benchmarks.harness import environment, write_json
+from benchmarks.harness import environment
+from mgwa_pyg.files import write_json
 from mgwa_pyg.nn import GatedAggregationConv
 
 RELATIONS = 3

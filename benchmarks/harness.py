@@ -1,20 +1,44 @@
 """What the benchmarks share: the environment's stamp, and the form of a measured figure."""
 
-import json
 import os
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch_geometric
 
 import mgwa_pyg
-from mgwa_pyg.files import whole_file
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line asks of a benchmark."""
+
+    device: str = "cpu"
+    """Where models run."""
+    quick: bool = False
+    """Whether to repeat less."""
+    out: Path = Path("benchmarks/results")
+    """Where pages, plots and whatever is more than rows go."""
+    data: str = "lastfm"
+    """What experiments run on: ``"lastfm"``, or ``"synthetic"`` for a trial without data."""
+    root: Path = Path("data")
+    """Where data sets are kept."""
+
+
+class Report(NamedTuple):
+    """What a benchmark gives."""
+
+    rows: list[dict[str, Any]]
+    """One row a figure."""
+    page: str | None = None
+    """The page in Markdown that shows the figures, where a table of the rows would be too long."""
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -51,22 +75,22 @@ def _cpu() -> str:
     return platform.processor()
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write results, whole or not at all."""
-    with whole_file(path) as file:
-        file.write_text(json.dumps(content, indent=1) + "\n")
-
-
 def figure(
-    benchmark: str, case: str, implementation: str, metric: str, unit: str, values: Sequence[float]
+    benchmark: str,
+    case: str,
+    implementation: str,
+    metric: str,
+    unit: str,
+    values: Sequence[float],
+    center: Callable[[Sequence[float]], float] = statistics.median,
 ) -> dict[str, Any]:
-    """One row: the median of repeated measurements, and their standard deviation."""
+    """One row: the median of repeated measurements, or another centre, and their standard deviation."""
     return {
         "benchmark": benchmark,
         "case": case,
         "implementation": implementation,
         "metric": metric,
-        "value": statistics.median(values),
+        "value": center(values),
         "unit": unit,
         "sd": statistics.stdev(values) if len(values) > 1 else 0.0,
         "n": len(values),

@@ -1,16 +1,18 @@
-"""The paper's experiment: MGWA on Last.FM and its knowledge graph, under both protocols.
+"""The paper's experiment: MGWA, or a model it is compared with, on Last.FM and its knowledge graph.
 
 Trains a model for each protocol and seed, and prints one table of the test rows with the paper's figures and
-the popularity heuristic beside it. Everything is kept in a run folder.
+heuristics beside it. Everything is kept in a run folder.
 
-    python examples/lastfm_mgwa.py                      # both protocols, five seeds
-    python examples/lastfm_mgwa.py --negatives items --seeds 1 --layers 2
+    python examples/lastfm_mgwa.py                      # MGWA, both protocols, five seeds
+    python examples/lastfm_mgwa.py --transe             # start from TransE's embeddings
+    python examples/lastfm_mgwa.py --model kgcn --fusion concat --negatives items --seeds 1
     python examples/lastfm_mgwa.py --resume runs/NAME   # go on with an interrupted run
 """
 
 import argparse
 import sys
 import textwrap
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
@@ -19,13 +21,23 @@ from rich import print as print_table
 from mgwa_pyg.datasets import DownloadError, KGRecDataset, LastFMKG, SyntheticKG
 from mgwa_pyg.evaluation import results_table
 from mgwa_pyg.nn import FUSIONS
-from mgwa_pyg.train import FitConfig, RunFolder, fit
+from mgwa_pyg.train import CONFIGS, FitConfig, RunFolder, fit
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+# The options that are hyper-parameters, by their names there.
+HYPERPARAMETERS = {
+    "fusion": "fusion",
+    "layers": "num_layers",
+    "dim": "channels",
+    "fanout": "fanout",
+    "epochs": "epochs",
+    "transe": "transe",
+}
+
+
 def parse_args() -> argparse.Namespace:
-    default = FitConfig()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -35,29 +47,34 @@ def parse_args() -> argparse.Namespace:
         help="auto: Last.FM if it is at hand or can be downloaded, else synthetic")
     add("--negatives", choices=["items", "entities", "both"], default="both",
         help="what negatives are drawn from: the item protocol, the paper protocol, or both")
-    add("--model", choices=["mgwa"], default=default.model)
-    add("--fusion", choices=list(FUSIONS), default=default.fusion,
-        help=f"how a node meets its neighbourhood (default: {default.fusion})")
-    add("--layers", type=int, default=default.num_layers, metavar="N",
-        help=f"hops looked at (default: {default.num_layers})")
-    add("--dim", type=int, default=default.channels, metavar="D",
-        help=f"size of the embeddings (default: {default.channels})")
-    add("--fanout", type=fanout, default=default.fanout, metavar="K|all",
-        help=f"neighbours kept per hop in training (default: {default.fanout})")
+    add("--model", choices=list(CONFIGS), default="mgwa")
     add("--seeds", type=int, default=5, metavar="N", help="number of seeds (default: 5)")
     add("--seed", type=int, default=0, metavar="FIRST", help="the first seed (default: 0)")
-    add("--epochs", type=int, default=default.epochs, metavar="N",
-        help=f"epochs at most (default: {default.epochs})")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--resume", type=Path, metavar="RUN",
         help="the folder of a run to go on with; its settings are taken from there")
     add("--root", type=Path, default=REPOSITORY / "data", metavar="DIR",
         help="where data sets are kept (default: data/ of the checkout)")
     add("--out", type=Path, metavar="RUN", help="the folder to write (default: runs/DATA-TIME)")
+    model = parser.add_argument_group(
+        "hyper-parameters", "Each model has defaults of its own: see mgwa_pyg/train/config.py.",
+        argument_default=argparse.SUPPRESS,
+    )
+    add = model.add_argument
+    add("--fusion", choices=list(FUSIONS), help="how a node meets its neighbourhood")
+    add("--layers", type=int, metavar="N", help="hops looked at")
+    add("--dim", type=int, metavar="D", help="size of the embeddings")
+    add("--fanout", type=fanout, metavar="K|all", help="neighbours kept per hop in training")
+    add("--epochs", type=int, metavar="N", help="epochs at most")
+    add("--transe", action="store_true", help="start from TransE's embeddings of the knowledge graph")
     # fmt: on
     args = parser.parse_args()
     if args.seeds < 1 or args.seed < 0:
         parser.error("--seeds must be at least 1 and --seed at least 0")
+    known = {field.name for field in fields(CONFIGS[args.model])}
+    for option, name in HYPERPARAMETERS.items():
+        if option in args and name not in known:
+            parser.error(f"--{option} means nothing to --model {args.model}")
     return args
 
 
@@ -88,14 +105,8 @@ def choose_data(wanted: str, root: Path) -> str:
 
 
 def start_run(args: argparse.Namespace) -> RunFolder:
-    config = FitConfig(
-        model=args.model,
-        fusion=args.fusion,
-        num_layers=args.layers,
-        channels=args.dim,
-        fanout=args.fanout,
-        epochs=args.epochs,
-    )
+    chosen = {name: getattr(args, option) for option, name in HYPERPARAMETERS.items() if option in args}
+    config = CONFIGS[args.model](**chosen)
     data = choose_data(args.data, args.root)
     settings = {
         "dataset": {"lastfm": "LastFMKG", "synthetic": "SyntheticKG"}[data],
@@ -105,7 +116,7 @@ def start_run(args: argparse.Namespace) -> RunFolder:
         "protocols": ["entities", "items"] if args.negatives == "both" else [args.negatives],
         "seeds": list(range(args.seed, args.seed + args.seeds)),
         "device": args.device,
-        "fit": vars(config),
+        "fit": config.to_dict(),
     }
     default = REPOSITORY / "runs" / f"{data}-{datetime.now():%Y%m%d-%H%M%S}"
     return RunFolder(args.out or default, settings)
@@ -115,7 +126,7 @@ def main() -> None:
     args = parse_args()
     run = RunFolder.resume(args.resume) if args.resume else start_run(args)
     settings = run.settings
-    config = FitConfig(**settings["fit"])
+    config = FitConfig.from_dict(settings["fit"])
 
     for negatives in settings["protocols"]:
         for seed in settings["seeds"]:
@@ -132,6 +143,11 @@ def main() -> None:
                 origin={"dataset": settings["dataset"], "negatives": negatives, "seed": seed},
             )
             row = run.add(dataset, negatives, seed, result)[0]
+            if result.transe is not None:
+                print(
+                    f"TransE, held-out triples, filtered: MRR {result.transe['mrr']:.4f}, "
+                    f"Hits@10 {result.transe['hits@10']:.4f}"
+                )
             print(
                 f"negatives from {negatives}, seed {seed}: AUC {row['auc']:.4f}, best of "
                 f"{row['epochs']} epochs: {result.best_epoch}, {row['train_seconds']:.1f} s, "

@@ -1,10 +1,12 @@
 """Files that appear whole or not at all, whoever else works in the same folder."""
 
+import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -29,3 +31,9 @@ def whole_file(path: Path) -> Iterator[Path]:
             for folder in new_folders:
                 folder.rmdir()
         raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    r"""Writes :obj:`content` as JSON, whole or not at all."""
+    with whole_file(path) as file:
+        file.write_text(json.dumps(content, indent=1) + "\n")

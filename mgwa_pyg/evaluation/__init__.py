@@ -1,7 +1,38 @@
-"""How good predictions are: click metrics, the heuristics beside every model, tables of both."""
+"""How good predictions are: metrics, the heuristics beside every model, tests, tables."""
 
-from mgwa_pyg.evaluation.heuristics import Popularity
-from mgwa_pyg.evaluation.metrics import click_metrics
+from mgwa_pyg.evaluation.heuristics import (
+    EASE,
+    HEURISTICS,
+    Heuristic,
+    ItemKNN,
+    LogisticStack,
+    Popularity,
+    fit_heuristics,
+)
+from mgwa_pyg.evaluation.link_prediction import filtered_ranks, link_prediction_metrics
+from mgwa_pyg.evaluation.metrics import best_threshold, click_metrics, click_report, user_auc
+from mgwa_pyg.evaluation.ranking import full_ranking
 from mgwa_pyg.evaluation.report import PAPER, results_table, summarize
+from mgwa_pyg.evaluation.significance import corrected_t_test, holm
 
-__all__ = ["PAPER", "Popularity", "click_metrics", "results_table", "summarize"]
+__all__ = [
+    "EASE",
+    "HEURISTICS",
+    "PAPER",
+    "Heuristic",
+    "ItemKNN",
+    "LogisticStack",
+    "Popularity",
+    "best_threshold",
+    "click_metrics",
+    "click_report",
+    "corrected_t_test",
+    "filtered_ranks",
+    "fit_heuristics",
+    "full_ranking",
+    "holm",
+    "link_prediction_metrics",
+    "results_table",
+    "summarize",
+    "user_auc",
+]

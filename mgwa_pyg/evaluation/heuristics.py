@@ -3,34 +3,358 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.floating]
 
-class Popularity:
-    r"""Scores an item by how many users play it, the same for every user.
+RIDGE = 1e-3  # On the weights of standardised features: it only keeps separable rows finite.
+KNN_SCALE = 50.0  # Brings the kNN's scores, mostly below 0.1, to where a logarithm bends.
+MAX_HOLDERS = 400  # A tail that more items hold than these says next to nothing about them.
+CHUNK = 256  # Users that are scored at once against all items.
 
-    The plays are the training positives. A logistic regression on the logarithm of the count, fitted on
-    the validation rows, turns it into a probability: the training rows could not serve, as each of their
-    positives is itself one of the plays that are counted.
+
+class Heuristic:
+    r"""Base class of the heuristics: scores of user-item pairs from counts and closed forms.
+
+    Nothing is learned but a logistic regression on a few features, and that on the validation rows. The
+    training rows could not serve, as each of their positives is itself one of the plays that are counted.
+
+    A heuristic implements :meth:`_features` and :meth:`_score_all`, and calls :meth:`_calibrate` last when
+    it is made.
 
     Args:
         data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
+        num_items (int): The number of items, which are the first entities.
+
+    Raises:
+        ValueError: If a training positive is no item, or the validation rows have one label only.
     """
 
-    def __init__(self, data: HeteroData) -> None:
+    def __init__(self, data: HeteroData, num_items: int) -> None:
+        user, item = data["user", "listens", "entity"].edge_index
+        if (item >= num_items).any():
+            raise ValueError(
+                f"num_items={num_items}, but there are training positives of the entity {int(item.max())}: "
+                f"pass the number of items of this data set"
+            )
+        self.num_users = int(data["user"].num_nodes)
+        self.num_items = num_items
+        self.count = torch.bincount(item, minlength=data["entity"].num_nodes)
+        self._plays = _incidence(user.numpy(), item.numpy(), (self.num_users, num_items))
+
+    def features(self, user: Tensor, item: Tensor) -> FloatArray:
+        r"""Return the features of each pair, :math:`(n, k)`.
+
+        Args:
+            user (torch.Tensor): The users, :math:`(n)`.
+            item (torch.Tensor): The entities, items or not, :math:`(n)`.
+
+        Raises:
+            ValueError: If the shapes differ, or an id is none of a user or an entity.
+        """
+        if user.dim() != 1 or user.shape != item.shape:
+            raise ValueError(
+                f"user has shape {tuple(user.shape)} and item has shape {tuple(item.shape)}: pass two "
+                f"vectors of the same length"
+            )
+        _check_ids("user", user, self.num_users)
+        _check_ids("item", item, len(self.count))
+        return self._features(user.numpy(), item.numpy())
+
+    def predict(self, user: Tensor, item: Tensor) -> Tensor:
+        r"""Return the probability that each user plays the entity beside it, :math:`(n)`.
+
+        Arguments and errors are those of :meth:`features`.
+        """
+        return torch.from_numpy(self._logit(self.features(user, item))).sigmoid().float()
+
+    def score_all(self, user: Tensor) -> Tensor:
+        r"""Return scores that rank all items for each user, :math:`(n, \textrm{num\_items})`.
+
+        Args:
+            user (torch.Tensor): The users, :math:`(n)`.
+
+        Raises:
+            ValueError: If an id is none of a user.
+        """
+        _check_ids("user", user, self.num_users)
+        return torch.from_numpy(self._score_all(user.numpy())).float()
+
+    def _features(self, user: IntArray, item: IntArray) -> FloatArray:
+        raise NotImplementedError
+
+    def _score_all(self, user: IntArray) -> FloatArray:
+        raise NotImplementedError
+
+    def _logit(self, features: FloatArray) -> FloatArray:
+        return features @ self._weight + self._bias
+
+    def _calibrate(self, data: HeteroData) -> None:
+        """Fit the logistic regression on the validation rows."""
         listens = data["user", "listens", "entity"]
-        self.count = torch.bincount(listens.edge_index[1], minlength=data["entity"].num_nodes)
-        item = listens.edge_label_index[1, listens.val_mask]
-        label = listens.edge_label[listens.val_mask]
-        self._regression = LogisticRegression(C=np.inf).fit(self._features(item), label.numpy())
+        label = listens.edge_label[listens.val_mask].numpy()
+        if len(np.unique(label)) != 2:
+            raise ValueError(
+                f"the {len(label)} validation rows have the labels {np.unique(label).tolist()}: rows of "
+                f"both 0 and 1 are needed to turn scores into probabilities"
+            )
+        features = self.features(*listens.edge_label_index[:, listens.val_mask])
+        scaler = StandardScaler().fit(features)
+        regression = LogisticRegression(C=1 / RIDGE, max_iter=1000).fit(scaler.transform(features), label)
+        self._weight = regression.coef_[0] / scaler.scale_
+        self._bias = regression.intercept_[0] - scaler.mean_ @ self._weight
 
-    def _features(self, item: Tensor) -> np.ndarray:
-        return torch.log1p(self.count[item].double()).unsqueeze(1).numpy()
 
-    def predict(self, item: Tensor) -> Tensor:
-        r"""Return the probability that a user plays each of the items, :math:`(n)`."""
-        probability = self._regression.predict_proba(self._features(item))[:, 1]
-        return torch.from_numpy(probability).float()
+class Popularity(Heuristic):
+    r"""Scores an item by how many users play it, the same for every user.
+
+    The plays are the training positives; the feature is :math:`\log(1 + \textrm{count})`.
+
+    Args:
+        data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
+        num_items (int): The number of items, which are the first entities.
+
+    Raises:
+        ValueError: As :class:`Heuristic` raises it.
+    """
+
+    def __init__(self, data: HeteroData, num_items: int) -> None:
+        super().__init__(data, num_items)
+        self._calibrate(data)
+
+    def _features(self, user: IntArray, item: IntArray) -> FloatArray:
+        return np.log1p(self.count.numpy()[item])[:, None]
+
+    def _score_all(self, user: IntArray) -> FloatArray:
+        return np.tile(np.log1p(self.count.numpy()[: self.num_items]), (len(user), 1))
+
+
+class ItemKNN(Heuristic):
+    r"""Scores an item by its similarity to what the user plays, summed over all of it.
+
+    With the training positives :math:`\mathbf{X}`, users by items, the similarity is the cosine, shrunk
+    where little is known:
+
+    .. math::
+        C_{ij} = \frac{(\mathbf{X}^{\top} \mathbf{X})_{ij}}
+        {\sqrt{\textrm{count}_i \, \textrm{count}_j} + \textrm{shrink}}, \quad C_{ii} = 0.
+
+    The scores are :math:`\mathbf{X} \mathbf{C}`, and the feature is :math:`\log(1 + 50 \cdot
+    \textrm{score})`.
+
+    Args:
+        data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
+        num_items (int): The number of items, which are the first entities.
+        shrink (float, optional): What is added to the denominator. (default: :obj:`10`)
+
+    Raises:
+        ValueError: As :class:`Heuristic` raises it.
+    """
+
+    def __init__(self, data: HeteroData, num_items: int, shrink: float = 10.0) -> None:
+        super().__init__(data, num_items)
+        both = _without_diagonal(self._plays.T @ self._plays).tocoo()
+        count = self.count.numpy().astype(np.float32)
+        both.data /= np.sqrt(count[both.row] * count[both.col]) + np.float32(shrink)
+        self._scores = _PlayScores(self._plays, both.tocsr(), np.arange(num_items))
+        self._calibrate(data)
+
+    def _features(self, user: IntArray, item: IntArray) -> FloatArray:
+        return np.log1p(KNN_SCALE * self._scores.pairs(user, item))[:, None]
+
+    def _score_all(self, user: IntArray) -> FloatArray:
+        return self._scores.all(user, self.num_items)
+
+
+class EASE(Heuristic):
+    r"""Scores an item by the linear autoencoder EASE, in its exact closed form.
+
+    It is the ridge regression of the training positives :math:`\mathbf{X}` on themselves in which no item
+    predicts itself (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", arXiv:1905.03375, eq. 8):
+
+    .. math::
+        \mathbf{P} = (\mathbf{X}^{\top} \mathbf{X} + \lambda \mathbf{I})^{-1}, \quad
+        B_{ij} = -P_{ij} / P_{jj}, \quad B_{ii} = 0.
+
+    The scores are :math:`s = \mathbf{X} \mathbf{B}`, and the features are :math:`\sqrt{\max(s, 0)}` and
+    :math:`s`. An item without training positive has a score of zero, so the matrices leave it out.
+
+    Args:
+        data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
+        num_items (int): The number of items, which are the first entities.
+        l2 (float, optional): The ridge :math:`\lambda`. (default: :obj:`100`)
+
+    Raises:
+        ValueError: As :class:`Heuristic` raises it.
+    """
+
+    def __init__(self, data: HeteroData, num_items: int, l2: float = 100.0) -> None:
+        super().__init__(data, num_items)
+        warm = self.count[:num_items].nonzero().squeeze(1).numpy()
+        plays = self._plays[:, warm]
+        gram = torch.from_numpy((plays.T @ plays).toarray())
+        gram.diagonal().add_(l2)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        weight = (inverse / -inverse.diagonal()).fill_diagonal_(0)
+        # LAPACK returns columns after columns: products would copy the matrix every time.
+        self._scores = _PlayScores(plays, weight.contiguous().numpy(), warm)
+        self._calibrate(data)
+
+    def _features(self, user: IntArray, item: IntArray) -> FloatArray:
+        score = self._scores.pairs(user, item)
+        return np.stack([np.sqrt(np.maximum(score, 0)), score], axis=1)
+
+    def _score_all(self, user: IntArray) -> FloatArray:
+        return self._scores.all(user, self.num_items)
+
+
+class LogisticStack(Heuristic):
+    r"""Logistic regression on the features of all other heuristics, the knowledge graph, and two flags.
+
+    The knowledge graph relates items that share tails, the more, the fewer items hold the tail:
+
+    .. math::
+        S_{ij} = \sum_{t \in T_i \cap T_j} \frac{1}{\log(2 + n_t)}, \quad S_{ii} = 0,
+
+    where :math:`T_i` are the tails of item :math:`i` and :math:`n_t` is the number of items that hold
+    :math:`t`, from 2 to 400. The feature is :math:`\log(1 + \mathbf{X} \mathbf{S})`, with the training
+    positives :math:`\mathbf{X}`. It alone tells items apart that nobody has played yet. The flags say that
+    an entity has no training positive, and that it is an item: negatives may be drawn from all entities.
+
+    Args:
+        data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
+        num_items (int): The number of items, which are the first entities.
+        parts (tuple[Popularity, EASE, ItemKNN], optional): The other heuristics, made of the same data;
+            :obj:`None` makes them. (default: :obj:`None`)
+
+    Raises:
+        ValueError: As :class:`Heuristic` raises it.
+    """
+
+    def __init__(
+        self, data: HeteroData, num_items: int, parts: tuple[Popularity, EASE, ItemKNN] | None = None
+    ) -> None:
+        super().__init__(data, num_items)
+        if parts is None:
+            parts = Popularity(data, num_items), EASE(data, num_items), ItemKNN(data, num_items)
+        self._parts = parts
+        similarity = _shared_tails(data["entity", "kg", "entity"].edge_index.numpy(), num_items)
+        self._scores = _PlayScores(self._plays, similarity, np.arange(num_items))
+        self._calibrate(data)
+
+    def _features(self, user: IntArray, item: IntArray) -> FloatArray:
+        return np.column_stack(
+            [
+                *(part._features(user, item) for part in self._parts),
+                np.log1p(self._scores.pairs(user, item)),
+                self.count.numpy()[item] == 0,
+                item < self.num_items,
+            ]
+        )
+
+    def _score_all(self, user: IntArray) -> FloatArray:
+        score = np.empty((len(user), self.num_items))
+        for start in range(0, len(user), CHUNK):
+            row = np.repeat(user[start : start + CHUNK], self.num_items)
+            item = np.tile(np.arange(self.num_items), len(row) // self.num_items)
+            score[start : start + CHUNK] = self._logit(self._features(row, item)).reshape(-1, self.num_items)
+        return score
+
+
+#: The heuristics by the name that tables give them.
+HEURISTICS: dict[str, type[Heuristic]] = {
+    "popularity": Popularity,
+    "item-knn": ItemKNN,
+    "ease": EASE,
+    "stack": LogisticStack,
+}
+
+
+def fit_heuristics(data: HeteroData, num_items: int) -> dict[str, Heuristic]:
+    r"""Return all of :obj:`HEURISTICS`, made of one data set; the stack shares the matrices of the others.
+
+    Args:
+        data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
+        num_items (int): The number of items, which are the first entities.
+
+    Raises:
+        ValueError: As :class:`Heuristic` raises it.
+    """
+    popularity, knn, ease = Popularity(data, num_items), ItemKNN(data, num_items), EASE(data, num_items)
+    stack = LogisticStack(data, num_items, (popularity, ease, knn))
+    return {"popularity": popularity, "item-knn": knn, "ease": ease, "stack": stack}
+
+
+class _PlayScores:
+    """The product of plays and an item-item matrix, of which no more is computed than is asked for.
+
+    Args:
+        plays (csr_array): Users by source items.
+        matrix (csr_array or np.ndarray): Source items by target items.
+        target (np.ndarray): The ids of the target items, ascending; all other entities score zero.
+    """
+
+    def __init__(self, plays: sp.csr_array, matrix: sp.csr_array | FloatArray, target: IntArray) -> None:
+        self._plays, self._matrix, self._target = plays, matrix, target
+
+    def all(self, user: IntArray, num_items: int) -> FloatArray:
+        """Return the scores of all items for each user, [n, num_items]."""
+        score = np.zeros((len(user), num_items), dtype=np.float32)
+        score[:, self._target] = self._of_targets(user)
+        return score
+
+    def pairs(self, user: IntArray, item: IntArray) -> FloatArray:
+        """Return the score of each pair, [n]."""
+        score = np.zeros(len(user), dtype=np.float32)
+        row = np.flatnonzero(np.isin(item, self._target))
+        row = row[np.argsort(user[row], kind="stable")]
+        distinct, position = np.unique(user[row], return_inverse=True)
+        column = np.searchsorted(self._target, item[row])
+        for start in range(0, len(distinct), CHUNK):
+            block = self._of_targets(distinct[start : start + CHUNK])
+            here = slice(*np.searchsorted(position, [start, start + CHUNK]))
+            score[row[here]] = block[position[here] - start, column[here]]
+        return score
+
+    def _of_targets(self, user: IntArray) -> FloatArray:
+        block = self._plays[user] @ self._matrix
+        return block.toarray() if sp.issparse(block) else block
+
+
+def _shared_tails(edge_index: IntArray, num_items: int) -> sp.csr_array:
+    """Return how much the tails say that items share, [num_items, num_items], from triples and inverses."""
+    head, tail = edge_index[:, : edge_index.shape[1] // 2]
+    is_item = head < num_items
+    # Tails by number, as only few entities are one.
+    tails, tail = np.unique(tail[is_item], return_inverse=True)
+    holds = _incidence(head[is_item], tail, (num_items, len(tails)))
+    holders = np.bincount(holds.indices, minlength=len(tails))
+    kept = np.flatnonzero((holders >= 2) & (holders <= MAX_HOLDERS))
+    holds = holds[:, kept]
+    return _without_diagonal(holds @ sp.diags_array(1 / np.log(2 + holders[kept])) @ holds.T)
+
+
+def _incidence(row: IntArray, column: IntArray, shape: tuple[int, int]) -> sp.csr_array:
+    """Return the matrix that is 1 at the given places, however often they are given, and 0 elsewhere."""
+    matrix = sp.csr_array((np.ones(len(row), dtype=np.float32), (row, column)), shape=shape)
+    matrix.data.fill(1)  # Repetitions have been summed up.
+    return matrix
+
+
+def _without_diagonal(matrix: sp.csr_array) -> sp.csr_array:
+    return (matrix - sp.diags_array(matrix.diagonal())).tocsr()
+
+
+def _check_ids(name: str, ids: Tensor, size: int) -> None:
+    if len(ids) and (ids.min() < 0 or ids.max() >= size):
+        raise ValueError(
+            f"{name} holds ids from {int(ids.min())} to {int(ids.max())}, but the data set has {size} of "
+            f"them: ids run from 0 to {size - 1}"
+        )

@@ -3,6 +3,8 @@
 from mgwa_pyg.nn.fusion import FUSIONS, Fusion
 from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
 from mgwa_pyg.nn.gated_aggregation_gnn import GatedAggregationGNN
+from mgwa_pyg.nn.kgcn import KGCN
 from mgwa_pyg.nn.mgwa import MGWA
+from mgwa_pyg.nn.ripplenet import RippleNet
 
-__all__ = ["FUSIONS", "MGWA", "Fusion", "GatedAggregationConv", "GatedAggregationGNN"]
+__all__ = ["FUSIONS", "KGCN", "MGWA", "Fusion", "GatedAggregationConv", "GatedAggregationGNN", "RippleNet"]

@@ -1,8 +1,22 @@
 """From a model and a data set to a checkpoint and a run folder."""
 
 from mgwa_pyg.train.click import ClickData, ClickModule
-from mgwa_pyg.train.config import FitConfig
+from mgwa_pyg.train.config import CONFIGS, FitConfig, KGCNConfig, MGWAConfig, RippleNetConfig
 from mgwa_pyg.train.fit import FitResult, fit
 from mgwa_pyg.train.run_folder import RunFolder
+from mgwa_pyg.train.transe import TransEResult, fit_transe
 
-__all__ = ["ClickData", "ClickModule", "FitConfig", "FitResult", "RunFolder", "fit"]
+__all__ = [
+    "CONFIGS",
+    "ClickData",
+    "ClickModule",
+    "FitConfig",
+    "FitResult",
+    "KGCNConfig",
+    "MGWAConfig",
+    "RippleNetConfig",
+    "RunFolder",
+    "TransEResult",
+    "fit",
+    "fit_transe",
+]

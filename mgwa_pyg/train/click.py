@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -15,10 +15,9 @@ from torch.utils.data import DataLoader, SequentialSampler, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 from torch_geometric.data import HeteroData
 
-from mgwa_pyg.nn import MGWA
 from mgwa_pyg.nn.checks import NaNError
-from mgwa_pyg.sampler import NeighborSampler
 from mgwa_pyg.train.config import FitConfig
+from mgwa_pyg.train.scorer import make_scorer
 
 # Rows scored at once outside training, where the neighbourhoods are whole.
 _EVAL_BATCH_SIZE = 2048
@@ -59,9 +58,10 @@ class ClickData(L.LightningDataModule):
         rows = self.rows("val")
         return self._loader(rows, SequentialSampler(rows), _EVAL_BATCH_SIZE)
 
-    def predict_dataloader(self) -> DataLoader:
-        rows = self.rows("test")
-        return self._loader(rows, SequentialSampler(rows), _EVAL_BATCH_SIZE)
+    def predict_dataloader(self) -> list[DataLoader]:
+        """The validation rows, then the test rows."""
+        parts = [self.rows(split) for split in ("val", "test")]
+        return [self._loader(rows, SequentialSampler(rows), _EVAL_BATCH_SIZE) for rows in parts]
 
     @staticmethod
     def _loader(rows: TensorDataset, order: Any, batch_size: int) -> DataLoader:
@@ -76,16 +76,14 @@ class _Rows(TensorDataset):
 
 
 class ClickModule(L.LightningModule):
-    """Learns clicks by binary cross-entropy, with L2 regularisation of the embeddings.
+    """Learns clicks by binary cross-entropy and what the model adds to it.
 
-    Validation and prediction see whole neighbourhoods where there is one layer; deeper neighbourhoods
-    grow too large for that and are sampled, with a fixed seed.
+    What is random in validation and prediction has a fixed seed.
 
     Args:
-        data (HeteroData): The data set, for its knowledge graph and sizes.
-        num_relations (int): The number of relations; the inverse of relation ``r``, numbered
-            ``r + num_relations``, is taken to be the same relation, as the paper does.
-        config (FitConfig): The hyper-parameters.
+        data (HeteroData): The data set, for its knowledge graph, training positives and sizes.
+        num_relations (int): The number of relations, inverses not counted.
+        config (FitConfig): The hyper-parameters, and with them the model.
         seed (int): The seed of everything random in training.
         origin (dict, optional): What the data is, kept in checkpoints. (default: :obj:`None`)
     """
@@ -104,37 +102,51 @@ class ClickModule(L.LightningModule):
             "num_entities": data["entity"].num_nodes,
             "num_relations": num_relations,
         }
-        self.save_hyperparameters({"config": asdict(config), "seed": seed, "sizes": sizes, "origin": origin})
+        self.save_hyperparameters(
+            {"config": config.to_dict(), "seed": seed, "sizes": sizes, "origin": origin}
+        )
         self.config = config
         self.seed = seed
-        self.model = MGWA(
-            **sizes,
-            channels=config.channels,
-            num_layers=config.num_layers,
-            fusion=config.fusion,
-        )
-        kg = data["entity", "kg", "entity"]
-        graph = (kg.edge_index, kg.rel_type % num_relations, sizes["num_entities"])
-        self.train_sampler = NeighborSampler(*graph, fanout=config.fanout)
-        whole = config.num_layers == 1
-        self.eval_sampler = NeighborSampler(*graph, fanout=None if whole else config.fanout)
+        self.scorer = make_scorer(data, num_relations, config, seed)
+        self.model = self.scorer.model
         #: One entry an epoch: losses, AUCs and seconds of training.
         self.history: list[dict[str, float]] = []
         self._outputs: dict[str, list[tuple[Tensor, Tensor]]] = {"train": [], "val": []}
         self._started = self._train_seconds = 0.0
 
+    @classmethod
+    def restore(cls, checkpoint: Path | str, data: HeteroData) -> ClickModule:
+        """Return the module that a fit on ``data`` left in ``checkpoint``, on the CPU and not training.
+
+        Raises:
+            ValueError: If the checkpoint's model has another size than the data.
+        """
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        kept = content["hyper_parameters"]
+        sizes = {"num_users": data["user"].num_nodes, "num_entities": data["entity"].num_nodes}
+        for name, size in sizes.items():
+            if kept["sizes"][name] != size:
+                raise ValueError(
+                    f"{checkpoint} was made with {name}={kept['sizes'][name]}, but the data have {size}: "
+                    f"pass the data set of that fit"
+                )
+        config = FitConfig.from_dict(kept["config"])
+        module = cls(data, kept["sizes"]["num_relations"], config, kept["seed"], kept["origin"])
+        module.load_state_dict(content["state_dict"])
+        return module.eval()
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        embeddings = [m.weight for m in self.modules() if isinstance(m, torch.nn.Embedding)]
-        others = [p for p in self.parameters() if all(p is not e for e in embeddings)]
+        decayed = self.scorer.decayed()
+        others = [p for p in self.parameters() if all(p is not d for d in decayed)]
         groups = [
-            {"params": embeddings, "weight_decay": self.config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+            {"params": parameters, "weight_decay": weight_decay}
+            for parameters, weight_decay in ((decayed, self.config.weight_decay), (others, 0.0))
+            if parameters
         ]
         return torch.optim.Adam(groups, lr=self.config.lr, fused=True)
 
     def setup(self, stage: str) -> None:
-        self.train_sampler.to(self.device)
-        self.eval_sampler.to(self.device)
+        self.scorer.to(self.device)
 
     def on_train_epoch_start(self) -> None:
         self._started = time.perf_counter()
@@ -148,11 +160,11 @@ class ClickModule(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         user, item, label = batch
         try:
-            logit = self.model(user, *self.train_sampler.sample(item, self.config.num_layers))
+            logit, penalty = self.scorer.train_step(user, item)
         except NaNError as error:
             raise self._diverged(f"batch {batch_idx + 1}") from error
         self._outputs["train"].append((logit.detach(), label))
-        return F.binary_cross_entropy_with_logits(logit, label)
+        return F.binary_cross_entropy_with_logits(logit, label) + penalty
 
     def on_validation_epoch_start(self) -> None:
         self._train_seconds = time.perf_counter() - self._started
@@ -160,7 +172,7 @@ class ClickModule(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         user, item, label = batch
-        self._outputs["val"].append((self._eval_logit(user, item), label))
+        self._outputs["val"].append((self.scorer.score(user, item, self._generator), label))
 
     def on_validation_epoch_end(self) -> None:
         entry: dict[str, float] = {"epoch": float(self.current_epoch)}
@@ -175,16 +187,13 @@ class ClickModule(L.LightningModule):
         self.history.append(entry)
         self.log("val_auc", entry["val_auc"])
 
-    def on_predict_start(self) -> None:
-        self._generator = torch.Generator(self.device).manual_seed(self.seed)
-
-    def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+    def predict_step(
+        self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int, dataloader_idx: int
+    ) -> Tensor:
+        if batch_idx == 0:
+            self._generator = torch.Generator(self.device).manual_seed(self.seed)
         user, item, _ = batch
-        return self._eval_logit(user, item).sigmoid()
-
-    def _eval_logit(self, user: Tensor, item: Tensor) -> Tensor:
-        depth = self.config.num_layers
-        return self.model(user, *self.eval_sampler.sample(item, depth, self._generator))
+        return self.scorer.score(user, item, self._generator).sigmoid()
 
     def _diverged(self, where: str) -> RuntimeError:
         return RuntimeError(

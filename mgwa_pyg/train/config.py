@@ -1,45 +1,40 @@
-"""The hyper-parameters of one fit."""
+"""The hyper-parameters of one fit, a class for each model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    r"""What a fit needs to know beside the data.
+    r"""What every fit needs to know beside the data; each model has a subclass of its own.
 
-    The defaults were chosen on the validation rows of Last.FM by ``benchmarks/mgwa_search.py``.
+    The defaults of the subclasses were chosen on the validation rows of Last.FM by
+    ``python -m benchmarks.search``, except where they say otherwise.
 
     Args:
-        model (str): The model, ``"mgwa"``.
-        fusion (str): The fusion of its layers.
-        num_layers (int): The number of layers.
+        num_layers (int): The number of layers, or hops.
         channels (int): The size of the embeddings.
-        fanout (int, optional): Neighbours kept per hop in training; :obj:`None` keeps all.
         lr (float): The learning rate of Adam.
-        weight_decay (float): The weight :math:`\lambda` of
-            :math:`\frac{\lambda}{2} \Vert \mathbf{E} \Vert^2`, the L2 regularisation of the embeddings
-            of all users, entities and relations.
+        weight_decay (float): The weight :math:`\lambda` of the L2 regularisation.
         batch_size (int): Rows per step.
         epochs (int): Epochs at most.
         patience (int): Training ends after so many epochs without a better AUC on the validation rows.
     """
 
-    model: str = "mgwa"
-    fusion: str = "gated"
+    #: The name of the model.
+    model: ClassVar[str]
+
     num_layers: int = 1
-    channels: int = 8
-    fanout: int | None = 8
+    channels: int = 16
     lr: float = 1e-2
-    weight_decay: float = 3e-4
+    weight_decay: float = 1e-4
     batch_size: int = 512
     epochs: int = 30
     patience: int = 5
 
     def __post_init__(self) -> None:
-        if self.model != "mgwa":
-            raise ValueError(f"model={self.model!r} is unknown: choose 'mgwa'")
         for name in ("num_layers", "channels", "batch_size", "epochs", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: at least 1 is needed")
@@ -48,3 +43,112 @@ class FitConfig:
                 f"lr={self.lr} and weight_decay={self.weight_decay}: the first must be positive, the "
                 f"second not negative"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the hyper-parameters with the name of the model, as plain values."""
+        return {"model": self.model, **asdict(self)}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> FitConfig:
+        """Undo :meth:`to_dict`; what is missing takes the default of the model.
+
+        Raises:
+            ValueError: If the model is unknown.
+        """
+        values = dict(values)
+        model = values.pop("model")
+        if model not in CONFIGS:
+            raise ValueError(f"model={model!r} is unknown: choose one of {list(CONFIGS)}")
+        return CONFIGS[model](**values)
+
+
+@dataclass(frozen=True)
+class NeighborhoodConfig(FitConfig):
+    r"""What the models that look at an item's neighbourhood have in common.
+
+    Args:
+        fusion (str): The fusion of the layers.
+        fanout (int, optional): Neighbours kept per hop in training; :obj:`None` keeps all.
+        resample (bool): Whether the neighbours are drawn anew at every step, or once for all, as in KGCN's
+            official code; then they are the same in evaluation, too.
+        transe (bool): Whether the embeddings of entities and relations start from TransE.
+    """
+
+    fusion: str = "gated"
+    fanout: int | None = 8
+    resample: bool = True
+    transe: bool = False
+
+
+@dataclass(frozen=True)
+class MGWAConfig(NeighborhoodConfig):
+    r"""The hyper-parameters of :class:`~mgwa_pyg.nn.MGWA`.
+
+    Its L2 regularisation is :math:`\frac{\lambda}{2} \Vert \mathbf{E} \Vert^2` over the embeddings of all
+    users, entities and relations.
+
+    Args:
+        score_activation (str, optional): The activation of the attention's scores.
+    """
+
+    model = "mgwa"
+
+    channels: int = 8
+    weight_decay: float = 3e-4
+    score_activation: str | None = "sigmoid"
+
+
+@dataclass(frozen=True)
+class KGCNConfig(NeighborhoodConfig):
+    r"""The hyper-parameters of :class:`~mgwa_pyg.nn.KGCN`.
+
+    Its L2 regularisation covers all embeddings, as MGWA's does, and the matrices of the layers.
+
+    Args:
+        equations (str): Whether the published equations are followed or the official code:
+            :obj:`"paper"` or :obj:`"official"`.
+    """
+
+    model = "kgcn"
+
+    fusion: str = "sum"
+    equations: str = "paper"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.equations == "official" and self.fanout is None:
+            raise ValueError(
+                "fanout=None keeps all neighbours, but equations='official' divides by their number: "
+                "choose a fanout, or equations='paper'"
+            )
+
+
+@dataclass(frozen=True)
+class RippleNetConfig(FitConfig):
+    r"""The hyper-parameters of :class:`~mgwa_pyg.nn.RippleNet`.
+
+    Size, hops, learning rate and both weights are those published for Last.FM. Its L2 regularisation is that
+    of the official code: :math:`\lambda` times the sum of squares of all that a batch's ripple sets hold.
+
+    Args:
+        memory_size (int): Triples in each ripple set.
+        item_update (str): How an item changes from hop to hop.
+        kge_weight (float): The weight of the loss that fits the triples.
+        directed (bool): Whether ripples follow triples from head to tail alone, as in the official code.
+    """
+
+    model = "ripplenet"
+
+    num_layers: int = 3
+    lr: float = 5e-3
+    weight_decay: float = 1e-5
+    memory_size: int = 32
+    item_update: str = "plus_transform"
+    kge_weight: float = 0.02
+    directed: bool = True
+
+
+#: The hyper-parameters' class for each model by its name.
+CONFIGS: dict[str, type[FitConfig]] = {
+    config.model: config for config in (MGWAConfig, KGCNConfig, RippleNetConfig)
+}

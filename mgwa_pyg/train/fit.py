@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import warnings
@@ -17,8 +18,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.files import write_json
 from mgwa_pyg.train.click import ClickData, ClickModule
-from mgwa_pyg.train.config import FitConfig
+from mgwa_pyg.train.config import FitConfig, NeighborhoodConfig
+from mgwa_pyg.train.transe import fit_transe
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class FitResult:
     """The checkpoint with the best AUC on the validation rows."""
     score: Tensor
     """The predicted probabilities of the test rows, in their order."""
+    val_score: Tensor
+    """Those of the validation rows."""
     history: list[dict[str, float]]
     """Losses, AUCs and training seconds of each epoch."""
     best_epoch: int
@@ -37,6 +42,8 @@ class FitResult:
     """Wall time in seconds since the fit was begun or resumed, validation and checkpoints included."""
     rows_per_second: float
     """Training rows per second, without validation and checkpoints."""
+    transe: dict[str, float] | None
+    """How well TransE, if the fit started from it, tells held-out triples; see :func:`fit_transe`."""
 
 
 class _ProgressBar(Callback):
@@ -94,7 +101,8 @@ def fit(
     elif device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda', but torch finds no CUDA device here: choose 'cpu' or 'auto'")
     folder = Path(folder)
-    best, last = folder / "best.ckpt", folder / "last.ckpt"
+    best, last, transe = folder / "best.ckpt", folder / "last.ckpt", folder / "transe.json"
+    from_transe = isinstance(config, NeighborhoodConfig) and config.transe
     data = dataset[0]
     rows = ClickData(data, config.batch_size, seed)
     torch.manual_seed(seed)
@@ -125,21 +133,27 @@ def fit(
         started = time.perf_counter()
         if last.exists():
             module.history = torch.load(last, weights_only=True)["history"]
+        elif from_transe:
+            start = fit_transe(data, dataset.num_relations, config.channels, seed)
+            module.scorer.start_from(start.entity, start.relation)
+            write_json(transe, start.metrics)
         if not _has_stopped(module.history, config):
             trainer.fit(module, rows, ckpt_path=last if last.exists() else None)
         seconds = time.perf_counter() - started
         history = module.history  # Prediction goes back to the best checkpoint, and to its history.
-        score = torch.cat(trainer.predict(module, rows, ckpt_path=best))
+        val_score, score = map(torch.cat, trainer.predict(module, rows, ckpt_path=best))
     last.unlink(missing_ok=True)
 
     train_rows = len(rows.rows("train"))
     return FitResult(
         checkpoint=best,
         score=score.cpu(),
+        val_score=val_score.cpu(),
         history=history,
         best_epoch=_best_epoch(history),
         train_seconds=seconds,
         rows_per_second=len(history) * train_rows / sum(e["train_seconds"] for e in history),
+        transe=json.loads(transe.read_text()) if from_transe else None,
     )
 
 

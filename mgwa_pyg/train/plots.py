@@ -1,4 +1,4 @@
-"""The pictures of a run: learning curves and ROC curves."""
+"""The pictures of runs: learning curves, ROC curves, metrics with their spread."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-_PROTOCOL_TITLES = {"entities": "paper protocol", "items": "item protocol"}
+PROTOCOL_TITLES = {"entities": "paper protocol", "items": "item protocol"}
 _TRAIN, _VAL, _OTHER = "#8aa4c8", "#1f4e9c", "#c8682a"
+# The palette of Okabe and Ito, which colour-blind readers can tell apart, after the blue of the rest.
+_COLORS = (_VAL, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", "#999999")
 
 
 def plot_curves(
@@ -27,7 +29,7 @@ def plot_curves(
     """
     figure, axes = _figure(title, rows=len(histories), columns=2)
     for (negatives, fits), (loss_axes, auc_axes) in zip(histories.items(), axes, strict=True):
-        name = _PROTOCOL_TITLES.get(negatives, negatives)
+        name = PROTOCOL_TITLES.get(negatives, negatives)
         for ax, metric in ((loss_axes, "loss"), (auc_axes, "auc")):
             for number, history in enumerate(fits):
                 table = pd.DataFrame(list(history))
@@ -47,7 +49,9 @@ def plot_curves(
 
 
 def plot_roc(predictions: pd.DataFrame, title: str, file: Path) -> None:
-    """Plot the ROC curves on the test rows, one pair of axes a protocol and one line a model and seed.
+    """Plot the ROC curves on the test rows, one pair of axes a protocol and one line a model.
+
+    A line is the mean over the seeds at every false positive rate, its band one standard deviation.
 
     Args:
         predictions (DataFrame): The content of ``predictions.csv``.
@@ -56,21 +60,75 @@ def plot_roc(predictions: pd.DataFrame, title: str, file: Path) -> None:
     """
     protocols = predictions["negatives"].unique()
     figure, axes = _figure(title, rows=1, columns=len(protocols))
+    grid = np.linspace(0, 1, 201)
     for negatives, ax in zip(protocols, axes[0], strict=True):
         rows = predictions[predictions["negatives"] == negatives]
-        for (model, group), color in zip(rows.groupby("model", sort=False), (_VAL, _OTHER), strict=False):
+        for number, (model, group) in enumerate(rows.groupby("model", sort=False)):
             seeds = [(seed["label"], seed["score"]) for _, seed in group.groupby("seed")]
-            mean = sum(roc_auc_score(*seed) for seed in seeds) / len(seeds)
-            for number, seed in enumerate(seeds):
-                false_rate, true_rate, _ = roc_curve(*seed)
-                label = f"{model}, mean AUC {mean:.3f}" if number == 0 else None
-                ax.plot(false_rate, true_rate, color=color, lw=0.9, alpha=0.8, label=label)
+            auc = np.mean([roc_auc_score(*seed) for seed in seeds])
+            rates = np.stack([np.interp(grid, *roc_curve(*seed)[:2]) for seed in seeds])
+            mean, sd = rates.mean(axis=0), rates.std(axis=0)
+            color = _COLORS[number % len(_COLORS)]
+            ax.plot(grid, mean, color=color, lw=1.2, label=f"{model}, mean AUC {auc:.3f}")
+            ax.fill_between(grid, mean - sd, mean + sd, color=color, alpha=0.15, lw=0)
         ax.plot([0, 1], [0, 1], color="0.7", lw=0.8, ls=":")
-        ax.set_title(_PROTOCOL_TITLES.get(negatives, negatives), fontsize=10)
+        ax.set_title(PROTOCOL_TITLES.get(negatives, negatives), fontsize=10)
         ax.set_xlabel("false positive rate")
         ax.set_ylabel("true positive rate")
         ax.set_aspect("equal")
-        ax.legend(frameon=False, fontsize=8, loc="lower right")
+        ax.legend(frameon=False, fontsize=7, loc="lower right")
+    _save(figure, file)
+
+
+def plot_validation(
+    histories: Mapping[str, Mapping[str, Sequence[Sequence[Mapping[str, float]]]]], title: str, file: Path
+) -> None:
+    """Plot the validation AUC against epochs, one pair of axes a protocol and one line a model.
+
+    A line is the mean over the fits that are still going on; it ends where fewer than half of them are.
+
+    Args:
+        histories (mapping): For each protocol and model, the histories of its fits.
+        title (str): What stands above the plot.
+        file (path): The PNG file to write.
+    """
+    figure, axes = _figure(title, rows=1, columns=len(histories))
+    for (negatives, models), ax in zip(histories.items(), axes[0], strict=True):
+        for number, (model, fits) in enumerate(models.items()):
+            table = pd.concat([pd.DataFrame(list(history)) for history in fits]).groupby("epoch")["val_auc"]
+            mean = table.mean()[table.count() >= len(fits) / 2]
+            ax.plot(mean.index + 1, mean, lw=1.2, color=_COLORS[number % len(_COLORS)], label=model)
+        ax.set_title(PROTOCOL_TITLES.get(negatives, negatives), fontsize=10)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("validation AUC")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.legend(frameon=False, fontsize=7)
+    _save(figure, file)
+
+
+def plot_metrics(rows: pd.DataFrame, metrics: Mapping[str, str], title: str, file: Path) -> None:
+    """Plot metrics as points with error bars, one row of axes a protocol and one column a metric.
+
+    Args:
+        rows (DataFrame): One row a model, protocol and seed, with the columns ``model``, ``negatives`` and
+            those of the metrics.
+        metrics (mapping): The metrics' columns, and what the axes call them.
+        title (str): What stands above the plot.
+        file (path): The PNG file to write.
+    """
+    protocols = rows["negatives"].unique()
+    figure, axes = _figure(title, rows=len(protocols), columns=len(metrics))
+    for negatives, row in zip(protocols, axes, strict=True):
+        groups = rows[rows["negatives"] == negatives].groupby("model", sort=False)
+        models = list(groups.groups)[::-1]
+        for (metric, name), ax in zip(metrics.items(), row, strict=True):
+            mean, sd = groups[metric].mean()[models], groups[metric].std()[models]
+            ax.errorbar(
+                mean, range(len(models)), xerr=sd, fmt="o", ms=4, color=_VAL, ecolor=_TRAIN, capsize=3
+            )
+            ax.set_yticks(range(len(models)), models if ax is row[0] else [""] * len(models), fontsize=8)
+            ax.set_title(f"{PROTOCOL_TITLES.get(negatives, negatives)}: {name}", fontsize=10)
+            ax.grid(axis="x", color="0.9")
     _save(figure, file)
 
 

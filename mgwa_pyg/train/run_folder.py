@@ -15,8 +15,8 @@ import torch_geometric
 from torch import Tensor
 
 from mgwa_pyg.datasets import KGRecDataset
-from mgwa_pyg.evaluation import Popularity, click_metrics, summarize
-from mgwa_pyg.files import whole_file
+from mgwa_pyg.evaluation import click_report, fit_heuristics, summarize
+from mgwa_pyg.files import whole_file, write_json
 from mgwa_pyg.train.fit import FitResult
 from mgwa_pyg.train.plots import plot_curves, plot_roc
 from mgwa_pyg.version import __version__
@@ -68,7 +68,7 @@ class RunFolder:
                 "threads": torch.get_num_threads(),
             },
         }
-        _write_json(self.path / "config.json", self.settings)
+        write_json(self.path / "config.json", self.settings)
 
     @classmethod
     def resume(cls, path: Path | str) -> RunFolder:
@@ -97,31 +97,36 @@ class RunFolder:
         """Evaluate a fit and the heuristics on the test rows, keep both, and return their rows."""
         data = dataset[0]
         listens = data["user", "listens", "entity"]
-        popularity = Popularity(data).predict(listens.edge_label_index[1, listens.test_mask])
-        name = self.settings["model"]
+        pairs = {mask: listens.edge_label_index[:, listens[mask]] for mask in ("val_mask", "test_mask")}
+        scores = {self.settings["model"]: (result.val_score, result.score)}
+        for name, heuristic in fit_heuristics(data, dataset.num_items).items():
+            val_score, score = (heuristic.predict(user, item) for user, item in pairs.values())
+            scores[name] = (val_score, score)
         cost = {
             "epochs": len(result.history),
             "train_seconds": result.train_seconds,
             "rows_per_second": result.rows_per_second,
         }
-        nothing = {"epochs": None, "train_seconds": None, "rows_per_second": None}
         key = {"negatives": negatives, "seed": seed, "split": "test"}
         label = listens.edge_label[listens.test_mask].long()
         rows, frames = [], []
-        for model, score, spent in (
-            (name, result.score, cost),
-            ("popularity", popularity, nothing),
-        ):
-            frame = self._predictions(listens.edge_label_index[:, listens.test_mask], label, score)
+        for model, (val_score, score) in scores.items():
+            frame = self._predictions(pairs["test_mask"], label, score)
             frames.append(frame.assign(model=model, **key)[list(PREDICTION_COLUMNS)])
-            rows.append({"model": model, **key, **click_metrics(label, score), **spent})
+            spent = cost if model == self.settings["model"] else dict.fromkeys(cost)
+            rows.append({"model": model, **key, **click_report(data, val_score, score), **spent})
 
         folder = self.fit_folder(negatives, seed)
         with whole_file(folder / "predictions.csv") as file:
             # Nine digits give back every single-precision number.
             pd.concat(frames).to_csv(file, index=False, float_format="%.9g")
-        val_auc = result.history[result.best_epoch - 1]["val_auc"]
-        _write_json(folder / "result.json", {"rows": rows, "val_auc": val_auc, "history": result.history})
+        content = {
+            "rows": rows,
+            "val_auc": result.history[result.best_epoch - 1]["val_auc"],
+            "history": result.history,
+            "transe": result.transe,
+        }
+        write_json(folder / "result.json", content)
         return rows
 
     @staticmethod
@@ -150,7 +155,14 @@ class RunFolder:
             "rows": rows,
             "summary": summarize(rows),
         }
-        _write_json(self.path / "metrics.json", metrics)
+        transe = [
+            {"negatives": negatives, "seed": seed, **result["transe"]}
+            for (negatives, seed), result in results.items()
+            if result["transe"] is not None
+        ]
+        if transe:
+            metrics["transe"] = transe
+        write_json(self.path / "metrics.json", metrics)
 
         with whole_file(self.path / "predictions.csv") as file, file.open("w") as out:
             for number, fit in enumerate(fits):
@@ -176,8 +188,3 @@ def _by_protocol(fits: Sequence[tuple[str, int]], values: Sequence[Any]) -> dict
     for (negatives, _), value in zip(fits, values, strict=True):
         grouped.setdefault(negatives, []).append(value)
     return grouped
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with whole_file(path) as file:
-        file.write_text(json.dumps(content, indent=2) + "\n")

@@ -8,16 +8,16 @@ import torch
 
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.evaluation import click_metrics
-from mgwa_pyg.train import FitConfig, RunFolder, fit
+from mgwa_pyg.train import FitConfig, MGWAConfig, RunFolder, fit
 
-CONFIG = FitConfig(epochs=2)
+CONFIG = MGWAConfig(epochs=2)
 SETTINGS = {
     "dataset": "SyntheticKG",
     "synthetic": True,
     "model": "mgwa",
     "protocols": ["entities", "items"],
     "seeds": [0, 1],
-    "fit": vars(CONFIG),
+    "fit": CONFIG.to_dict(),
 }
 
 
@@ -58,7 +58,7 @@ def test_metrics_follow_from_the_predictions(finished):
         "model", "negatives", "seed", "split", "user", "item", "label", "score",
     ]  # fmt: skip
     rows = json.loads((finished.path / "metrics.json").read_text())["rows"]
-    assert len(rows) == 8  # Two models, protocols and seeds.
+    assert len(rows) == 20  # A model and four heuristics, two protocols and seeds.
     for row in rows:
         key = ["model", "negatives", "seed", "split"]
         part = predictions[(predictions[key] == [row[name] for name in key]).all(axis=1)]
@@ -79,10 +79,11 @@ def test_metrics_have_the_fields_of_the_contract(finished):
         assert set(row) == {
             "model", "negatives", "seed", "split", "auc", "acc", "f1", "epochs",
             "train_seconds", "rows_per_second",
+            "auc_user", "auc_warm", "auc_cold", "threshold", "acc_calibrated", "f1_calibrated",
         }  # fmt: skip
-    assert len(metrics["summary"]) == 4
+    assert len(metrics["summary"]) == 10
     config = json.loads((finished.path / "config.json").read_text())
-    assert FitConfig(**config["fit"]) == CONFIG
+    assert FitConfig.from_dict(config["fit"]) == CONFIG
     assert config["environment"]["torch"] == torch.__version__
 
 

@@ -1,0 +1,146 @@
+"""What the experiments on Last.FM share: many fits, as many at a time as there are cores, and their rows."""
+
+import multiprocessing
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from benchmarks.harness import Settings, figure
+from mgwa_pyg.datasets import KGRecDataset, LastFMKG, SyntheticKG
+from mgwa_pyg.evaluation import click_report, fit_heuristics
+from mgwa_pyg.train import FitConfig, fit
+
+#: The protocols by what their negatives are drawn from, and what pages call them.
+PROTOCOLS = {"entities": "Paper protocol", "items": "Item protocol"}
+
+#: What a fit is measured by on the test rows, and what tables call it.
+METRICS = {
+    "auc": "AUC",
+    "acc": "ACC",
+    "f1": "F1",
+    "auc_user": "AUC per user",
+    "auc_warm": "AUC, warm items",
+    "auc_cold": "AUC, cold items",
+    "acc_calibrated": "ACC, calibrated",
+    "f1_calibrated": "F1, calibrated",
+}
+
+_Result = TypeVar("_Result")
+
+
+def load(settings: Settings, negatives: str, seed: int, split: str = "random") -> KGRecDataset:
+    """The data set of an experiment."""
+    if settings.data == "synthetic":
+        return SyntheticKG(negatives=negatives, seed=seed)
+    return LastFMKG(settings.root / "LastFMKG", negatives=negatives, seed=seed, split=split)
+
+
+def data_name(settings: Settings) -> str:
+    """What pages and plots call the data."""
+    return "Last.FM" if settings.data == "lastfm" else "SYNTHETIC data, not Last.FM"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fit of one model, or, without hyper-parameters, all heuristics."""
+
+    model: str
+    config: FitConfig | None
+    negatives: str
+    seed: int
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job gives: a row a model, the test rows' probabilities, and the learning curve of a fit."""
+
+    rows: list[dict[str, Any]]
+    predictions: pd.DataFrame
+    history: list[dict[str, float]]
+    transe: dict[str, float] | None = None
+
+
+def run_job(job: Job) -> Outcome:
+    """Fit and evaluate."""
+    dataset = load(job.settings, job.negatives, job.seed)
+    data = dataset[0]
+    listens = data["user", "listens", "entity"]
+    history: list[dict[str, float]] = []
+    transe = None
+    if job.config is None:
+        pairs = [listens.edge_label_index[:, listens[mask]] for mask in ("val_mask", "test_mask")]
+        scores = {
+            name: [heuristic.predict(user, item) for user, item in pairs]
+            for name, heuristic in fit_heuristics(data, dataset.num_items).items()
+        }
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            result = fit(dataset, job.config, folder, seed=job.seed, device=job.settings.device)
+        scores = {job.model: [result.val_score, result.score]}
+        history, transe = result.history, result.transe
+    rows, frames = [], []
+    key = {"negatives": job.negatives, "seed": job.seed}
+    label = listens.edge_label[listens.test_mask].long().numpy()
+    for model, (val_score, score) in scores.items():
+        val_auc = max((epoch["val_auc"] for epoch in history), default=None)
+        report = click_report(data, val_score, score)
+        rows.append({"model": model, **key, **report, "val_auc": val_auc, "epochs": len(history) or None})
+        frames.append(pd.DataFrame({"model": model, **key, "label": label, "score": score.numpy()}))
+    return Outcome(rows, pd.concat(frames), history, transe)
+
+
+def parallel(function: Callable[[Job], _Result], jobs: Sequence[Job], name: str) -> list[_Result]:
+    """The results of all jobs, in their order; on a CPU each core works on a job of its own.
+
+    The steps of these models are so small that a second thread brings nothing, a second process twice the
+    speed.
+    """
+    settings = jobs[0].settings
+    load(settings, jobs[0].negatives, jobs[0].seed)  # Downloads, once, what the processes will read.
+    workers = 1 if settings.device == "cuda" else os.cpu_count() or 1
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+        return list(tqdm(pool.map(function, jobs), total=len(jobs), desc=name, disable=None))
+
+
+def figures(
+    benchmark: str, rows: Iterable[Mapping[str, Any]], metrics: Iterable[str]
+) -> list[dict[str, Any]]:
+    """Means over seeds in the form of the benchmarks' rows, a case for each protocol."""
+    table = pd.DataFrame(list(rows))
+    return [
+        figure(benchmark, str(negatives), str(model), metric, "1", values.tolist(), statistics.mean)
+        for (negatives, model), group in table.groupby(["negatives", "model"], sort=False)
+        for metric in metrics
+        if len(values := group[metric].dropna())
+    ]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]]
+    return "\n".join(lines)
+
+
+def mean_sd(rows: Iterable[Mapping[str, Any]], case: str, implementation: str, metric: str) -> str:
+    """A figure as tables show it."""
+    for row in rows:
+        if (row["case"], row["implementation"], row["metric"]) == (case, implementation, metric):
+            sd = f" ± {short(row['sd'])}" if row["n"] > 1 else ""
+            return short(row["value"]) + sd
+    return ""
+
+
+def short(value: float, digits: int = 4) -> str:
+    """A number without a zero before its point."""
+    text = f"{value:.{digits}f}"
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text

@@ -1,0 +1,140 @@
+"""`NeighborhoodRecommender`: what MGWA and KGCN share, a knowledge graph as each user sees it."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch_geometric.nn.inits import glorot
+
+from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
+
+
+class NeighborhoodRecommender(torch.nn.Module):
+    r"""Base class of recommenders that represent an item by its neighbourhood as one user sees it.
+
+    The user's embedding is the query of every :class:`GatedAggregationConv`, the relations' embeddings are
+    shared by the layers, and the click is predicted by the inner product of user and item.
+
+    Args:
+        num_users (int): Number of users.
+        num_entities (int): Number of entities, the items among them.
+        num_relations (int): Number of relations.
+        channels (int): Size of all embeddings.
+        num_layers (int): Number of layers, each looking one hop further.
+        fusion (str): The fusion of the layers.
+        score_activation (str, optional): The activation of the attention's scores.
+        dropout (float): Dropout probability of the attention.
+        backend (str): The backend of the layers.
+    """
+
+    #: What the queries are multiplied by before they meet the relations.
+    query_scale: float = 1.0
+    #: What the neighbours are multiplied by before they are added up.
+    neighbor_scale: float = 1.0
+
+    def __init__(
+        self,
+        num_users: int,
+        num_entities: int,
+        num_relations: int,
+        channels: int,
+        num_layers: int,
+        fusion: str,
+        score_activation: str | None,
+        dropout: float,
+        backend: str,
+    ) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"num_layers={num_layers}: at least one layer is needed")
+        self.channels = channels
+        self.num_layers = num_layers
+        self.user_emb = torch.nn.Embedding(num_users, channels)
+        self.entity_emb = torch.nn.Embedding(num_entities, channels)
+        self.relation_emb = torch.nn.Embedding(num_relations, channels)
+        self.convs = torch.nn.ModuleList()
+        for _ in range(num_layers):
+            conv = GatedAggregationConv(
+                channels,
+                channels,
+                num_relations=num_relations,
+                query_channels=channels,
+                score_activation=score_activation,
+                fusion=fusion,
+                dropout=dropout,
+                backend=backend,
+            )
+            # Queries and relations come with every call: keep no parameter that nothing would train.
+            conv.register_module("lin_query", None)
+            conv.register_parameter("relation", None)
+            self.convs.append(conv)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, the embeddings uniformly after Glorot over their whole tables."""
+        for embedding in (self.user_emb, self.entity_emb, self.relation_emb):
+            glorot(embedding.weight)
+        for conv in self.convs:
+            cast(GatedAggregationConv, conv).reset_parameters()
+
+    def activate(self, x: Tensor, layer: int) -> Tensor:
+        """What follows layer number ``layer``, counted from 0: nothing, unless a model says otherwise."""
+        return x
+
+    def forward(
+        self,
+        user: Tensor,
+        node: Tensor,
+        edge_index: Tensor,
+        edge_type: Tensor,
+        batch: Tensor,
+        num_sampled_nodes: list[int],
+        num_sampled_edges: list[int],
+    ) -> Tensor:
+        r"""Return the logit of a click for :math:`B` pairs of a user and an item, :math:`(B)`.
+
+        All arguments but the first describe the items' neighbourhoods in the form of
+        :class:`~mgwa_pyg.sampler.Neighborhood`, so that ``model(user, *sampler.sample(item, L))`` scores
+        the pairs. The neighbourhoods are as deep as there are layers.
+
+        Args:
+            user (torch.Tensor): The users, :math:`(B)`.
+            node (torch.Tensor): The entities, :math:`(N)`, the items first.
+            edge_index (torch.Tensor): The edges, :math:`(2, E)`.
+            edge_type (torch.Tensor): The edges' relations, :math:`(E)`.
+            batch (torch.Tensor): The pair that each entity belongs to, :math:`(N)`.
+            num_sampled_nodes (list[int]): The number of entities at each hop.
+            num_sampled_edges (list[int]): The number of edges at each hop.
+
+        Raises:
+            ValueError: If the neighbourhoods are not as deep as there are layers.
+        """
+        if len(num_sampled_edges) != self.num_layers:
+            raise ValueError(
+                f"the neighbourhoods are {len(num_sampled_edges)} hops deep, but num_layers="
+                f"{self.num_layers} hops are needed"
+            )
+        profile = self.user_emb(user)
+        query = _scaled(profile, self.query_scale)
+        x = self.entity_emb(node)
+        for layer, conv in enumerate(self.convs):
+            # What lies further out than the layers to come can see is of no use any more.
+            hops = self.num_layers - layer
+            num_targets = sum(num_sampled_nodes[:hops])
+            num_edges = sum(num_sampled_edges[:hops])
+            x = conv(
+                (_scaled(x, self.neighbor_scale), x[:num_targets]),
+                edge_index[:, :num_edges],
+                edge_type[:num_edges],
+                query=query,
+                query_index=batch[:num_targets],
+                relation=self.relation_emb.weight,
+            )
+            x = self.activate(x, layer)
+        return (profile * x).sum(dim=-1)
+
+
+def _scaled(x: Tensor, scale: float) -> Tensor:
+    return x if scale == 1.0 else scale * x

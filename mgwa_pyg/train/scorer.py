@@ -1,0 +1,201 @@
+"""Scorers: a model and what it looks at, so that pairs of user and item go in and logits come out."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from mgwa_pyg.nn import KGCN, MGWA, RippleNet
+from mgwa_pyg.sampler import NeighborSampler, ripple_sets
+from mgwa_pyg.train.config import FitConfig, KGCNConfig, MGWAConfig, NeighborhoodConfig, RippleNetConfig
+
+
+class Scorer:
+    """Base class: one scorer for each kind of model.
+
+    Args:
+        data (HeteroData): The data set, for its knowledge graph, training positives and sizes.
+        num_relations (int): The number of relations; the inverse of relation ``r``, numbered
+            ``r + num_relations``, is taken to be the same relation, as the paper does.
+        config (FitConfig): The hyper-parameters.
+        seed (int): The seed of what is drawn once for all.
+    """
+
+    model: torch.nn.Module
+
+    def __init__(self, data: HeteroData, num_relations: int, config: FitConfig, seed: int) -> None:
+        raise NotImplementedError
+
+    def to(self, device: torch.device | str) -> Scorer:
+        """Move what the model looks at, but not the model, which belongs to its trainer."""
+        raise NotImplementedError
+
+    def decayed(self) -> list[Tensor]:
+        """The parameters whose squares the optimizer keeps small."""
+        return []
+
+    def start_from(self, entity: Tensor, relation: Tensor) -> None:
+        r"""Start from other embeddings of entities, :math:`(N, d)`, and relations, :math:`(R, d)`."""
+        raise NotImplementedError(f"{type(self.model).__name__} cannot start from other embeddings")
+
+    def train_step(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor | float]:
+        r"""Return the logits in training, :math:`(B)`, and what is added to their loss."""
+        raise NotImplementedError
+
+    def score(self, user: Tensor, item: Tensor, generator: torch.Generator) -> Tensor:
+        r"""Return the logits of :math:`B` pairs outside training, :math:`(B)`."""
+        raise NotImplementedError
+
+    def score_all(self, user: Tensor, num_items: int, generator: torch.Generator) -> Tensor:
+        r"""Return the logits of all items for :math:`n` users, :math:`(n, \textrm{num\_items})`."""
+        item = torch.arange(num_items, device=user.device)
+        logit = self.score(user.repeat_interleave(num_items), item.repeat(user.numel()), generator)
+        return logit.view(user.numel(), num_items)
+
+
+class NeighborhoodScorer(Scorer):
+    """MGWA and KGCN: items with their neighbourhoods.
+
+    Outside training neighbourhoods are whole where there is one layer; deeper ones grow too large for that
+    and are sampled.
+    """
+
+    model_class: ClassVar[type[MGWA] | type[KGCN]]
+    model: MGWA | KGCN
+
+    def __init__(self, data: HeteroData, num_relations: int, config: NeighborhoodConfig, seed: int) -> None:
+        num_entities = data["entity"].num_nodes
+        self.model = self.model_class(
+            data["user"].num_nodes,
+            num_entities,
+            num_relations,
+            channels=config.channels,
+            num_layers=config.num_layers,
+            fusion=config.fusion,
+            **self._options(config),
+        )
+        self._depth = config.num_layers
+        kg = data["entity", "kg", "entity"]
+        edge_index, edge_type = kg.edge_index, kg.rel_type % num_relations
+        sampler = NeighborSampler(edge_index, edge_type, num_entities, config.fanout)
+        if config.resample:
+            whole = config.num_layers == 1
+            self._train_sampler = sampler
+            self._eval_sampler = NeighborSampler(edge_index, edge_type, num_entities) if whole else sampler
+        else:
+            drawn = sampler.sample(torch.arange(num_entities), 1, torch.Generator().manual_seed(seed))
+            self._train_sampler = self._eval_sampler = NeighborSampler(
+                drawn.node[drawn.edge_index], drawn.edge_type, num_entities
+            )
+
+    def _options(self, config: Any) -> dict[str, Any]:
+        """What only one of the models has."""
+        raise NotImplementedError
+
+    def to(self, device: torch.device | str) -> NeighborhoodScorer:
+        self._train_sampler.to(device)
+        self._eval_sampler.to(device)
+        return self
+
+    def start_from(self, entity: Tensor, relation: Tensor) -> None:
+        with torch.no_grad():
+            self.model.entity_emb.weight.copy_(entity)
+            self.model.relation_emb.weight.copy_(relation)
+
+    def train_step(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor | float]:
+        return self.model(user, *self._train_sampler.sample(item, self._depth)), 0.0
+
+    def score(self, user: Tensor, item: Tensor, generator: torch.Generator) -> Tensor:
+        return self.model(user, *self._eval_sampler.sample(item, self._depth, generator))
+
+
+class MGWAScorer(NeighborhoodScorer):
+    """MGWA."""
+
+    model_class = MGWA
+
+    def _options(self, config: MGWAConfig) -> dict[str, Any]:
+        return {"score_activation": config.score_activation}
+
+    def decayed(self) -> list[Tensor]:
+        model = self.model
+        return [model.user_emb.weight, model.entity_emb.weight, model.relation_emb.weight]
+
+
+class KGCNScorer(NeighborhoodScorer):
+    """KGCN."""
+
+    model_class = KGCN
+
+    def _options(self, config: KGCNConfig) -> dict[str, Any]:
+        options: dict[str, Any] = {"equations": config.equations}
+        if config.fanout is not None:
+            options["num_neighbors"] = config.fanout
+        return options
+
+    def decayed(self) -> list[Tensor]:
+        return [parameter for parameter in self.model.parameters() if parameter.dim() > 1]
+
+
+class RippleNetScorer(Scorer):
+    """RippleNet: items with the ripple sets of their user, which are drawn once."""
+
+    model: RippleNet
+
+    def __init__(self, data: HeteroData, num_relations: int, config: RippleNetConfig, seed: int) -> None:
+        self._config = config
+        self.model = RippleNet(
+            data["entity"].num_nodes,
+            num_relations,
+            channels=config.channels,
+            num_hops=config.num_layers,
+            item_update=config.item_update,
+        )
+        kg = data["entity", "kg", "entity"]
+        # The triples come first, then their inverses.
+        num_edges = kg.rel_type.numel() // (2 if config.directed else 1)
+        self._edge_index = kg.edge_index[:, :num_edges]
+        self._edge_type = kg.rel_type[:num_edges] % num_relations
+        self._memory = ripple_sets(
+            data["user", "listens", "entity"].edge_index,
+            self._edge_index,
+            num_users=data["user"].num_nodes,
+            num_nodes=data["entity"].num_nodes,
+            num_hops=config.num_layers,
+            size=config.memory_size,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def to(self, device: torch.device | str) -> RippleNetScorer:
+        self._edge_index = self._edge_index.to(device)
+        self._edge_type = self._edge_type.to(device)
+        self._memory = self._memory.to(device)
+        return self
+
+    def train_step(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor | float]:
+        seen = (self._memory[user], self._edge_index, self._edge_type)
+        penalty = self._config.kge_weight * self.model.kge_loss(*seen)
+        penalty = penalty + self._config.weight_decay * self.model.embedding_penalty(*seen)
+        return self.model(item, *seen), penalty
+
+    def score(self, user: Tensor, item: Tensor, generator: torch.Generator) -> Tensor:
+        return self.model(item, self._memory[user], self._edge_index, self._edge_type)
+
+    def score_all(self, user: Tensor, num_items: int, generator: torch.Generator) -> Tensor:
+        item = torch.arange(num_items, device=user.device).expand(user.numel(), -1)
+        return self.score(user, item, generator)
+
+
+_SCORERS: dict[str, type[Scorer]] = {
+    "mgwa": MGWAScorer,
+    "kgcn": KGCNScorer,
+    "ripplenet": RippleNetScorer,
+}
+
+
+def make_scorer(data: HeteroData, num_relations: int, config: FitConfig, seed: int) -> Scorer:
+    """Return the scorer of the model that ``config`` is for; see :class:`Scorer` for the arguments."""
+    return _SCORERS[config.model](data, num_relations, config, seed)

@@ -1,0 +1,157 @@
+"""The experiments in small: pages and rows say what the single fits say."""
+
+import json
+import operator
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ablations, experiments, table2, topk
+from benchmarks.experiments import mean_sd, parallel, short
+from benchmarks.harness import Settings
+from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.evaluation import corrected_t_test, fit_heuristics, full_ranking
+from mgwa_pyg.train import KGCNConfig, MGWAConfig, RippleNetConfig
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def small(settings, negatives, seed, split="random"):
+    sizes = {"num_users": 40, "num_items": 60, "num_entities": 120, "num_relations": 4, "num_triples": 400}
+    return SyntheticKG(**sizes, num_interactions=600, negatives=negatives, seed=seed)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    """Small data, small models, one process."""
+    options = {"epochs": 2, "batch_size": 128}
+    models = {
+        "RippleNet": RippleNetConfig(memory_size=4, num_layers=2, **options),
+        "KGCN, sum": KGCNConfig(**options),
+        "MGWA": MGWAConfig(**options),
+        "MGWA from TransE": MGWAConfig(transe=True, **options),
+    }
+    for module in (experiments, topk):
+        monkeypatch.setattr(module, "load", small)
+    for module in (table2, topk):
+        monkeypatch.setattr(module, "MODELS", models)
+    for module in (table2, topk, ablations):
+        monkeypatch.setattr(module, "parallel", lambda function, jobs, name: [function(job) for job in jobs])
+
+
+def test_table2(tmp_path):
+    report = table2.run(Settings(out=tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "table2.json",
+        "table2.md",
+        "table2_roc.png",
+        "table2_metrics.png",
+        "table2_curves.png",
+    }
+    content = json.loads((tmp_path / "table2.json").read_text())
+    assert content["rows"] == report.rows
+    per_seed = content["seeds"]
+    assert len(per_seed) == 2 * 5 * (4 + 4)  # Protocols, seeds, models and heuristics.
+
+    def values(negatives, model, metric):
+        return [row[metric] for row in per_seed if (row["negatives"], row["model"]) == (negatives, model)]
+
+    for row in report.rows:
+        want = [v for v in values(row["case"], row["implementation"], row["metric"]) if v is not None]
+        assert row["n"] == len(want)
+        assert row["value"] == pytest.approx(statistics.mean(want))
+        assert row["sd"] == pytest.approx(statistics.stdev(want))
+    page = (tmp_path / "table2.md").read_text()
+    for negatives in ("entities", "items"):
+        for model in ("MGWA", "KGCN, sum", "stack"):
+            auc = values(negatives, model, "auc")
+            cell = f"| {model} | {short(statistics.mean(auc))} ± {short(statistics.stdev(auc))} |"
+            assert cell in page
+    assert ".899 / .808 / .803" in page
+
+    test = next(
+        test
+        for test in content["tests"]
+        if (test["negatives"], test["metric"], test["other"]) == ("items", "auc", "KGCN, sum")
+    )
+    pairs = zip(values("items", "MGWA", "auc"), values("items", "KGCN, sum", "auc"), strict=True)
+    want = corrected_t_test([mgwa - kgcn for mgwa, kgcn in pairs], 1 / 3)
+    assert {key: test[key] for key in want} == pytest.approx(want)
+    assert test["p_holm"] >= test["p"]
+    assert len(content["transe"]) == 5
+
+
+def test_quick_and_synthetic_say_so(tmp_path):
+    report = table2.run(Settings(out=tmp_path, quick=True, data="synthetic"))
+    assert {row["n"] for row in report.rows} == {1}
+    assert "SYNTHETIC data" in report.page.splitlines()[0]
+    assert ".899" not in report.page  # The paper says nothing about made-up data.
+    assert "Which differences are real" not in report.page
+
+
+def test_ablations(tmp_path, monkeypatch):
+    base = MGWAConfig(epochs=2, batch_size=128)
+    chosen = [
+        ablations.Ablation("Fusion", {"gated": base, "sum": MGWAConfig(epochs=2, fusion="sum")}, "Reading."),
+        ablations.Ablation("Layers", {"1": base, "2": MGWAConfig(epochs=2, num_layers=2)}, "Reading."),
+    ]
+    monkeypatch.setattr(ablations, "ABLATIONS", chosen)
+    monkeypatch.setattr(ablations, "_BASE", base)
+    report = ablations.run(Settings(out=tmp_path))
+    per_seed = json.loads((tmp_path / "ablations.json").read_text())["seeds"]
+    assert len(per_seed) == 2 * 5 * 3  # The default stands in both tables and is fitted once.
+    cell = mean_sd(report.rows, "items", "default", "auc")
+    assert report.page.count(cell) >= 2
+    assert "gated (default)" in report.page
+    assert report.page.count("Reading.") == 2
+
+
+def test_every_ablation_changes_one_choice():
+    for ablation in ablations.ABLATIONS:
+        labels = [ablations.label(config) for config in ablation.variants.values()]
+        assert labels.count("default") == 1, ablation.name
+        assert all(label.count("=") == 1 for label in labels if label != "default")
+        assert len(set(labels)) == len(labels)
+        assert ablation.reading
+
+
+def test_topk(tmp_path):
+    settings = Settings(out=tmp_path, quick=True)
+    report = topk.run(settings)
+    got = {(row["implementation"], row["metric"]): row["value"] for row in report.rows}
+    dataset = small(settings, "items", 0)
+    for name, heuristic in fit_heuristics(dataset[0], dataset.num_items).items():
+        want = full_ranking(heuristic.score_all, dataset[0], dataset.num_items)
+        assert {key: got[name, key] for key in want} == want
+    assert all(0 < got["MGWA", metric] <= 1 for metric in ("recall@10", "ndcg@20", "mrr@10"))
+    assert "| AdaKG, published | .3053 | .1398 |" in report.page
+    assert "AdaKG" not in topk.run(Settings(out=tmp_path, quick=True, data="synthetic")).page
+
+
+def test_jobs_run_in_processes_and_keep_their_order():
+    jobs = [experiments.Job("a model", None, "items", seed, Settings()) for seed in (2, 0, 1)]
+    assert parallel(operator.attrgetter("seed"), jobs, "seeds") == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.5, ".5000"), (-0.5, "-.5000"), (10.25, "10.2500"), (1.0, "1.0000"), (0.0, ".0000")]
+)
+def test_short_numbers(value, text):
+    assert short(value) == text
+
+
+def test_missing_data_end_in_one_line(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "topk", "--quick", "--root", str(tmp_path)],
+        cwd=ROOT,
+        env={"PATH": "", "https_proxy": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "--data synthetic" in result.stderr
+    assert "Traceback" not in result.stderr

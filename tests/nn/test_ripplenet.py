@@ -1,0 +1,163 @@
+"""RippleNet against its equations, a user, an item and a triple at a time, in double precision."""
+
+import pytest
+import torch
+
+from mgwa_pyg.nn.ripplenet import ITEM_UPDATES, RippleNet
+
+NUM_ENTITIES, NUM_RELATIONS, NUM_TRIPLES = 9, 4, 12
+
+
+def make(item_update="plus_transform", all_hops=True, num_hops=3, channels=5, size=4):
+    """A model of double precision, and five users of whom the second and the last have no triples."""
+    model = RippleNet(NUM_ENTITIES, NUM_RELATIONS, channels, num_hops, item_update, all_hops).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.6)
+    edge_index = torch.randint(NUM_ENTITIES, (2, NUM_TRIPLES))
+    edge_type = torch.randint(NUM_RELATIONS - 1, (NUM_TRIPLES,))  # The last relation is not used.
+    memory = torch.randint(NUM_TRIPLES, (5, num_hops, size))
+    memory[[1, 4]] = -1
+    return model, memory, edge_index, edge_type
+
+
+def triples(model, memory, edge_index, edge_type):
+    """Head, matrix of the relation and tail of each triple of one hop of one user."""
+    entity = model.entity_emb.weight
+    for triple in memory.tolist():
+        head, tail = edge_index[:, triple].tolist()
+        yield entity[head], model.relation[edge_type[triple]], entity[tail]
+
+
+def naive_logit(model, item, memory, edge_index, edge_type):
+    """The logit of one user, given by the memory, and one item."""
+    v = model.entity_emb.weight[item]
+    if memory[0, 0] < 0:
+        return 0 * v.sum()
+    answers = []
+    for hop in memory:
+        parts = list(triples(model, hop, edge_index, edge_type))
+        score = [torch.exp(v @ R @ h) for h, R, _ in parts]
+        o = sum(s / sum(score) * t for s, (_, _, t) in zip(score, parts, strict=True))
+        answers.append(o)
+        if model.item_update == "replace":
+            v = o
+        elif model.item_update == "plus":
+            v = v + o
+        elif model.item_update == "replace_transform":
+            v = model.transform.weight @ o
+        else:
+            v = model.transform.weight @ (v + o)
+    return v @ (sum(answers) if model.all_hops else answers[-1])
+
+
+def assert_same(model, got, want):
+    """Equal values, and equal gradients of all parameters."""
+    torch.testing.assert_close(got, want)
+    weight = torch.randn_like(want)
+    parameters = list(model.parameters())
+    for got_gradient, want_gradient in zip(
+        torch.autograd.grad((got * weight).sum(), parameters, materialize_grads=True, allow_unused=True),
+        torch.autograd.grad((want * weight).sum(), parameters, materialize_grads=True, allow_unused=True),
+        strict=True,
+    ):
+        torch.testing.assert_close(got_gradient, want_gradient)
+
+
+@pytest.mark.parametrize("num_hops", [1, 3])
+@pytest.mark.parametrize("all_hops", [True, False])
+@pytest.mark.parametrize("item_update", ITEM_UPDATES)
+def test_logits_and_gradients_equal_the_equations(item_update, all_hops, num_hops):
+    model, *graph = make(item_update, all_hops, num_hops)
+    memory, edges = graph[0], graph[1:]
+    item = torch.tensor([2, 2, 0, 8, 5])
+    want = [naive_logit(model, v, m, *edges) for v, m in zip(item.tolist(), memory, strict=True)]
+    got = model(item, *graph)
+    assert_same(model, got, torch.stack(want))
+    assert got[[1, 4]].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("item_update", ITEM_UPDATES)
+def test_several_items_for_each_user(item_update):
+    model, *graph = make(item_update)
+    memory, edges = graph[0], graph[1:]
+    item = torch.randint(NUM_ENTITIES, (5, 7))
+    want = [
+        torch.stack([naive_logit(model, v, m, *edges) for v in row])
+        for row, m in zip(item.tolist(), memory, strict=True)
+    ]
+    got = model(item, *graph)
+    assert_same(model, got, torch.stack(want))
+    pairs = model(item.flatten(), memory.repeat_interleave(7, dim=0), *edges)
+    torch.testing.assert_close(got.flatten(), pairs)
+
+
+@pytest.mark.parametrize("num_hops", [1, 3])
+def test_kge_loss_equals_its_equation(num_hops):
+    model, *graph = make(num_hops=num_hops)
+    memory, edges = graph[0], graph[1:]
+    want = 0
+    for hop in range(num_hops):
+        plausible = [
+            1 / (1 + torch.exp(-(h @ R @ t)))
+            for user in (0, 2, 3)
+            for h, R, t in triples(model, memory[user, hop], *edges)
+        ]
+        want = want - sum(plausible) / len(plausible)
+    assert_same(model, model.kge_loss(*graph), want)
+
+
+def test_embedding_penalty_equals_its_equation():
+    model, *graph = make("plus_transform")
+    memory, edges = graph[0], graph[1:]
+    want = 0
+    for user in (0, 2, 3):
+        for hop in memory[user]:
+            for parts in triples(model, hop, *edges):
+                want = want + sum((part**2).sum() for part in parts)
+    assert_same(model, model.embedding_penalty(*graph), want)
+
+
+def test_users_without_triples_alone():
+    model, memory, *edges = make("plus")
+    memory = memory[[1, 4]]
+    logit = model(torch.tensor([0, 3]), memory, *edges)
+    losses = [model.kge_loss(memory, *edges), model.embedding_penalty(memory, *edges)]
+    assert logit.tolist() == [0, 0]
+    assert [loss.item() for loss in losses] == [0, 0]
+    (logit.sum() + sum(losses)).backward()
+    assert all(parameter.grad.eq(0).all() for parameter in model.parameters())
+    assert model(torch.empty(2, 0, dtype=torch.long), memory, *edges).shape == (2, 0)
+
+
+def test_parameters():
+    names = {name for name, _ in RippleNet(9, 4).named_parameters()}
+    assert names == {"entity_emb.weight", "relation", "transform.weight"}
+    assert "transform.weight" not in dict(RippleNet(9, 4, item_update="plus").named_parameters())
+    # Each matrix by itself after Glorot: the bound does not know how many there are.
+    relation = RippleNet(9, 1000, channels=6).relation
+    bound = (6 / (6 + 6)) ** 0.5
+    assert 0.99 * bound < relation.abs().max() <= bound
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="num_hops=0"):
+        RippleNet(9, 4, num_hops=0)
+    with pytest.raises(ValueError, match="item_update='add' is none of 'replace', 'plus', "):
+        RippleNet(9, 4, item_update="add")
+    model, memory, edge_index, edge_type = make()
+    item = torch.zeros(5, dtype=torch.long)
+    for method in (model.kge_loss, model.embedding_penalty, lambda *graph: model(item, *graph)):
+        with pytest.raises(ValueError, match=r"memory has shape \(5, 2, 4\), .* num_hops=3"):
+            method(memory[:, :2], edge_index, edge_type)
+        with pytest.raises(ValueError, match=r"edge_type \(11,\)"):
+            method(memory, edge_index, edge_type[1:])
+        with pytest.raises(IndexError, match=r"memory holds 12, .* \(the number of triples is 12\)"):
+            method(memory.clamp(min=12), edge_index, edge_type)
+        with pytest.raises(IndexError, match=r"edge_index holds 9, .* \(num_entities is 9\)"):
+            method(memory, edge_index.clamp(min=9), edge_type)
+        with pytest.raises(IndexError, match=r"edge_type holds 4, .* \(num_relations is 4\)"):
+            method(memory, edge_index, edge_type.clamp(min=4))
+    with pytest.raises(ValueError, match=r"item has shape \(4,\), .* the 5 rows of memory"):
+        model(item[:4], memory, edge_index, edge_type)
+    with pytest.raises(IndexError, match="item holds 9"):
+        model(item + 9, memory, edge_index, edge_type)
