@@ -27,11 +27,12 @@ from mgwa_pyg.train.plots import plot_metrics, plot_roc, plot_validation
 
 MODELS: dict[str, FitConfig] = {
     "RippleNet": RippleNetConfig(),
+    "RippleNet, published settings": RippleNetConfig(lr=5e-3, weight_decay=1e-5),
     "RippleNet, undirected": RippleNetConfig(directed=False),
     "KGCN, sum": KGCNConfig(fusion="sum"),
     "KGCN, concat": KGCNConfig(fusion="concat"),
     "KGCN, neighbor": KGCNConfig(fusion="neighbor"),
-    "KGCN, sum, official code": KGCNConfig(fusion="sum", equations="official"),
+    "KGCN, sum, official code": KGCNConfig(fusion="sum", equations="official", resample=False),
     "MGWA": MGWAConfig(),
     "MGWA from TransE": MGWAConfig(transe=True),
 }
