@@ -8,15 +8,18 @@ from benchmarks.experiments import (
     METRICS,
     PROTOCOLS,
     Job,
-    data_name,
     figures,
+    heading,
     mean_sd,
+    over_seeds,
+    p_value,
     parallel,
     run_job,
-    short,
+    seeds,
+    stamp,
     table,
 )
-from benchmarks.harness import Report, Settings, environment
+from benchmarks.harness import Report, Settings
 from benchmarks.table2 import differences
 from mgwa_pyg.files import whole_file, write_json
 from mgwa_pyg.train import MGWAConfig
@@ -71,23 +74,22 @@ def label(config: MGWAConfig) -> str:
 
 def run(settings: Settings) -> Report:
     """Fit everything; write `ablations.md` and `ablations.json`."""
-    seeds = range(1 if settings.quick else 5)
     # A setting that stands in several tables, as the default does in all, is fitted once.
     configs = {label(config): config for ablation in ABLATIONS for config in ablation.variants.values()}
     jobs = [
         Job(name, config, negatives, seed, settings)
         for name, config in configs.items()
         for negatives in PROTOCOLS
-        for seed in seeds
+        for seed in seeds(settings)
     ]
     outcomes = parallel(run_job, jobs, "ablations")
     per_seed = [row for outcome in outcomes for row in outcome.rows]
     rows = figures("ablations", per_seed, ["val_auc", *METRICS])
-    stamp = environment(settings.device)
+    made_with = stamp(settings)
     tests = [] if settings.quick else differences(per_seed, "default")
-    content = {"environment": stamp, "rows": rows, "seeds": per_seed, "tests": tests}
+    content = {"environment": made_with, "rows": rows, "seeds": per_seed, "tests": tests}
     write_json(settings.out / "ablations.json", content)
-    text = page(rows, tests, stamp, len(seeds), settings)
+    text = page(rows, tests, made_with, settings)
     with whole_file(settings.out / "ablations.md") as file:
         file.write_text(text)
     return Report(rows, text)
@@ -96,24 +98,24 @@ def run(settings: Settings) -> Report:
 def page(
     rows: Sequence[Mapping[str, Any]],
     tests: Sequence[Mapping[str, Any]],
-    stamp: Mapping[str, Any],
-    num_seeds: int,
+    made_with: Mapping[str, Any],
     settings: Settings,
 ) -> str:
     """The page that shows the figures."""
     p_values = {
-        (test["negatives"], test["other"]): short(test["p_holm"], 3)
+        (test["negatives"], test["other"]): p_value(test["p_holm"])
         for test in tests
         if test["metric"] == "auc"
     }
-    parts = [
-        f"# What each part of MGWA is worth: {data_name(settings)}",
-        f"`{stamp['command']}`, {stamp['date']}: {stamp['cpu']}, torch {stamp['torch']}, torch_geometric "
-        f"{stamp['torch_geometric']}. One choice is changed at a time, the others stay at the defaults of "
-        f"`MGWAConfig` (learning rate and L2 weight were searched for the default alone). Test rows, mean ± "
-        f"sd of {num_seeds} seed(s), the epoch chosen by validation AUC; p of the AUC's difference from the "
-        f"default: corrected resampled t test, after Holm for all settings on this page.",
-    ]
+    parts = heading(
+        settings,
+        "What each part of MGWA is worth",
+        made_with,
+        "One choice is changed at a time, the others stay at the defaults of `MGWAConfig`, for which alone "
+        f"learning rate and L2 weight were searched. Test rows, {over_seeds(settings)}, the epoch chosen by "
+        "validation AUC; p of the AUC's difference from the default: corrected resampled t test, after Holm "
+        "for all settings on this page.",
+    )
     for ablation in ABLATIONS:
         body = []
         for variant, config in ablation.variants.items():

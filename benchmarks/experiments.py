@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from benchmarks.harness import Settings, figure
+from benchmarks.harness import Settings, environment, figure
 from mgwa_pyg.datasets import KGRecDataset, LastFMKG, SyntheticKG
 from mgwa_pyg.evaluation import click_report, fit_heuristics
 from mgwa_pyg.train import FitConfig, fit
@@ -41,6 +41,16 @@ def load(settings: Settings, negatives: str, seed: int, split: str = "random") -
     if settings.data == "synthetic":
         return SyntheticKG(negatives=negatives, seed=seed)
     return LastFMKG(settings.root / "LastFMKG", negatives=negatives, seed=seed, split=split)
+
+
+def seeds(settings: Settings) -> range:
+    """The seeds of an experiment."""
+    return range(1 if settings.quick else 5)
+
+
+def over_seeds(settings: Settings) -> str:
+    """What the figures of a page are."""
+    return "one seed" if settings.quick else f"mean ± sd of {len(seeds(settings))} seeds"
 
 
 def data_name(settings: Settings) -> str:
@@ -106,10 +116,29 @@ def parallel(function: Callable[[Job], _Result], jobs: Sequence[Job], name: str)
     """
     settings = jobs[0].settings
     load(settings, jobs[0].negatives, jobs[0].seed)  # Downloads, once, what the processes will read.
-    workers = 1 if settings.device == "cuda" else os.cpu_count() or 1
+    workers = _num_processes(settings)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
         return list(tqdm(pool.map(function, jobs), total=len(jobs), desc=name, disable=None))
+
+
+def _num_processes(settings: Settings) -> int:
+    return 1 if settings.device == "cuda" else os.cpu_count() or 1
+
+
+def stamp(settings: Settings) -> dict[str, Any]:
+    """The environment's stamp of an experiment."""
+    return {**environment(settings.device), "threads": 1, "processes": _num_processes(settings)}
+
+
+def heading(settings: Settings, title: str, made_with: Mapping[str, Any], text: str) -> list[str]:
+    """How pages begin."""
+    versions = f"torch {made_with['torch']}, torch_geometric {made_with['torch_geometric']}"
+    return [
+        f"# {title}: {data_name(settings)}",
+        f"`{made_with['command']}`, {made_with['date']}: {made_with['cpu']}, {made_with['processes']} "
+        f"processes of one thread, {versions}. {text}",
+    ]
 
 
 def figures(
@@ -144,3 +173,9 @@ def short(value: float, digits: int = 4) -> str:
     """A number without a zero before its point."""
     text = f"{value:.{digits}f}"
     return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+
+
+def p_value(p: float) -> str:
+    """A p value, in bold if it is small."""
+    text = "<.001" if p < 0.001 else short(p, 3)
+    return f"**{text}**" if p < 0.05 else text

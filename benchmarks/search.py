@@ -45,13 +45,12 @@ FORMS: dict[str, dict[str, list[Any]]] = {
 }
 
 
-def validation_auc(job: Job) -> float:
-    """The AUC on the validation rows at the best epoch."""
+def fit_history(job: Job) -> list[dict[str, float]]:
+    """The learning curve of a fit."""
     assert job.config is not None
     dataset = load(job.settings, job.negatives, job.seed)
     with tempfile.TemporaryDirectory() as folder:
-        history = fit(dataset, job.config, folder, seed=job.seed, device=job.settings.device).history
-    return max(entry["val_auc"] for entry in history)
+        return fit(dataset, job.config, folder, seed=job.seed, device=job.settings.device).history
 
 
 def product(options: dict[str, list[Any]]) -> list[dict[str, Any]]:
@@ -76,7 +75,8 @@ def main() -> None:
         Job(args.model, CONFIGS[args.model](**setting, **form), negatives, seed, Settings())
         for setting, form, negatives, seed in itertools.product(settings, forms, PROTOCOLS, range(args.seeds))
     ]
-    aucs = np.array(parallel(validation_auc, jobs, args.model))
+    histories = parallel(fit_history, jobs, args.model)
+    aucs = np.array([max(epoch["val_auc"] for epoch in history) for history in histories])
     aucs = aucs.reshape(len(settings), len(forms), len(PROTOCOLS), args.seeds).mean(axis=-1)
     rows = []
     for setting, of_setting in zip(settings, aucs, strict=True):

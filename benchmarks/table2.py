@@ -13,13 +13,18 @@ from benchmarks.experiments import (
     Outcome,
     data_name,
     figures,
+    heading,
     mean_sd,
+    over_seeds,
+    p_value,
     parallel,
     run_job,
+    seeds,
     short,
+    stamp,
     table,
 )
-from benchmarks.harness import Report, Settings, environment
+from benchmarks.harness import Report, Settings
 from mgwa_pyg.evaluation import HEURISTICS, PAPER, corrected_t_test, holm
 from mgwa_pyg.files import whole_file, write_json
 from mgwa_pyg.train import FitConfig, KGCNConfig, MGWAConfig, RippleNetConfig
@@ -70,12 +75,11 @@ _PLOTTED = ["RippleNet", "KGCN, sum", "KGCN, concat", "MGWA", "MGWA from TransE"
 
 def run(settings: Settings) -> Report:
     """Fit and evaluate everything; write `table2.md`, `table2.json` and the plots."""
-    seeds = range(1 if settings.quick else 5)
     jobs = [
         Job(model, config, negatives, seed, settings)
         for negatives in PROTOCOLS
         for model, config in {**MODELS, "heuristics": None}.items()
-        for seed in seeds
+        for seed in seeds(settings)
     ]
     outcomes = parallel(run_job, jobs, "table2")
     per_seed = [row for outcome in outcomes for row in outcome.rows]
@@ -86,11 +90,11 @@ def run(settings: Settings) -> Report:
         for job, outcome in zip(jobs, outcomes, strict=True)
         if outcome.transe is not None and job.negatives == "items"
     ]
-    stamp = environment(settings.device)
-    content = {"environment": stamp, "rows": rows, "seeds": per_seed, "tests": tests, "transe": transe}
+    made_with = stamp(settings)
+    content = {"environment": made_with, "rows": rows, "seeds": per_seed, "tests": tests, "transe": transe}
     write_json(settings.out / "table2.json", content)
     _plot(jobs, outcomes, settings)
-    text = page(rows, tests, transe, stamp, len(seeds), settings)
+    text = page(rows, tests, transe, made_with, settings)
     with whole_file(settings.out / "table2.md") as file:
         file.write_text(text + _PLOTS)
     return Report(rows, text)
@@ -120,20 +124,19 @@ def page(
     rows: Sequence[Mapping[str, Any]],
     tests: Sequence[Mapping[str, Any]],
     transe: Sequence[Mapping[str, Any]],
-    stamp: Mapping[str, Any],
-    num_seeds: int,
+    made_with: Mapping[str, Any],
     settings: Settings,
 ) -> str:
     """The page that shows the figures."""
     models = [*MODELS, *HEURISTICS]
-    parts = [
-        f"# Table 2 of the paper, under both protocols: {data_name(settings)}",
-        f"`{stamp['command']}`, {stamp['date']}: {stamp['cpu']}, torch {stamp['torch']}, torch_geometric "
-        f"{stamp['torch_geometric']}. Test rows; mean ± sd of {num_seeds} seed(s), each another split, other "
-        f"negatives and another start; the epoch is chosen by validation AUC. The last four rows of each "
-        f"table are heuristics. What the protocols are and what is chosen how: "
-        f"[docs/reproduction.md](../../docs/reproduction.md).",
-    ]
+    parts = heading(
+        settings,
+        "Table 2 of the paper, under both protocols",
+        made_with,
+        f"Test rows; {over_seeds(settings)}, each another split, other negatives and another start; the "
+        "epoch is chosen by validation AUC. The last four rows of each table are heuristics. What the "
+        "protocols are and what is chosen how: [docs/reproduction.md](../../docs/reproduction.md).",
+    )
     for negatives, protocol in PROTOCOLS.items():
         source = "the paper" if negatives == "entities" else "published"
         body = []
@@ -175,7 +178,7 @@ def page(
         twins = np.mean([row["twins"] for row in transe])
         parts += [
             "## TransE",
-            f"Held-out triples (5 %), filtered, head and tail queries, mean of {num_seeds} seed(s), "
+            f"Held-out triples (5 %), filtered, head and tail queries, mean over the seeds, "
             f"{MODELS['MGWA from TransE'].channels} channels. {twins:.0%} of these triples have a twin in "
             f"training: the same head and tail under another relation.",
             table(list(names.values()), [means]),
@@ -195,7 +198,7 @@ def _test_rows(
             if (test["negatives"], test["metric"], test["other"]) == (negatives, metric, model)
             for cell in (
                 f"{test['mean']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]",
-                f"**{test['p_holm']:.3f}**" if test["p_holm"] < 0.05 else f"{test['p_holm']:.3f}",
+                p_value(test["p_holm"]),
             )
         ]
         if cells:

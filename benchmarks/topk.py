@@ -6,8 +6,20 @@ from typing import Any
 
 import torch
 
-from benchmarks.experiments import Job, data_name, figures, load, mean_sd, parallel, short, table
-from benchmarks.harness import Report, Settings, environment
+from benchmarks.experiments import (
+    Job,
+    figures,
+    heading,
+    load,
+    mean_sd,
+    over_seeds,
+    parallel,
+    seeds,
+    short,
+    stamp,
+    table,
+)
+from benchmarks.harness import Report, Settings
 from benchmarks.table2 import MODELS
 from mgwa_pyg.evaluation import HEURISTICS, fit_heuristics, full_ranking
 from mgwa_pyg.files import whole_file, write_json
@@ -61,40 +73,38 @@ def run_job(job: Job) -> list[dict[str, Any]]:
 
 def run(settings: Settings) -> Report:
     """Fit and rank everything; write `topk.md` and `topk.json`."""
-    seeds = range(1 if settings.quick else 5)
     jobs = [
         Job(model, config, "items", seed, settings)
         for model, config in {**MODELS, "heuristics": None}.items()
-        for seed in seeds
+        for seed in seeds(settings)
     ]
     per_seed = [row for rows in parallel(run_job, jobs, "topk") for row in rows]
     rows = figures("topk", per_seed, _METRICS)
-    stamp = environment(settings.device)
-    write_json(settings.out / "topk.json", {"environment": stamp, "rows": rows, "seeds": per_seed})
-    text = page(rows, stamp, len(seeds), settings)
+    made_with = stamp(settings)
+    write_json(settings.out / "topk.json", {"environment": made_with, "rows": rows, "seeds": per_seed})
+    text = page(rows, made_with, settings)
     with whole_file(settings.out / "topk.md") as file:
         file.write_text(text)
     return Report(rows, text)
 
 
-def page(
-    rows: Sequence[Mapping[str, Any]], stamp: Mapping[str, Any], num_seeds: int, settings: Settings
-) -> str:
+def page(rows: Sequence[Mapping[str, Any]], made_with: Mapping[str, Any], settings: Settings) -> str:
     """The page that shows the figures."""
     body = [
         [model, *(mean_sd(rows, "lightkg", model, metric) for metric in _METRICS)]
         for model in [*MODELS, *HEURISTICS]
     ]
-    parts = [
-        f"# Full ranking on the fixed split: {data_name(settings)}",
-        f"`{stamp['command']}`, {stamp['date']}: {stamp['cpu']}, torch {stamp['torch']}, torch_geometric "
-        f"{stamp['torch_geometric']}. All items are ranked for every user, but for the user's training and "
-        f"validation positives; the split of the positives is LightKG's and the same for all. Mean ± sd of "
-        f"{num_seeds} seed(s) of start, order and training negatives. The models are trained on clicks "
-        f"with the hyper-parameters of the click experiments, and the epoch is chosen by the AUC of "
-        f"validation rows: nothing here was tuned for ranking.",
-        table(["", *_METRICS.values()], body),
-    ]
+    parts = heading(
+        settings,
+        "Full ranking on the fixed split",
+        made_with,
+        "All items are ranked for every user, but for the user's training and validation positives; the "
+        f"split of the positives is LightKG's and the same for all. Figures are {over_seeds(settings)} of "
+        "start, order and training negatives. The models are trained on clicks with the hyper-parameters of "
+        "the click experiments, and the epoch is chosen by the AUC of validation rows: nothing here was tuned "
+        "for ranking.",
+    )
+    parts.append(table(["", *_METRICS.values()], body))
     if settings.data == "lastfm":
         ours = {(row["implementation"], row["metric"]): row["value"] for row in rows}
         lines = [(recall, mrr, f"{model}, published") for model, (recall, mrr) in PUBLISHED.items()] + [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,12 @@ PROTOCOL_TITLES = {"entities": "paper protocol", "items": "item protocol"}
 _TRAIN, _VAL, _OTHER = "#8aa4c8", "#1f4e9c", "#c8682a"
 # The palette of Okabe and Ito, which colour-blind readers can tell apart, after the blue of the rest.
 _COLORS = (_VAL, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", "#999999")
+
+
+def _line(number: int) -> dict[str, Any]:
+    """A look that no other of the first sixteen lines has."""
+    style = "-" if number < len(_COLORS) else "--"
+    return {"color": _COLORS[number % len(_COLORS)], "ls": style, "lw": 1.2}
 
 
 def plot_curves(
@@ -68,9 +75,9 @@ def plot_roc(predictions: pd.DataFrame, title: str, file: Path) -> None:
             auc = np.mean([roc_auc_score(*seed) for seed in seeds])
             rates = np.stack([np.interp(grid, *roc_curve(*seed)[:2]) for seed in seeds])
             mean, sd = rates.mean(axis=0), rates.std(axis=0)
-            color = _COLORS[number % len(_COLORS)]
-            ax.plot(grid, mean, color=color, lw=1.2, label=f"{model}, mean AUC {auc:.3f}")
-            ax.fill_between(grid, mean - sd, mean + sd, color=color, alpha=0.15, lw=0)
+            line = _line(number)
+            ax.plot(grid, mean, **line, label=f"{model}, mean AUC {auc:.3f}")
+            ax.fill_between(grid, mean - sd, mean + sd, color=line["color"], alpha=0.15, lw=0)
         ax.plot([0, 1], [0, 1], color="0.7", lw=0.8, ls=":")
         ax.set_title(PROTOCOL_TITLES.get(negatives, negatives), fontsize=10)
         ax.set_xlabel("false positive rate")
@@ -97,7 +104,7 @@ def plot_validation(
         for number, (model, fits) in enumerate(models.items()):
             table = pd.concat([pd.DataFrame(list(history)) for history in fits]).groupby("epoch")["val_auc"]
             mean = table.mean()[table.count() >= len(fits) / 2]
-            ax.plot(mean.index + 1, mean, lw=1.2, color=_COLORS[number % len(_COLORS)], label=model)
+            ax.plot(mean.index + 1, mean, **_line(number), label=model)
         ax.set_title(PROTOCOL_TITLES.get(negatives, negatives), fontsize=10)
         ax.set_xlabel("epoch")
         ax.set_ylabel("validation AUC")

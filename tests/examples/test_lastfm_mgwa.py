@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from mgwa_pyg.evaluation import HEURISTICS
+from mgwa_pyg.train import CONFIGS
+
 EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "lastfm_mgwa.py"
 QUICK = ["--data", "synthetic", "--seeds", "1", "--epochs", "2"]
 
@@ -69,7 +72,27 @@ def test_options_reach_the_model(run_here, tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["fit"]["fusion"] == "concat"
     assert (config["fit"]["num_layers"], config["fit"]["channels"], config["fit"]["fanout"]) == (2, 8, 3)
-    assert [(row["negatives"], row["seed"]) for row in metrics(tmp_path / "run")] == [("items", 7)] * 2
+    assert [(row["negatives"], row["seed"]) for row in metrics(tmp_path / "run")] == [("items", 7)] * 5
+
+
+@pytest.mark.parametrize("model", ["kgcn", "ripplenet"])
+def test_other_models(run_here, tmp_path, model):
+    options = f"--negatives items --model {model} --epochs 1 --dim 4"
+    status, out, _ = run_here(
+        "--data", "synthetic", "--seeds", "1", *options.split(), "--out", tmp_path / "run"
+    )
+    assert status == 0
+    assert model in out
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["fit"] == CONFIGS[model](epochs=1, channels=4).to_dict()
+    assert [row["model"] for row in metrics(tmp_path / "run")] == [model, *HEURISTICS]
+
+
+def test_transe_says_how_well_it_knows_the_triples(run_here, tmp_path):
+    status, out, _ = run_here(*QUICK, "--negatives", "items", "--transe", "--out", tmp_path / "run")
+    assert status == 0
+    (transe,) = json.loads((tmp_path / "run" / "metrics.json").read_text())["transe"]
+    assert f"MRR {transe['mrr']:.4f}, Hits@10 {transe['hits@10']:.4f}" in out
 
 
 def test_an_interrupted_run_is_resumed(tmp_path):
@@ -124,7 +147,7 @@ def test_lastfm_in_one_epoch(lastfm_raw, run_here, tmp_path):
     assert "mgwa, published" in out
     rows = metrics(tmp_path / "run")
     assert {(row["model"], row["negatives"]) for row in rows} == {
-        (model, negatives) for model in ("mgwa", "popularity") for negatives in ("items", "entities")
+        (model, negatives) for model in ("mgwa", *HEURISTICS) for negatives in ("items", "entities")
     }
 
 
@@ -133,6 +156,7 @@ def test_lastfm_in_one_epoch(lastfm_raw, run_here, tmp_path):
     [
         (["--layers", "0"], "num_layers=0"),
         (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--model", "ripplenet", "--fusion", "sum"], "--fusion means nothing to --model ripplenet"),
         (["--fanout", "few"], "argument --fanout"),
         (["--resume", "nowhere"], "nowhere is not the folder of a run"),
     ],
