@@ -101,7 +101,7 @@ def page(rows: Sequence[Mapping[str, Any]], made_with: Mapping[str, Any], settin
         "All items are ranked for every user, but for the user's training and validation positives; the "
         f"split of the positives is LightKG's and the same for all. Figures are {over_seeds(settings)} of "
         "start, order and training negatives. The models are trained on clicks with the hyper-parameters of "
-        "the click experiments, and the epoch is chosen by the AUC of validation rows: nothing here was tuned "
+        "the click experiments, and the epoch is chosen by the AUC of validation rows: nothing was tuned "
         "for ranking.",
     )
     parts.append(table(["", *_METRICS.values()], body))
