@@ -115,7 +115,7 @@ def page(rows: Sequence[Mapping[str, Any]], made_with: Mapping[str, Any], settin
             "## Among the published rows",
             "Published figures are those of AdaKG's table (means of 5 seeds by its authors): the same "
             "interactions, and most likely, but not certainly, the same split. KGCN and RippleNet stand "
-            "there far above ours. The published ones were trained and chosen for ranking; ours learn clicks, "
+            "there far above ours. Those were trained and chosen for ranking; ours learn clicks, "
             "against one frozen negative for each positive, and are stopped by the AUC of clicks. What these "
             "models could do if trained for ranking isn't shown here.",
             table(
