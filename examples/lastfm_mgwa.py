@@ -16,6 +16,7 @@ from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
+import torch
 from rich import print as print_table
 
 from mgwa_pyg.datasets import DownloadError, KGRecDataset, LastFMKG, SyntheticKG
@@ -124,6 +125,9 @@ def start_run(args: argparse.Namespace) -> RunFolder:
 
 def main() -> None:
     args = parse_args()
+    # The steps are too small for a second thread to help, but two runs side by side with two threads each
+    # slow each other down many times over.
+    torch.set_num_threads(1)
     run = RunFolder.resume(args.resume) if args.resume else start_run(args)
     settings = run.settings
     config = FitConfig.from_dict(settings["fit"])

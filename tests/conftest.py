@@ -9,6 +9,9 @@ import torch
 
 from mgwa_pyg.datasets import SyntheticKG
 
+# What the tests compute is too small for more, and busy machines punish it.
+torch.set_num_threads(1)
+
 
 def pytest_runtest_setup(item):
     """Skip tests whose optional part is missing; in CI, where nothing may be, fail them."""
