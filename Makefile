@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # Set to 0 to leave torch_scatter out, for machines without a C++ compiler.
 SCATTER ?= 1
+# Set to 0 to leave triton out, a gigabyte that only the tests of the kernels for CUDA need.
+TRITON ?= 1
 # Where torch comes from, if not from pip's default: the CPU or CUDA index that pytorch.org names.
 TORCH_INDEX ?=
 # More arguments for the example or for pytest.
@@ -17,7 +19,8 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constrain
 lastfm: $(VENV)/train.stamp
 	$(RUN) examples/lastfm_mgwa.py $(ARGS)
 
-test: $(VENV)/dev.stamp $(if $(filter 1,$(SCATTER)),$(VENV)/scatter.stamp)
+test: $(VENV)/dev.stamp $(if $(filter 1,$(SCATTER)),$(VENV)/scatter.stamp) \
+		$(if $(filter 1,$(TRITON)),$(VENV)/triton.stamp)
 	$(RUN) -m pytest $(ARGS)
 
 lint: $(VENV)/dev.stamp
@@ -45,6 +48,11 @@ $(VENV)/train.stamp: $(VENV)/torch.stamp pyproject.toml
 $(VENV)/dev.stamp: $(VENV)/train.stamp
 	@echo "Installing what the tests need ..."
 	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/triton.stamp: $(VENV)/train.stamp
+	@echo "Installing triton ..."
+	@$(INSTALL) triton
 	@touch $@
 
 $(VENV)/scatter.stamp: $(VENV)/torch.stamp tools/build_torch_scatter.sh

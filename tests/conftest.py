@@ -18,6 +18,8 @@ def pytest_runtest_setup(item):
     missing = None
     if item.get_closest_marker("scatter") and find_spec("torch_scatter") is None:
         missing = "torch_scatter is not installed"
+    if item.get_closest_marker("triton") and find_spec("triton") is None:
+        missing = "triton is not installed"
     if item.get_closest_marker("real_data") and not os.environ.get("MGWA_PYG_RAW"):
         missing = "MGWA_PYG_RAW does not name the folder of the raw files"
     if missing is not None:

@@ -14,7 +14,7 @@ from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTe
 from torch_geometric.utils import is_sparse, is_torch_sparse_tensor
 from torch_geometric.utils.sparse import set_sparse_value
 
-from mgwa_pyg.nn.checks import check_no_nan, check_range, is_integer, values_are_checked
+from mgwa_pyg.checks import check_no_nan, check_range, is_integer, values_are_checked
 from mgwa_pyg.nn.fusion import FUSIONS
 from mgwa_pyg.ops import get_backend
 

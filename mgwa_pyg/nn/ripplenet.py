@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch_geometric.nn.inits import glorot
 
-from mgwa_pyg.nn.checks import check_range, values_are_checked
+from mgwa_pyg.checks import check_range, values_are_checked
 
 ITEM_UPDATES = ("replace", "plus", "replace_transform", "plus_transform")
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, SequentialSampler, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 from torch_geometric.data import HeteroData
 
-from mgwa_pyg.nn.checks import NaNError
+from mgwa_pyg.checks import NaNError
 from mgwa_pyg.train.config import FitConfig
 from mgwa_pyg.train.scorer import make_scorer
 

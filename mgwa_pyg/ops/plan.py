@@ -1,0 +1,146 @@
+"""`RelationCSR`: the edges of a graph in the orders that the fused operation reads them in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.utils.sparse import index2ptr
+
+from mgwa_pyg.checks import check_range, is_integer
+
+_INT32_MAX = torch.iinfo(torch.int32).max
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RelationCSR:
+    r"""The typed edges of a graph, by target and by source: what :func:`relation_softmax_aggregate` needs to
+    know of a graph.
+
+    Made once per graph by :meth:`from_edge_index` and used for any number of calls. Graphs may be bipartite,
+    have several edges between the same two nodes, and nodes without edges. The tensors are :obj:`int32`
+    where all numbers fit, apart from :attr:`perm`.
+    """
+
+    rowptr: Tensor
+    r"""Where the edges into each target begin, :math:`(N_{dst} + 1)`."""
+    col: Tensor
+    r"""The source of each edge, by target, :math:`(E)`."""
+    dst: Tensor
+    r"""The target of each edge, by target, :math:`(E)`."""
+    rel: Tensor
+    r"""The relation of each edge, by target, :math:`(E)`."""
+    colptr: Tensor
+    r"""Where the edges out of each source begin, :math:`(N_{src} + 1)`."""
+    cdst: Tensor
+    r"""The target of each edge, by source, :math:`(E)`."""
+    csc: Tensor | None
+    r"""For each edge by source its position by target, :math:`(E)`; :obj:`None` if both orders are one."""
+    perm: Tensor | None
+    r"""For each edge by target its position in the given edges, :math:`(E)`; :obj:`None` if both orders are
+    one."""
+    num_relations: int
+    r"""The number of relations :math:`R`."""
+    size: tuple[int, int]
+    r"""The numbers of nodes :math:`(N_{src}, N_{dst})`."""
+
+    @classmethod
+    def from_edge_index(
+        cls, edge_index: Tensor, edge_type: Tensor | None, num_relations: int, size: tuple[int, int]
+    ) -> RelationCSR:
+        r"""Order the edges by target and relation, and once more by source.
+
+        Edges that come sorted by target keep their order, and are not sorted by relation either; sources that
+        are sorted then (as in the trees of :class:`~mgwa_pyg.sampler.NeighborSampler`) need no second order.
+        On an accelerator, looking for this and checking the values waits for the device. Under
+        :func:`torch.compile`, edges are sorted always and values not checked.
+
+        Args:
+            edge_index (torch.Tensor): The edges from source to target, :math:`(2, E)`.
+            edge_type (torch.Tensor, optional): The relation of each edge, :math:`(E)`; :obj:`None` if there
+                is only one.
+            num_relations (int): The number of relations :math:`R`.
+            size (tuple): The numbers of nodes :math:`(N_{src}, N_{dst})`.
+
+        Raises:
+            ValueError: If shapes, types or sizes do not go together.
+            IndexError: If an index or a relation is out of range.
+        """
+        if edge_index.dim() != 2 or edge_index.size(0) != 2 or not is_integer(edge_index):
+            raise ValueError(
+                f"edge_index has shape {tuple(edge_index.shape)} and type {edge_index.dtype}, but whole "
+                f"numbers of shape (2, num_edges) are needed"
+            )
+        num_edges = edge_index.size(1)
+        if num_relations < 1:
+            raise ValueError(f"num_relations={num_relations}: a graph has at least one relation")
+        if size is None or len(size) != 2 or any(n is None or n < 0 for n in size):
+            raise ValueError(f"size={size}: pass the numbers of nodes (N_src, N_dst), they are not guessed")
+        if edge_type is None and num_relations > 1:
+            raise ValueError(f"edge_type is None, but num_relations={num_relations}")
+        if edge_type is not None and (edge_type.shape != (num_edges,) or not is_integer(edge_type)):
+            raise ValueError(
+                f"edge_type has shape {tuple(edge_type.shape)} and type {edge_type.dtype}, but one whole "
+                f"number for each of {num_edges} edges is needed"
+            )
+        if edge_type is not None and edge_type.device != edge_index.device:
+            raise ValueError(f"edge_type is on {edge_type.device}, but edge_index on {edge_index.device}")
+        if not torch.compiler.is_compiling():
+            for row in (0, 1):
+                check_range(f"edge_index[{row}]", edge_index[row], size[row], f"size[{row}]")
+            check_range("edge_type", edge_type, num_relations, "num_relations")
+
+        num_src, num_dst = size
+        dtype = torch.int32 if max(num_edges, num_src, num_dst, num_relations) < _INT32_MAX else torch.int64
+        col, dst = edge_index.to(dtype)
+        rel = torch.zeros_like(dst) if edge_type is None else edge_type.to(dtype)
+        perm = csc = None
+        if not _is_sorted(dst):
+            # Keys of 32 bits take half the time to sort, and division is quicker than another permutation.
+            key = dst.to(dtype if num_dst * num_relations < _INT32_MAX else torch.int64) * num_relations + rel
+            key, perm = key.sort(stable=True)
+            dst, rel = (key // num_relations).to(dtype), (key % num_relations).to(dtype)
+            col = col.index_select(0, perm)
+        by_source, cdst = col, dst
+        if not _is_sorted(col):
+            by_source, order = col.sort(stable=True)
+            csc = order.to(dtype)
+            cdst = dst.index_select(0, csc)
+        return cls(
+            rowptr=index2ptr(dst, num_dst),
+            col=col,
+            dst=dst,
+            rel=rel,
+            colptr=index2ptr(by_source, num_src),
+            cdst=cdst,
+            csc=csc,
+            perm=perm,
+            num_relations=num_relations,
+            size=(num_src, num_dst),
+        )
+
+    @property
+    def num_edges(self) -> int:
+        """The number of edges."""
+        return self.col.size(0)
+
+    def to(self, device: torch.device | str) -> RelationCSR:
+        """The same on ``device``."""
+        tensors: dict[str, Any] = {}
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), Tensor):
+                tensors[field.name] = value.to(device)
+        return replace(self, **tensors)
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.__class__.__name__}(num_edges={self.num_edges}, num_relations={self.num_relations}, "
+            f"size={self.size})"
+        )
+
+
+def _is_sorted(index: Tensor) -> bool:
+    # While compiling, nothing may depend on values.
+    return not torch.compiler.is_compiling() and bool((index[1:] >= index[:-1]).all())

@@ -1,0 +1,271 @@
+"""Every backend of `relation_softmax_aggregate` against a loop, and the promises of the fused one."""
+
+import pytest
+import torch
+
+from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
+from mgwa_pyg.ops.aggregate import _aggregate, _aggregate_backward, _takes_triton
+
+BACKENDS = ["auto", "torch", "reference", pytest.param("scatter", marks=pytest.mark.scatter)]
+
+
+class Case:
+    """A random multigraph whose last nodes have no edges, with features, scores and a loop."""
+
+    def __init__(self, size=(8, 8), num_edges=60, num_relations=4, num_queries=1, dtype=torch.double):
+        self.size = size
+        ends = [torch.randint(n - 2, (num_edges,)) for n in size]
+        self.edge_index, self.edge_type = torch.stack(ends), torch.randint(num_relations, (num_edges,))
+        self.plan = RelationCSR.from_edge_index(self.edge_index, self.edge_type, num_relations, size)
+        self.x = torch.randn(size[0], 5, dtype=dtype).requires_grad_()
+        table_dtype = torch.promote_types(dtype, torch.float)
+        self.table = torch.randn(num_queries, num_relations, dtype=table_dtype).mul_(3).requires_grad_()
+        self.query_index = None if num_queries == 1 else torch.randint(num_queries, (size[1],))
+
+    def run(self, backend="auto"):
+        return relation_softmax_aggregate(self.x, self.table, self.plan, self.query_index, backend)
+
+    def loop(self):
+        x, table = self.x.double(), self.table.double()
+        out = []
+        for target in range(self.size[1]):
+            edges = (self.edge_index[1] == target).nonzero().squeeze(1)
+            row = 0 if self.query_index is None else int(self.query_index[target])
+            alpha = torch.softmax(table[row, self.edge_type[edges]], dim=0)
+            out.append((alpha.unsqueeze(1) * x[self.edge_index[0, edges]]).sum(dim=0))
+        return torch.stack(out)
+
+    def check(self, backend="auto", **tolerance):
+        out, expected = self.run(backend), self.loop()
+        assert out.dtype == self.x.dtype
+        torch.testing.assert_close(out.double(), expected, **tolerance)
+        assert not out[-2:].any()
+        weight = torch.randn_like(expected)
+        got = torch.autograd.grad((out.double() * weight).sum(), (self.x, self.table))
+        wanted = torch.autograd.grad((expected * weight).sum(), (self.x, self.table))
+        assert [grad.dtype for grad in got] == [self.x.dtype, self.table.dtype]
+        torch.testing.assert_close(got, wanted, **tolerance)
+
+
+CASES = {
+    "one query": {},
+    "many queries": {"num_queries": 3},
+    "a query each": {"num_queries": 8},
+    "one relation": {"num_relations": 1},
+    "one relation, many queries": {"num_relations": 1, "num_queries": 3},
+    "more sources": {"size": (12, 5), "num_queries": 3},
+    "more targets": {"size": (4, 20), "num_queries": 3},
+    "no edges": {"num_edges": 0},
+}
+
+
+def test_triton_is_taken_where_it_is_asked_for_alone(monkeypatch):
+    monkeypatch.setattr("mgwa_pyg.ops.aggregate._HAS_TRITON", True)
+    assert _takes_triton("triton", torch.device("cuda"))
+    for device in (torch.device("cuda"), torch.device("cpu")):
+        assert not any(_takes_triton(backend, device) for backend in ("auto", "torch"))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_values_and_gradients_equal_a_loop(case, backend):
+    Case(**case).check(backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float, 1e-5), (torch.half, 1e-2), (torch.bfloat16, 6e-2)],
+)
+def test_lower_precisions(backend, dtype, tolerance):
+    Case(num_queries=3, dtype=dtype).check(backend, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_scores_in_half_precision_are_widened(backend):
+    case = Case(dtype=torch.float)
+    half = case.table.detach().bfloat16().requires_grad_()
+    out = relation_softmax_aggregate(case.x, half, case.plan, backend=backend)
+    torch.testing.assert_close(out, relation_softmax_aggregate(case.x, half.float(), case.plan))
+    out.sum().backward()
+    assert half.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 3), (3, 0)])
+def test_no_nodes(size):
+    plan = RelationCSR.from_edge_index(torch.empty(2, 0, dtype=torch.long), None, 1, size)
+    x, table = torch.randn(size[0], 4, requires_grad=True), torch.randn(1, 1, requires_grad=True)
+    out = relation_softmax_aggregate(x, table, plan)
+    assert out.shape == (size[1], 4)
+    out.sum().backward()
+    assert x.grad.shape == x.shape
+    assert not table.grad.any()
+
+
+def test_edges_that_need_no_sorting():
+    case = Case(size=(60, 8))
+    case.edge_index = torch.stack([torch.arange(60), case.edge_index[1].sort().values])
+    case.plan = RelationCSR.from_edge_index(case.edge_index, case.edge_type, 4, case.size)
+    assert case.plan.csc is None
+    case.check()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_exact_for_any_range_of_scores(backend):
+    case = Case(num_relations=7, dtype=torch.float)
+    case.table = torch.tensor([[0.0, -500.0, -1000.0, 3.0, 2.0, 1.0, 0.0]], requires_grad=True)
+    # Targets of the lowest scores alone: nothing of them is left if the highest score of all is subtracted.
+    case.edge_type[case.edge_index[1] == 0] = 2
+    case.edge_type[case.edge_index[1] == 1] = 1
+    case.plan = RelationCSR.from_edge_index(case.edge_index, case.edge_type, 7, case.size)
+    case.check(backend, rtol=1e-5, atol=1e-5)
+
+
+def test_layouts_of_inputs_do_not_matter():
+    case = Case(num_queries=3)
+    expected = case.run()
+    weight = torch.randn(5, dtype=torch.double).expand(8, 5)
+    wanted = torch.autograd.grad((expected * weight).sum(), (case.x, case.table))
+    case.x = torch.cat([case.x, case.x], dim=1).detach()[:, :5].requires_grad_()
+    case.table = case.table.detach().t().contiguous().t().requires_grad_()
+    out = case.run()
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(torch.autograd.grad((out * weight).sum(), (case.x, case.table)), wanted)
+
+
+@pytest.mark.parametrize("needed", ["x", "table"])
+def test_only_the_gradient_that_is_asked_for(needed):
+    case = Case(num_queries=3)
+    wanted = torch.autograd.grad(case.run().square().sum(), getattr(case, needed))
+    case.x.requires_grad_(needed == "x")
+    case.table.requires_grad_(needed == "table")
+    case.run().square().sum().backward()
+    torch.testing.assert_close(getattr(case, needed).grad, *wanted)
+    assert (case.table if needed == "x" else case.x).grad is None
+
+
+@pytest.mark.parametrize("num_queries", [1, 3])
+def test_gradcheck(num_queries):
+    case = Case(num_queries=num_queries)
+
+    def function(x, table):
+        return relation_softmax_aggregate(x, table, case.plan, case.query_index)
+
+    assert torch.autograd.gradcheck(function, (case.x, case.table))
+
+
+def test_no_second_derivative():
+    case = Case()
+    (grad,) = torch.autograd.grad(case.run().square().sum(), case.x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no autograd formula was registered"):
+        grad.sum().backward()
+
+
+def edges_of(plan):
+    return plan.rowptr, plan.col, plan.dst, plan.rel, plan.colptr, plan.cdst, plan.csc
+
+
+@pytest.mark.parametrize("num_queries", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float, torch.bfloat16])
+def test_opcheck(num_queries, dtype):
+    case = Case(num_queries=num_queries, dtype=dtype)
+    edges = edges_of(case.plan)
+    torch.library.opcheck(_aggregate, (case.x, case.table, case.query_index, *edges, False))
+    x, table = case.x.detach(), case.table.detach()
+    out, alpha = _aggregate(x, table, case.query_index, *edges, False)
+    for needs in [(True, True), (False, True), (True, False)]:
+        torch.library.opcheck(
+            _aggregate_backward, (out, x, None, alpha, case.query_index, *edges, list(table.shape), *needs)
+        )
+
+
+@pytest.mark.parametrize("plan_inside", [False, True])
+def test_compiles_as_one_graph(plan_inside):
+    case = Case(num_queries=3)
+
+    def function(x, scores, plan):
+        if plan_inside:
+            plan = RelationCSR.from_edge_index(case.edge_index, case.edge_type, 4, case.size)
+        return relation_softmax_aggregate(x, scores.tanh(), plan, case.query_index).sigmoid()
+
+    expected = function(case.x, case.table, case.plan)
+    wanted = torch.autograd.grad(expected.square().sum(), (case.x, case.table))
+    out = torch.compile(function, fullgraph=True, backend="aot_eager")(case.x, case.table, case.plan)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(torch.autograd.grad(out.square().sum(), (case.x, case.table)), wanted)
+
+
+@pytest.mark.slow
+def test_compiles_to_code():
+    case = Case(num_queries=3)
+    compiled = torch.compile(relation_softmax_aggregate, fullgraph=True)
+    out = compiled(case.x, case.table, case.plan, case.query_index)
+    torch.testing.assert_close(out, case.run())
+    torch.testing.assert_close(
+        torch.autograd.grad(out.square().sum(), (case.x, case.table)),
+        torch.autograd.grad(case.run().square().sum(), (case.x, case.table)),
+    )
+
+
+@pytest.mark.parametrize("num_queries", [1, 50])
+def test_nothing_of_the_size_of_the_messages_is_kept(num_queries):
+    num_nodes, num_edges, num_channels = 50, 5000, 64
+    case = Case((num_nodes, num_nodes), num_edges, num_queries=num_queries, dtype=torch.float)
+    x = torch.randn(num_nodes, num_channels, requires_grad=True)
+    saved = {}
+
+    def pack(value):
+        saved[value.data_ptr()] = value.nbytes
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        relation_softmax_aggregate(x, case.table, case.plan, case.query_index)
+    # Six numbers of four bytes for each edge, five of them the plan's own.
+    assert sum(saved.values()) <= 24 * num_edges + 2 * x.nbytes
+    assert max(saved.values()) < num_edges * num_channels
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        ({"x": torch.randn(8)}, ValueError, r"x has shape \(8,\)"),
+        ({"x": torch.randn(7, 5)}, ValueError, r"x has shape \(7, 5\) .* 8 sources"),
+        ({"x": torch.ones(8, 5).long()}, ValueError, "x .* type torch.int64"),
+        ({"table": torch.randn(4)}, ValueError, r"table has shape \(4,\)"),
+        ({"table": torch.randn(3, 5)}, ValueError, r"table has shape \(3, 5\) .* 4 relations"),
+        ({"table": torch.ones(3, 4).long()}, ValueError, "table .* type torch.int64"),
+        ({"table": torch.randn(3, 4, device="meta")}, ValueError, "table is on meta, but x on cpu"),
+        ({"query_index": None}, ValueError, "table has 3 rows, but query_index is None"),
+        ({"query_index": None, "table": torch.randn(8, 4)}, ValueError, r"torch.arange\(8\)"),
+        ({"query_index": torch.zeros(7).long()}, ValueError, r"query_index has shape \(7,\)"),
+        ({"query_index": torch.zeros(8)}, ValueError, "query_index .* type torch.float32"),
+        ({"query_index": torch.full((8,), 3)}, IndexError, "query_index holds 3"),
+        ({"query_index": torch.full((8,), -1)}, IndexError, "query_index holds -1"),
+        ({"backend": "cuda"}, ValueError, "backend='cuda' is unknown: choose one of"),
+        ({"backend": "triton"}, ValueError, "backend='triton' is for CUDA, but x is on cpu"),
+    ],
+)
+def test_errors_name_what_is_wrong(changes, error, match):
+    case = Case(num_queries=3)
+    arguments = {"x": case.x, "table": case.table, "plan": case.plan, "query_index": case.query_index}
+    with pytest.raises(error, match=match):
+        relation_softmax_aggregate(**{**arguments, **changes})
+
+
+def test_plan_on_another_device():
+    case = Case()
+    with pytest.raises(ValueError, match="the plan is on meta, but x on cpu"):
+        relation_softmax_aggregate(case.x, case.table, case.plan.to("meta"))
+
+
+def test_missing_triton_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr("mgwa_pyg.ops.aggregate._HAS_TRITON", False)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(ImportError, match=r"pip install mgwa_pyg\[triton\]"):
+        Case().run("triton")
+
+
+def test_missing_torch_scatter_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr("mgwa_pyg.ops.backends.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="--no-build-isolation torch_scatter"):
+        Case().run("scatter")
