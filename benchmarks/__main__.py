@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
-from benchmarks import ablations, table2, topk, train
+from benchmarks import ablations, layer, table2, topk, train
 from benchmarks.harness import Report, Settings, environment
 from mgwa_pyg.datasets import DownloadError
 from mgwa_pyg.files import write_json
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "table2": table2.run,
     "ablations": ablations.run,
     "topk": topk.run,
+    "layer": layer.run,
 }
 
 

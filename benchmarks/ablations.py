@@ -17,9 +17,8 @@ from benchmarks.experiments import (
     run_job,
     seeds,
     stamp,
-    table,
 )
-from benchmarks.harness import Report, Settings
+from benchmarks.harness import Report, Settings, table
 from benchmarks.table2 import differences
 from mgwa_pyg.files import whole_file, write_json
 from mgwa_pyg.train import MGWAConfig

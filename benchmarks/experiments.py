@@ -154,12 +154,6 @@ def figures(
     ]
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]]
-    return "\n".join(lines)
-
-
 def mean_sd(rows: Iterable[Mapping[str, Any]], case: str, implementation: str, metric: str) -> str:
     """A figure as tables show it."""
     for row in rows:

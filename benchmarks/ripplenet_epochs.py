@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.experiments import PROTOCOLS, Job, parallel, short, table
-from benchmarks.harness import Settings, environment
+from benchmarks.experiments import PROTOCOLS, Job, parallel, short
+from benchmarks.harness import Settings, environment, table
 from benchmarks.search import fit_history
 from mgwa_pyg.files import write_json
 from mgwa_pyg.train import RippleNetConfig

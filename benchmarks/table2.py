@@ -22,9 +22,8 @@ from benchmarks.experiments import (
     seeds,
     short,
     stamp,
-    table,
 )
-from benchmarks.harness import Report, Settings
+from benchmarks.harness import Report, Settings, table
 from mgwa_pyg.evaluation import HEURISTICS, PAPER, corrected_t_test, holm
 from mgwa_pyg.files import whole_file, write_json
 from mgwa_pyg.train import FitConfig, KGCNConfig, MGWAConfig, RippleNetConfig

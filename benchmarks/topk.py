@@ -17,9 +17,8 @@ from benchmarks.experiments import (
     seeds,
     short,
     stamp,
-    table,
 )
-from benchmarks.harness import Report, Settings
+from benchmarks.harness import Report, Settings, table
 from benchmarks.table2 import MODELS
 from mgwa_pyg.evaluation import HEURISTICS, fit_heuristics, full_ranking
 from mgwa_pyg.files import whole_file, write_json

@@ -1,0 +1,460 @@
+"""`python -m benchmarks layer`: the fused operation and the layer beside their peers, in time and memory.
+
+On the CPU each implementation runs in a process of its own, and once more with a malloc that keeps freed
+memory: otherwise much of what peers need is page faults. On CUDA everything runs in this process, and
+`python -m benchmarks.layer --device cuda` gets by with torch and PyG.
+"""
+
+import argparse
+import functools
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.harness import Report, Settings, environment, figure, table
+from benchmarks.layer_worker import IMPLEMENTATIONS, Job, attempt
+from mgwa_pyg.files import whole_file, write_json
+
+#: Edges and nodes of the graphs. The first has the size of Last.FM's knowledge graph.
+SIZES: dict[str, tuple[int, int]] = {
+    "Last.FM's size": (31_036, 9_366),
+    "200k edges": (200_000, 20_000),
+    "2M edges": (2_000_000, 200_000),
+    "20M edges": (20_000_000, 2_000_000),
+}
+
+#: Variables that make glibc keep freed memory, by what pages call the setting.
+_KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+MALLOCS: dict[str, dict[str, str]] = {"default": {}, "tuned": _KEEP}
+
+#: What the others of a part are compared with, and what a part is called.
+OURS = {"aggregation": "ours, torch", "layer": "GatedAggregationConv"}
+TITLES = {"aggregation": "The aggregation", "layer": "The whole layer"}
+
+_SLOW = "HGTConv"  # 24 s a step at Last.FM's size on a CPU, most of it backward through 60 types of edges.
+
+
+@dataclass(frozen=True)
+class Case:
+    """What implementations are compared on."""
+
+    part: str
+    size: str
+    channels: int
+    dtype: str = "float32"
+    malloc: str = "default"
+
+    def __str__(self) -> str:
+        malloc = "" if self.malloc == "default" else f" malloc={self.malloc}"
+        return f"{self.part} E={SIZES[self.size][0]} d={self.channels} {self.dtype}{malloc}"
+
+
+def cases(settings: Settings) -> list[Case]:
+    """All cases, with the settings of malloc next to each other."""
+    cuda = settings.device == "cuda"
+    sizes = list(SIZES)[: 2 if settings.quick else 4 if cuda else 3]
+    return [
+        Case(part, size, channels, dtype, malloc)
+        for channels in ([64] if settings.quick else [64, 16, 128])
+        for dtype in (["float32", "bfloat16"] if cuda else ["float32"])
+        for size in sizes
+        for part in ("base", *IMPLEMENTATIONS)
+        for malloc in (["default"] if cuda or part == "base" else MALLOCS)
+    ]
+
+
+def make_job(case: Case, implementation: str, settings: Settings) -> Job:
+    """The work of a cell."""
+    edges, nodes = SIZES[case.size]
+    effort: dict[str, Any] = {"seconds": 10.0, "timeout": 180.0, "repeats": 15}
+    memory = _free_memory() // 4 * 3
+    if settings.device == "cuda":
+        effort["seconds"] = 1.0
+    if settings.quick:
+        effort, memory = {"seconds": 0.5, "timeout": 60.0, "repeats": 5}, min(memory, 5 * 2**29)
+    key = (case.part, implementation, edges, nodes, case.channels, case.dtype, settings.device)
+    return Job(*key, memory=memory, **effort)
+
+
+def run(settings: Settings) -> Report:
+    """Measure everything; write `layer.md`, `layer_cpu.json` or `layer_cuda.json`, and the plot."""
+    stamp = environment(settings.device)
+    rows: list[dict[str, Any]] = []
+    statuses: list[dict[str, str]] = []
+    content = {"environment": stamp, "rows": rows, "statuses": statuses}
+    failed: dict[tuple[Any, ...], str] = {}
+    with _workers(settings) as work:
+        for case in cases(settings):
+            for implementation in IMPLEMENTATIONS.get(case.part, ["base"]):
+                key = (case.part, implementation, case.channels, case.dtype, case.malloc)
+                result = _left_out(case, implementation, settings)
+                if result is None and key in failed:
+                    result = {"status": "not run", "reason": failed[key]}
+                if result is None:
+                    _progress(f"{case}, {implementation}")
+                    result = work(case, make_job(case, implementation, settings))
+                if result.get("status") in ("OOM", "timeout"):
+                    failed[key] = f"{result['status']} at {case.size}"
+                if "status" in result:
+                    statuses.append({"case": str(case), "implementation": implementation, **result})
+                else:
+                    rows += figures(case, implementation, result, rows)
+            # After each case, so that an interrupted run leaves what it has.
+            _write(content, settings)
+    if find_spec("matplotlib") is not None:
+        with whole_file(settings.out / f"layer_{settings.device}.png") as file:
+            plot(content, settings.device, file)
+    return Report(rows, _write(content, settings))
+
+
+def figures(
+    case: Case, implementation: str, result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The rows of a result. ``rows`` has the bandwidths that the floor follows from."""
+
+    def row(metric: str, unit: str, values: Sequence[float]) -> dict[str, Any]:
+        return figure("layer", str(case), implementation, metric, unit, values)
+
+    if case.part == "base":
+        return [
+            row("plan build", "ms", result["plan"]),
+            row("streaming copy", "GB/s", result["stream"]),
+            row("random rows", "GB/s", result["gather"]),
+        ]
+    total = [sum(pair) for pair in zip(result["forward"], result["backward"], strict=True)]
+    made = [
+        row("forward", "ms", result["forward"]),
+        row("backward", "ms", result["backward"]),
+        row("total", "ms", total),
+    ]
+    if result["peak"] is not None:
+        made.append(row("peak memory", "MiB", [result["peak"]]))
+    least = floor_of(case, rows) if case.part == "aggregation" else None
+    if least is not None:
+        made.append(row("multiple of the floor", "1", [time / least for time in total]))
+    return made
+
+
+def floor_of(case: Case, rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The floor of a case in ms, if its bandwidths were measured."""
+    base = str(Case("base", case.size, case.channels, case.dtype))
+    stream, gather = (_value(rows, base, "base", metric) for metric in ("streaming copy", "random rows"))
+    if stream is None or gather is None:
+        return None
+    itemsize = getattr(torch, case.dtype).itemsize
+    return sum(floor(*SIZES[case.size], case.channels, itemsize, stream, gather))
+
+
+def floor(
+    edges: int, nodes: int, channels: int, itemsize: int, stream: float, gather: float
+) -> tuple[float, float]:
+    """The least ms of a forward and a backward pass that read one row for each edge, at these GB/s.
+
+    One row an edge comes at the speed of random rows, all else at that of a streaming copy: forward the
+    output, and of each edge its source (4 bytes) and relation (2), of each node where its edges begin (8) and
+    the logarithm of their sum (4); backward the output, its gradient, the features and theirs, of each edge
+    its target, its relation and two numbers of that target, of each node where its edges begin.
+    """
+    by_edge, by_node = edges * channels * itemsize, nodes * channels * itemsize
+    forward = by_edge / gather + (by_node + 6 * edges + 12 * nodes) / stream
+    backward = by_edge / gather + (4 * by_node + 14 * edges + 8 * nodes) / stream
+    return forward / 1e6, backward / 1e6
+
+
+def _left_out(case: Case, implementation: str, settings: Settings) -> dict[str, str] | None:
+    """Why a cell is not even tried, if it is not."""
+    if implementation != _SLOW or settings.device == "cuda":
+        return None
+    if settings.quick:
+        return {"status": "not run", "reason": "more than a minute of --quick's three"}
+    if case.size != "Last.FM's size" or case.channels != 64:
+        return {"status": "not run", "reason": "tens of seconds a step at Last.FM's size already"}
+    return None
+
+
+# --- Processes ---
+
+
+@contextmanager
+def _workers(settings: Settings) -> Iterator[Callable[[Case, Job], dict[str, Any]]]:
+    """What does a job: this process on CUDA, else one that forks a child, for each setting of malloc."""
+    if settings.device == "cuda":
+        yield lambda case, job: _on_cuda(job)
+        return
+    processes = {name: _start(variables) for name, variables in MALLOCS.items()}
+    try:
+        yield lambda case, job: _ask(processes[case.malloc], job)
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.communicate()
+
+
+def _start(variables: Mapping[str, str]) -> "subprocess.Popen[str]":
+    # Inductor's own processes would count, and outlive a child that was ended.
+    env = {**os.environ, **variables, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.layer_worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env,
+        cwd=Path(__file__).resolve().parents[1],
+    )
+    assert process.stdout is not None
+    process.stdout.readline()  # Nothing is measured while another process still imports.
+    return process
+
+
+def _ask(process: "subprocess.Popen[str]", job: Job) -> dict[str, Any]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(asdict(job)) + "\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+        raise RuntimeError(f"benchmarks.layer_worker ended with {process.wait()}")
+    return json.loads(answer)
+
+
+def _on_cuda(job: Job) -> dict[str, Any]:
+    result = attempt(job)
+    gc.collect()
+    torch.cuda.empty_cache()
+    return result
+
+
+@functools.cache
+def _free_memory() -> int:
+    """Bytes that processes could have at the start; plenty where the system does not tell."""
+    info = Path("/proc/meminfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 2**10
+    return 2**36
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)
+
+
+# --- The page ---
+
+
+def _write(content: Mapping[str, Any], settings: Settings) -> str:
+    """Write the rows, and the page of what is known of both devices."""
+    out = settings.out
+    write_json(out / f"layer_{settings.device}.json", content)
+    contents = {}
+    for device in ("cpu", "cuda"):
+        if (file := out / f"layer_{device}.json").exists():
+            contents[device] = json.loads(file.read_text())
+    pictures = [name for device in contents if (out / (name := f"layer_{device}.png")).exists()]
+    text = page(contents, pictures)
+    with whole_file(out / "layer.md") as file:
+        file.write_text(text)
+    return text
+
+
+def page(contents: Mapping[str, Mapping[str, Any]], pictures: Sequence[str] = ()) -> str:
+    """The page that shows what was measured on each device."""
+    parts = [
+        "# The layer and its peers",
+        "Power-law multigraphs with 60 relations and ten times as many edges as nodes, but for the first, "
+        "which has the size of Last.FM's; edges sorted by target. Times are ms, the median ± standard "
+        "deviation of (n) steps after warming up; memory is the rise of its high-water mark in one step, in "
+        "MiB. A step is forward and backward, with the gradients of features and of score table or "
+        "parameters. × is a multiple of ours. *Tuned* is a malloc that keeps freed memory "
+        "(`MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_` of 1 GiB): the default returns large blocks, "
+        "and gets them anew page by page.",
+        "The aggregation's scores are one row for all targets. Its floor is the time to move the bytes that "
+        "no way around is known for, among them one row for each edge in each direction: those rows at the "
+        "bandwidth of random rows of a table of that size, all else at that of a streaming copy, both "
+        "measured in the same run. Layers do different arithmetic, and those without types of edges know "
+        "less. `edge_dim` layers take a learned vector of each edge's type as its features; attention layers "
+        "add no self-loops.",
+    ]
+    for device, content in contents.items():
+        stamp = content["environment"]
+        where = stamp.get("gpu", stamp["cpu"])
+        parts += [
+            f"## {'CUDA' if device == 'cuda' else 'CPU'}",
+            f"`{stamp['command']}`, {stamp['date']}: {where}, torch's threads: {stamp['threads']}, torch "
+            f"{stamp['torch']}, torch_geometric {stamp['torch_geometric']}.",
+        ]
+        picture = f"layer_{device}.png"
+        if picture in pictures:
+            parts.append(f"![Time and memory against edges]({picture})")
+        for part, title in TITLES.items():
+            parts += _sections(part, title, content, device)
+    return "\n\n".join(parts) + "\n"
+
+
+def _sections(part: str, title: str, content: Mapping[str, Any], device: str) -> list[str]:
+    rows, statuses = content["rows"], content["statuses"]
+    ran = {entry["case"] for entry in [*rows, *statuses]}
+    shown = [
+        Case(part, size, channels, dtype)
+        for channels in (64, 16, 128)
+        for dtype in ("float32", "bfloat16")
+        for size in SIZES
+    ]
+    parts: list[str] = []
+    reasons: list[str] = []
+    for case in (case for case in shown if str(case) in ran):
+        parts.append(f"### {title}: {case.size}, d = {case.channels}, {case.dtype}")
+        if part == "aggregation":
+            parts.append(_base_line(case, rows))
+        parts.append(_case_table(case, rows, statuses, device, reasons))
+    if reasons:
+        notes = "\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, 1))
+        parts += [f"Why cells of {title.lower()} have no figures:", notes]
+    return parts
+
+
+def _base_line(case: Case, rows: Sequence[Mapping[str, Any]]) -> str:
+    base = str(Case("base", case.size, case.channels, case.dtype))
+    plan, stream, gather = (
+        _value(rows, base, "base", metric) for metric in ("plan build", "streaming copy", "random rows")
+    )
+    least = floor_of(case, rows)
+    if plan is None or least is None:
+        return "The bandwidths were not measured, hence there is no floor."
+    return (
+        f"Building the plan, once per graph: {_short(plan)} ms. Streaming copy {_short(stream)} GB/s, random "
+        f"rows {_short(gather)} GB/s: the floor is {_short(least)} ms."
+    )
+
+
+def _case_table(
+    case: Case,
+    rows: Sequence[Mapping[str, Any]],
+    statuses: Sequence[Mapping[str, str]],
+    device: str,
+    reasons: list[str],
+) -> str:
+    """A line an implementation; ``reasons`` collects why cells have no figures."""
+    tuned = Case(case.part, case.size, case.channels, case.dtype, "tuned")
+    header = ["", "forward", "backward", "total", "×", "MiB", "×"]
+    header += ["total, tuned", "×", "MiB, tuned", "×"] if device == "cpu" else []
+    header += ["× floor"] if case.part == "aggregation" else []
+    header += ["× floor, tuned"] if case.part == "aggregation" and device == "cpu" else []
+    found = {(row["case"], row["implementation"], row["metric"]): row for row in rows}
+    failed = {(entry["case"], entry["implementation"]): entry for entry in statuses}
+
+    def cell(which: Case, name: str, metric: str) -> str:
+        row = found.get((str(which), name, metric))
+        return "–" if row is None else _short(row["value"])
+
+    def total(which: Case, name: str) -> str:
+        entry, row = failed.get((str(which), name)), found.get((str(which), name, "total"))
+        if row is not None:
+            spread = f" ± {_short(row['sd'])}" if row["n"] > 1 else ""
+            return f"{_short(row['value'])}{spread} ({row['n']})"
+        if entry is None:
+            return "not measured"
+        if entry["reason"] not in reasons:
+            reasons.append(entry["reason"])
+        return f"{entry['status']} [{reasons.index(entry['reason']) + 1}]"
+
+    def ratio(which: Case, name: str, metric: str) -> str:
+        row, ours = (found.get((str(which), who, metric)) for who in (name, OURS[case.part]))
+        return "–" if not row or not ours or ours["value"] <= 0 else _short(row["value"] / ours["value"])
+
+    settings = [case, tuned] if device == "cpu" else [case]
+    lines = []
+    for name in IMPLEMENTATIONS[case.part]:
+        line = [name, cell(case, name, "forward"), cell(case, name, "backward")]
+        for which in settings:
+            line += [total(which, name), ratio(which, name, "total")]
+            line += [cell(which, name, "peak memory"), ratio(which, name, "peak memory")]
+        if case.part == "aggregation":
+            line += [cell(which, name, "multiple of the floor") for which in settings]
+        lines.append(line)
+    return table(header, lines)
+
+
+def _value(rows: Sequence[Mapping[str, Any]], case: str, implementation: str, metric: str) -> float | None:
+    for row in rows:
+        if (row["case"], row["implementation"], row["metric"]) == (case, implementation, metric):
+            return float(row["value"])
+    return None
+
+
+def _short(value: float | None) -> str:
+    """Three digits, or all that stand before the point."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+# --- The plot ---
+
+
+def plot(content: Mapping[str, Any], device: str, file: Path) -> None:
+    """Plot time and memory against edges, a row of axes a part; single precision, 64 channels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = content["rows"]
+    picture = Figure(figsize=(12, 8.5), layout="constrained")
+    FigureCanvasAgg(picture)
+    picture.suptitle(f"One step of forward and backward on {device.upper()}, d = 64, float32", fontsize=12)
+    colors = ["#1f4e9c", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", "#999999"]
+    malloc = ", default malloc" if device == "cpu" else ""
+    for axes, part in zip(picture.subplots(2, 2), IMPLEMENTATIONS, strict=True):
+        measures = [("total", f"time{malloc} [ms]"), ("peak memory", f"peak memory{malloc} [MiB]")]
+        for ax, (metric, label) in zip(axes, measures, strict=True):
+            for number, name in enumerate(IMPLEMENTATIONS[part]):
+                points = [
+                    (SIZES[size][0], value)
+                    for size in SIZES
+                    if (value := _value(rows, str(Case(part, size, 64)), name, metric))
+                ]
+                look = {
+                    "color": colors[number % 8],
+                    "ls": "-" if number < 8 else "--",
+                    "marker": "os"[number // 8],
+                }
+                width = 2.5 if name == OURS[part] else 1.2
+                ax.plot(*zip(*points, strict=True), label=name, lw=width, ms=4, **look) if points else None
+            if part == "aggregation" and metric == "total":
+                floors = [(SIZES[size][0], floor_of(Case(part, size, 64), rows)) for size in SIZES]
+                known = [point for point in floors if point[1] is not None]
+                if known:
+                    ax.plot(*zip(*known, strict=True), label="floor", color="0.6", ls=":")
+            ax.set(xscale="log", yscale="log", xlabel="edges", ylabel=label, title=TITLES[part])
+            ax.grid(color="0.9")
+        handles, labels = axes[0].get_legend_handles_labels()
+        if handles:
+            axes[1].legend(
+                handles, labels, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
+            )
+    picture.savefig(file, dpi=130, format="png")
+
+
+def main() -> None:
+    """Run this benchmark alone."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.layer", description=run.__doc__)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--quick", action="store_true", help="two sizes, 64 channels, fewer repetitions")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), metavar="DIR")
+    args = parser.parse_args()
+    run(Settings(args.device, args.quick, args.out))
+    print(f"The page, its rows and its plot are in {args.out}")
+
+
+if __name__ == "__main__":
+    main()

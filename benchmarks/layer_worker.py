@@ -1,0 +1,375 @@
+"""What `benchmarks.layer` measures and how; as a program, does one job after another in forked children."""
+
+import ctypes
+import functools
+import gc
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import (
+    FastRGCNConv,
+    FiLMConv,
+    GATConv,
+    GATv2Conv,
+    HGTConv,
+    ResGatedGraphConv,
+    RGATConv,
+    RGCNConv,
+    SAGEConv,
+    TransformerConv,
+)
+
+from mgwa_pyg.nn import GatedAggregationConv
+from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
+
+RELATIONS = 60
+# The streaming copy reads this many bytes, more than any cache holds, and the gather as many rows.
+_STREAM_BYTES, _GATHER_ROWS = 2**28, 2**20
+
+
+@dataclass(frozen=True)
+class Job:
+    """One implementation on one graph. ``part`` is "base" for the plan's build time and the bandwidths."""
+
+    part: str
+    implementation: str
+    edges: int
+    nodes: int
+    channels: int
+    dtype: str = "float32"
+    device: str = "cpu"
+    repeats: int = 10
+    seconds: float = 10.0
+    """After this time nothing is repeated any more."""
+    timeout: float = 180.0
+    """When a process is ended."""
+    memory: int = 2**33
+    """How many bytes a process may ask for."""
+
+
+# --- Graphs ---
+
+
+@functools.lru_cache(maxsize=1)
+def make_plan(edges: int, nodes: int, device: str) -> RelationCSR:
+    """The edges of a graph, in order."""
+    edge_index, edge_type = make_graph(edges, nodes, device)
+    return RelationCSR.from_edge_index(edge_index, edge_type, RELATIONS, (nodes, nodes))
+
+
+def make_graph(edges: int, nodes: int, device: str = "cpu", seed: int = 0) -> tuple[Tensor, Tensor]:
+    """A multigraph like a knowledge graph, in no order: edges and their types.
+
+    Both ends are drawn with weight ``rank ** -0.75``; each target has ``1 + Poisson(3.5)`` relations.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    cumulated = torch.arange(1, nodes + 1, dtype=torch.float64).pow(-0.75).cumsum(0)
+
+    def ends() -> Tensor:
+        drawn = torch.rand(edges, dtype=torch.float64, generator=generator) * cumulated[-1]
+        rank = torch.searchsorted(cumulated, drawn).clamp_(max=nodes - 1)
+        return torch.randperm(nodes, generator=generator)[rank]
+
+    edge_index = torch.stack([ends(), ends()])
+    kinds = 1 + torch.poisson(torch.full((nodes,), 3.5), generator=generator)
+    choices = torch.randint(RELATIONS, (nodes, int(kinds.max())), generator=generator)
+    target = edge_index[1]
+    choice = (torch.rand(edges, generator=generator) * kinds[target]).long()
+    return edge_index.to(device), choices[target, choice].to(device)
+
+
+# --- Part 1: the aggregation ---
+
+
+def _backend(name: str) -> Callable[[Tensor, Tensor, RelationCSR], Tensor]:
+    return lambda x, table, plan: relation_softmax_aggregate(x, table, plan, backend=name)
+
+
+AGGREGATIONS: dict[str, Callable[[Tensor, Tensor, RelationCSR], Tensor]] = {
+    "ours, torch": _backend("torch"),
+    "ours, triton": _backend("triton"),
+    "PyG softmax + scatter": _backend("reference"),
+    "torch_scatter": _backend("scatter"),
+    "torch.compile of PyG's": torch.compile(_backend("reference"), dynamic=False, fullgraph=True),
+}
+
+
+# --- Part 2: whole layers ---
+
+
+class _Untyped(nn.Module):
+    """A layer that knows no types of edges."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
+        return self.conv(x, edge_index)
+
+
+class _Typed(_Untyped):
+    """A layer that takes them."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
+        return self.conv(x, edge_index, edge_type)
+
+
+class _Queried(_Untyped):
+    """Our layer with one query for all targets, as a user's in MGWA."""
+
+    def __init__(self, conv: nn.Module, channels: int) -> None:
+        super().__init__(conv)
+        self.query = nn.Parameter(torch.randn(channels))
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
+        return self.conv(x, edge_index, edge_type, query=self.query)
+
+
+class _EdgeFeatures(_Untyped):
+    """A layer that takes a learned vector of each edge's type as the edge's features."""
+
+    def __init__(self, conv: nn.Module, channels: int) -> None:
+        super().__init__(conv)
+        self.relation = nn.Embedding(RELATIONS, channels)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
+        return self.conv(x, edge_index, self.relation(edge_type))
+
+
+class _Hetero(_Untyped):
+    """A layer for heterogeneous graphs, on one type of nodes and a type of edges for each relation."""
+
+    def __init__(self, channels: int) -> None:
+        names = [("node", str(relation), "node") for relation in range(RELATIONS)]
+        super().__init__(HGTConv(channels, channels, (["node"], names)))
+        self.names, self.edges = names, dict[Any, Tensor]()
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
+        if not self.edges:  # Split while warming up: the layer's users have them split.
+            self.edges = {name: edge_index[:, edge_type == int(name[1])] for name in self.names}
+        return self.conv({"node": x}, self.edges)["node"]
+
+
+LAYERS: dict[str, Callable[[int], nn.Module]] = {
+    "GatedAggregationConv": lambda d: _Typed(GatedAggregationConv(d, d, RELATIONS)),
+    "GatedAggregationConv, one query": lambda d: _Queried(GatedAggregationConv(d, d, RELATIONS), d),
+    "SAGEConv": lambda d: _Untyped(SAGEConv(d, d)),
+    "GATConv": lambda d: _Untyped(GATConv(d, d, add_self_loops=False)),
+    "GATConv, edge_dim": lambda d: _EdgeFeatures(GATConv(d, d, add_self_loops=False, edge_dim=d), d),
+    "GATv2Conv": lambda d: _Untyped(GATv2Conv(d, d, add_self_loops=False)),
+    "GATv2Conv, edge_dim": lambda d: _EdgeFeatures(GATv2Conv(d, d, add_self_loops=False, edge_dim=d), d),
+    "TransformerConv": lambda d: _Untyped(TransformerConv(d, d)),
+    "RGCNConv": lambda d: _Typed(RGCNConv(d, d, RELATIONS)),
+    "FastRGCNConv": lambda d: _Typed(FastRGCNConv(d, d, RELATIONS)),
+    "RGATConv": lambda d: _Typed(RGATConv(d, d, RELATIONS)),
+    "FiLMConv": lambda d: _Typed(FiLMConv(d, d, RELATIONS)),
+    "ResGatedGraphConv": lambda d: _Untyped(ResGatedGraphConv(d, d)),
+    "HGTConv": _Hetero,
+}
+
+IMPLEMENTATIONS = {"aggregation": list(AGGREGATIONS), "layer": list(LAYERS)}
+
+
+# --- Measuring ---
+
+
+def build(job: Job) -> tuple[Callable[[], Tensor], list[Tensor]]:
+    """What computes the output of a job, and the tensors whose gradients count."""
+    torch.manual_seed(0)
+    torch.compiler.reset()  # In one process, torch.compile would give up after a few shapes.
+    dtype = getattr(torch, job.dtype)
+    plan = make_plan(job.edges, job.nodes, job.device)
+    x = torch.randn(job.nodes, job.channels).to(job.device, dtype).requires_grad_()
+    if job.part == "aggregation":
+        table = torch.randn(1, RELATIONS).to(job.device).requires_grad_()
+        aggregate = AGGREGATIONS[job.implementation]
+        return lambda: aggregate(x, table, plan), [x, table]
+    layer = LAYERS[job.implementation](job.channels).to(job.device, dtype)
+    # By target, as no layer is slower then than on edges in no order.
+    edge_index, edge_type = torch.stack([plan.col, plan.dst]).long(), plan.rel.long()
+    return lambda: layer(x, edge_index, edge_type), [x, *layer.parameters()]
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Milliseconds of each forward and backward pass, and the MiB that one of both needs at most."""
+    if job.part == "base":
+        return _measure_base(job)
+    forward, leaves = build(job)
+    gradient = torch.randn(job.nodes, job.channels).to(job.device, getattr(torch, job.dtype))
+
+    def step() -> tuple[float, float]:
+        for leaf in leaves:
+            leaf.grad = None
+        start = _now(job.device)
+        out = forward()
+        middle = _now(job.device)
+        out.backward(gradient)
+        return (middle - start) * 1e3, (_now(job.device) - middle) * 1e3
+
+    step()
+    times = _repeat(step, job)
+    for leaf in leaves:
+        leaf.grad = None
+    peak = _peak(step, job.device)  # At last, as it gives back what memory malloc keeps.
+    return {"forward": [time[0] for time in times], "backward": [time[1] for time in times], "peak": peak}
+
+
+def _measure_base(job: Job) -> dict[str, Any]:
+    """Milliseconds that building the plan takes, and bandwidths in GB/s."""
+    edge_index, edge_type = make_graph(job.edges, job.nodes, job.device)
+    size = (job.nodes, job.nodes)
+    source = torch.ones(_STREAM_BYTES // 4, device=job.device)
+    target = torch.empty_like(source)
+    x = torch.ones(job.nodes, job.channels, dtype=getattr(torch, job.dtype), device=job.device)
+    index = torch.randint(job.nodes, (_GATHER_ROWS,), device=job.device)
+    rows = torch.empty(_GATHER_ROWS, job.channels, dtype=x.dtype, device=job.device)
+    offsets = torch.arange(0, _GATHER_ROWS, 16, device=job.device)
+    gathered = _GATHER_ROWS * job.channels * x.element_size()
+
+    def seconds(function: Callable[[], Any]) -> list[float]:
+        def once() -> float:
+            start = _now(job.device)
+            function()
+            return _now(job.device) - start
+
+        once()
+        return _repeat(once, job)
+
+    def rates(num_bytes: float, function: Callable[[], Any]) -> list[float]:
+        return [num_bytes / 1e9 / time for time in seconds(function)]
+
+    plan = seconds(lambda: RelationCSR.from_edge_index(edge_index, edge_type, RELATIONS, size))
+    # Whichever is faster: sums of 16 rows, or a copy of every row, which is written, too.
+    sums = rates(gathered * (1 + 1 / 16), lambda: F.embedding_bag(index, x, offsets, mode="sum"))
+    copies = rates(gathered * 2, lambda: torch.index_select(x, 0, index, out=rows))
+    return {
+        "plan": [time * 1e3 for time in plan],
+        "stream": rates(2 * _STREAM_BYTES, lambda: target.copy_(source)),
+        "gather": max(sums, copies, key=statistics.median),
+    }
+
+
+def _now(device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _repeat(step: Callable[[], Any], job: Job) -> list[Any]:
+    end = time.perf_counter() + job.seconds
+    results = [step()]
+    while len(results) < job.repeats and time.perf_counter() < end:
+        results.append(step())
+    return results
+
+
+def _peak(step: Callable[[], Any], device: str) -> float | None:
+    """The MiB by which memory rises during ``step``; None where the system does not tell."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # The high-water mark starts anew from here.
+    except (OSError, AttributeError):
+        step()
+        return None
+    before = _resident("VmRSS")
+    step()
+    return (_resident("VmHWM") - before) / 2**10
+
+
+def _resident(field: str) -> int:
+    """A line of this process's status, in KiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1])
+    return 0
+
+
+# --- What goes wrong ---
+
+
+def attempt(job: Job) -> dict[str, Any]:
+    """What `measure` gives, or the reason why not as "status"."""
+    try:
+        # Layers and torch.compile warn of what is of no matter here.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return measure(job)
+    except ImportError as error:
+        return {"status": "not installed", "reason": str(error)}
+    except Exception as error:
+        words = ("out of memory", "allocate memory", "bad_alloc")
+        if isinstance(error, MemoryError) or any(word in str(error) for word in words):
+            return _out_of_memory(job)
+        lines = str(error).strip().splitlines() or [""]
+        return {"status": "fails", "reason": f"{type(error).__name__}: {lines[0]}"}
+
+
+def _out_of_memory(job: Job) -> dict[str, str]:
+    limit = "the device has" if job.device == "cuda" else f"{job.memory / 2**30:.3g} GiB"
+    return {"status": "OOM", "reason": f"needs more than {limit}"}
+
+
+def attempt_in_child(job: Job) -> dict[str, Any]:
+    """The same in a forked process, which may take the time and the memory that the job names."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(job, sender))
+    child.start()
+    sender.close()
+    try:
+        if not receiver.poll(job.timeout):
+            return {"status": "timeout", "reason": f"ended after {job.timeout:.0f} s"}
+        return receiver.recv()
+    except EOFError:
+        child.join()
+        if child.exitcode == -signal.SIGKILL:  # By the system, which was short of memory.
+            return _out_of_memory(job)
+        return {"status": "fails", "reason": f"the process ended with {child.exitcode}"}
+    finally:
+        child.kill()
+        child.join()
+
+
+def _child(job: Job, sender: Connection) -> None:
+    limit = _resident("VmData") * 2**10 + job.memory
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    sender.send(attempt(job))
+
+
+def main() -> None:
+    """Say that all is ready, then read jobs as lines of JSON and write results likewise.
+
+    Torch and PyG are imported once for all children, but nothing is computed here: a process that has
+    started threads must not fork.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # Whatever else is printed.
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(attempt_in_child(Job(**json.loads(line)))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
