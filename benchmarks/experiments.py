@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from benchmarks.harness import Settings, environment, figure
 from mgwa_pyg.datasets import KGRecDataset, LastFMKG, SyntheticKG
-from mgwa_pyg.evaluation import click_report, fit_heuristics
+from mgwa_pyg.evaluation import click_report, predict_heuristics
 from mgwa_pyg.train import FitConfig, fit
 
 #: The protocols by what their negatives are drawn from, and what pages call them.
@@ -87,15 +87,11 @@ def run_job(job: Job) -> Outcome:
     history: list[dict[str, float]] = []
     transe = None
     if job.config is None:
-        pairs = [listens.edge_label_index[:, listens[mask]] for mask in ("val_mask", "test_mask")]
-        scores = {
-            name: [heuristic.predict(user, item) for user, item in pairs]
-            for name, heuristic in fit_heuristics(data, dataset.num_items).items()
-        }
+        scores = predict_heuristics(data, dataset.num_items)
     else:
         with tempfile.TemporaryDirectory() as folder:
             result = fit(dataset, job.config, folder, seed=job.seed, device=job.settings.device)
-        scores = {job.model: [result.val_score, result.score]}
+        scores = {job.model: (result.val_score, result.score)}
         history, transe = result.history, result.transe
     rows, frames = [], []
     key = {"negatives": job.negatives, "seed": job.seed}

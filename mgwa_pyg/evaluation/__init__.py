@@ -8,6 +8,7 @@ from mgwa_pyg.evaluation.heuristics import (
     LogisticStack,
     Popularity,
     fit_heuristics,
+    predict_heuristics,
 )
 from mgwa_pyg.evaluation.link_prediction import filtered_ranks, link_prediction_metrics
 from mgwa_pyg.evaluation.metrics import best_threshold, click_metrics, click_report, user_auc
@@ -32,6 +33,7 @@ __all__ = [
     "full_ranking",
     "holm",
     "link_prediction_metrics",
+    "predict_heuristics",
     "results_table",
     "summarize",
     "user_auc",

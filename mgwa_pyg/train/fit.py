@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.files import write_json
 from mgwa_pyg.train.click import ClickData, ClickModule
 from mgwa_pyg.train.config import FitConfig, NeighborhoodConfig
+from mgwa_pyg.train.quiet import quiet_lightning
 from mgwa_pyg.train.transe import fit_transe
 
 
@@ -114,12 +113,7 @@ def fit(
         ModelCheckpoint(folder, last.stem, **at_epoch_end),
         _ProgressBar(name),
     ]
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # The tensors are in memory already: workers would only copy them.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning's own.
-        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    with quiet_lightning(".*Checkpoint directory .* exists and is not empty.*"):
         trainer = L.Trainer(
             accelerator="gpu" if device == "cuda" else device,
             devices=1,

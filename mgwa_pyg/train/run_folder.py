@@ -15,7 +15,7 @@ import torch_geometric
 from torch import Tensor
 
 from mgwa_pyg.datasets import KGRecDataset
-from mgwa_pyg.evaluation import click_report, fit_heuristics, summarize
+from mgwa_pyg.evaluation import click_report, predict_heuristics, summarize
 from mgwa_pyg.files import whole_file, write_json
 from mgwa_pyg.train.fit import FitResult
 from mgwa_pyg.train.plots import plot_curves, plot_roc
@@ -97,21 +97,21 @@ class RunFolder:
         """Evaluate a fit and the heuristics on the test rows, keep both, and return their rows."""
         data = dataset[0]
         listens = data["user", "listens", "entity"]
-        pairs = {mask: listens.edge_label_index[:, listens[mask]] for mask in ("val_mask", "test_mask")}
-        scores = {self.settings["model"]: (result.val_score, result.score)}
-        for name, heuristic in fit_heuristics(data, dataset.num_items).items():
-            val_score, score = (heuristic.predict(user, item) for user, item in pairs.values())
-            scores[name] = (val_score, score)
+        scores = {
+            self.settings["model"]: (result.val_score, result.score),
+            **predict_heuristics(data, dataset.num_items),
+        }
         cost = {
             "epochs": len(result.history),
             "train_seconds": result.train_seconds,
             "rows_per_second": result.rows_per_second,
         }
         key = {"negatives": negatives, "seed": seed, "split": "test"}
+        pairs = listens.edge_label_index[:, listens.test_mask]
         label = listens.edge_label[listens.test_mask].long()
         rows, frames = [], []
         for model, (val_score, score) in scores.items():
-            frame = self._predictions(pairs["test_mask"], label, score)
+            frame = self._predictions(pairs, label, score)
             frames.append(frame.assign(model=model, **key)[list(PREDICTION_COLUMNS)])
             spent = cost if model == self.settings["model"] else dict.fromkeys(cost)
             rows.append({"model": model, **key, **click_report(data, val_score, score), **spent})

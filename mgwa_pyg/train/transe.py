@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from dataclasses import dataclass
 
 import lightning as L
@@ -15,6 +13,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn.kge import TransE
 
 from mgwa_pyg.evaluation.link_prediction import filtered_ranks, link_prediction_metrics
+from mgwa_pyg.train.quiet import quiet_lightning
 
 # The share of the triples that is held out for choosing, and again for testing.
 _HELD_OUT = 0.05
@@ -146,12 +145,7 @@ def _split(triples: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _quiet_fit(module: L.LightningModule, loader: DataLoader, epochs: int) -> None:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # The tensors are in memory already: workers would only copy them.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning's own.
-        warnings.filterwarnings("ignore", ".*GPU available but not used.*")
+    with quiet_lightning(".*GPU available but not used.*"):
         trainer = L.Trainer(
             accelerator="cpu",
             devices=1,
