@@ -11,12 +11,18 @@ from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import glorot
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTensor
-from torch_geometric.utils import is_sparse, is_torch_sparse_tensor
+from torch_geometric.utils import is_sparse, is_torch_sparse_tensor, to_edge_index
 from torch_geometric.utils.sparse import set_sparse_value
 
 from mgwa_pyg.checks import check_no_nan, check_range, is_integer, values_are_checked
 from mgwa_pyg.nn.fusion import FUSIONS
-from mgwa_pyg.ops import get_backend
+from mgwa_pyg.ops import (
+    SEGMENT_OPS,
+    RelationCSR,
+    choose_backend,
+    relation_softmax_aggregate,
+    segment_ops,
+)
 
 _ACTIVATIONS = {
     "sigmoid": torch.sigmoid,
@@ -80,16 +86,19 @@ class GatedAggregationConv(MessagePassing):
             (default: :obj:`0`)
         bias (bool, optional): If set to :obj:`False`, the fusion will not learn an additive bias.
             (default: :obj:`True`)
-        backend (str, optional): What computes softmax and sum: :obj:`"auto"`, :obj:`"reference"` (PyG's
-            own composition) or :obj:`"scatter"` (torch_scatter). All give the same result.
-            (default: :obj:`"auto"`)
+        backend (str, optional): What computes softmax and sum: :obj:`"torch"`, which makes no messages
+            (see :func:`~mgwa_pyg.ops.relation_softmax_aggregate`), :obj:`"triton"` (the same by kernels for
+            CUDA), :obj:`"reference"` (PyG's own composition), :obj:`"scatter"` (that of torch_scatter), or
+            :obj:`"auto"`, which chooses by device and size. All give the same result. Where messages are
+            asked for, by edge features, returned attention weights, hooks, explanations or a subclass with
+            methods of its own, the first two compose as :obj:`"reference"` does. (default: :obj:`"auto"`)
         **kwargs (optional): Additional arguments of :class:`torch_geometric.nn.conv.MessagePassing`.
 
     Shapes:
         - **input:**
           node features :math:`(|\mathcal{V}|, F_{in})` or
           :math:`((|\mathcal{V_s}|, F_{s}), (|\mathcal{V_t}|, F_{t}))` if bipartite,
-          edge indices :math:`(2, |\mathcal{E}|)`,
+          edge indices :math:`(2, |\mathcal{E}|)` or a :class:`~mgwa_pyg.ops.RelationCSR`,
           edge types :math:`(|\mathcal{E}|)` *(optional)*,
           edge features :math:`(|\mathcal{E}|, F_{e})` *(optional)*,
           queries :math:`(D)`, :math:`(|\mathcal{V_t}|, D)` or :math:`(B, D)` *(optional)*
@@ -159,7 +168,7 @@ class GatedAggregationConv(MessagePassing):
         self.edge_dim = edge_dim
         self.dropout = dropout
         self.backend = backend
-        self._ops = get_backend(backend)
+        self._ops = segment_ops(backend)
 
         if isinstance(in_channels, int):
             in_neighbor, in_self = in_channels, in_channels
@@ -194,7 +203,7 @@ class GatedAggregationConv(MessagePassing):
     def forward(
         self,
         x: Tensor | OptPairTensor,
-        edge_index: Adj,
+        edge_index: Adj | RelationCSR,
         edge_type: OptTensor = None,
         edge_attr: OptTensor = None,
         query: OptTensor | tuple[OptTensor, OptTensor] = None,
@@ -208,7 +217,7 @@ class GatedAggregationConv(MessagePassing):
     def forward(
         self,
         x: Tensor | OptPairTensor,
-        edge_index: Tensor,
+        edge_index: Tensor | RelationCSR,
         edge_type: OptTensor = None,
         edge_attr: OptTensor = None,
         query: OptTensor | tuple[OptTensor, OptTensor] = None,
@@ -237,7 +246,7 @@ class GatedAggregationConv(MessagePassing):
     def forward(
         self,
         x: Tensor | OptPairTensor,
-        edge_index: Adj,
+        edge_index: Adj | RelationCSR,
         edge_type: OptTensor = None,
         edge_attr: OptTensor = None,
         query: OptTensor | tuple[OptTensor, OptTensor] = None,
@@ -250,10 +259,13 @@ class GatedAggregationConv(MessagePassing):
 
         Args:
             x (torch.Tensor or (torch.Tensor, torch.Tensor)): The input node features.
-            edge_index (torch.Tensor or SparseTensor): The edge indices. In a sparse layout the values
-                are the edge types; such a layout holds one edge per pair of nodes at most.
+            edge_index (torch.Tensor, SparseTensor or RelationCSR): The edge indices. In a sparse layout the
+                values are the edge types; such a layout holds one edge per pair of nodes at most. A
+                :class:`~mgwa_pyg.ops.RelationCSR` holds edges, types and sizes, and spares every call the
+                sorting; its edges lead from source to target whatever the flow.
             edge_type (torch.Tensor, optional): The relation of each edge, a whole number in
-                :math:`[0, R)`. Can be left out if there is only one. (default: :obj:`None`)
+                :math:`[0, R)`. Can be left out if there is only one, or :obj:`edge_index` holds them.
+                (default: :obj:`None`)
             edge_attr (torch.Tensor, optional): The edge features. If the layer was made without
                 :obj:`edge_dim`, a vector of whole numbers counts as :obj:`edge_type`, for models that pass
                 on :obj:`edge_attr` only. (default: :obj:`None`)
@@ -296,7 +308,21 @@ class GatedAggregationConv(MessagePassing):
                 "x has no features for the target nodes, but the fusion or the query needs them: "
                 "pass a pair of two tensors"
             )
+        if (edge_attr is None) != (self.edge_dim is None):
+            raise ValueError(
+                f"edge_attr is {None if edge_attr is None else tuple(edge_attr.shape)}, but the layer was "
+                f"made with edge_dim={self.edge_dim}: both or neither are needed (edge_attr can stand for "
+                f"edge_type, if it is a vector of whole numbers and edge_type is None)"
+            )
+        by_edge = return_attention_weights or self._looks_at_edges()
         target = 1 if self.flow == "source_to_target" else 0  # The row of `edge_index`.
+        plan = edge_index if isinstance(edge_index, RelationCSR) else None
+        if plan is not None:
+            size = self._check_plan(plan, edge_type, size)
+            if by_edge:
+                edge_index, edge_type = plan.to_edge_index()
+                edge_index = edge_index if target == 1 else edge_index.flip(0)
+                plan = None
         if x_target is not None:
             num_targets = x_target.size(0)
         elif size is not None and size[target] is not None:
@@ -307,7 +333,8 @@ class GatedAggregationConv(MessagePassing):
             size = (x_source.size(0), num_targets)
             size = size if target == 1 else size[::-1]
 
-        edge_type = self._edge_types(edge_index, edge_type, edge_attr)
+        if plan is None:
+            edge_type = self._edge_types(edge_index, edge_type, edge_attr)
         table, edge_query, query_index = self._score_table(
             x_target, query, query_index, relation, num_targets
         )
@@ -320,22 +347,26 @@ class GatedAggregationConv(MessagePassing):
             check_range("edge_type", edge_type, self.num_relations, "num_relations")
             if table is not None:
                 check_range("query_index", query_index, table.size(0), "the rows of query")
-            if not is_sparse(edge_index):
+            if not isinstance(edge_index, RelationCSR) and not is_sparse(edge_index):
                 for row in (0, 1):
                     check_range(f"edge_index[{row}]", edge_index[row], size[row], f"size[{row}]")
 
-        alpha = self.edge_updater(
-            edge_index,
-            table=table,
-            query_index=query_index,
-            edge_type=edge_type,
-            edge_query=edge_query,
-            features=edge_attr,
-            size=size,
-        )
-        alpha = alpha.to(x_source.dtype)
-
-        out = self.propagate(edge_index, x=x_source, alpha=alpha, size=size)
+        if plan is None and not by_edge:
+            plan = self._order(edge_index, edge_type, size, x_source)
+        if plan is not None:
+            out = self._aggregate_relations(x_source, table, query_index, plan, num_targets)
+        else:
+            alpha = self.edge_updater(
+                edge_index,
+                table=table,
+                query_index=query_index,
+                edge_type=edge_type,
+                edge_query=edge_query,
+                features=edge_attr,
+                size=size,
+            )
+            alpha = alpha.to(x_source.dtype)
+            out = self.propagate(edge_index, x=x_source, alpha=alpha, size=size)
 
         out = self.fusion(x_target, out)
         out = out.flatten(1) if self.concat else out.mean(dim=1)
@@ -347,6 +378,64 @@ class GatedAggregationConv(MessagePassing):
                 return out, (set_sparse_value(edge_index, alpha), alpha)
             return out, (edge_index, alpha)
         return out
+
+    def _looks_at_edges(self) -> bool:
+        """Whether somebody wants to see or change what lies on the edges, so that it has to be made."""
+        if self.edge_dim is not None or self.explain:
+            return True
+        if any(getattr(type(self), name) is not method for name, method in _METHODS.items()):
+            return True
+        return any(getattr(self, name) for name in _HOOKS)
+
+    def _check_plan(self, plan: RelationCSR, edge_type: OptTensor, size: Size) -> tuple[int, int]:
+        """Return the size that a given plan stands for, in the layer's direction."""
+        own_size = plan.size if self.flow == "source_to_target" else plan.size[::-1]
+        if edge_type is not None:
+            raise ValueError("edge_type is given, but edge_index is a RelationCSR, which holds the types")
+        if plan.num_relations != self.num_relations:
+            raise ValueError(
+                f"edge_index is a RelationCSR of {plan.num_relations} relations, but the layer was made with "
+                f"num_relations={self.num_relations}"
+            )
+        if size is not None and tuple(size) != own_size:
+            raise ValueError(f"size={size}, but edge_index is a RelationCSR of size {own_size}")
+        return own_size
+
+    def _order(self, edge_index: Adj, edge_type: OptTensor, size: Size, x: Tensor) -> RelationCSR | None:
+        """The plan of the edges; None where making it and using it is not worth the time."""
+        if not is_sparse(edge_index):
+            if self.flow == "target_to_source":
+                edge_index, size = edge_index.flip(0), size[::-1]
+        elif self.flow == "source_to_target":
+            size = edge_index.size(1), edge_index.size(0)
+            edge_index = to_edge_index(edge_index)[0].flip(0)
+        else:
+            return None  # PyG says what to do instead.
+        num_elements = edge_index.size(1) * self.heads * x.size(1)
+        if choose_backend(self.backend, x.device, num_elements, ordered=False) in SEGMENT_OPS:
+            return None
+        return RelationCSR.from_edge_index(edge_index, edge_type, self.num_relations, size)
+
+    def _aggregate_relations(
+        self, x: Tensor, table: OptTensor, query_index: OptTensor, plan: RelationCSR, num_targets: int
+    ) -> Tensor:
+        """Softmax and sum without messages, ``[N_dst, H, F]``."""
+        if plan.size[1] != num_targets:
+            raise ValueError(
+                f"edge_index is for {plan.size[1]} target nodes, but x or size for {num_targets}"
+            )
+        if table is None:
+            table = x.new_zeros(1, self.num_relations, self.heads)
+        elif query_index is None and table.size(0) != 1:
+            query_index = torch.arange(num_targets, device=x.device)
+        return relation_softmax_aggregate(
+            x,
+            table.permute(2, 0, 1),
+            plan,
+            query_index,
+            self.backend,
+            self.dropout if self.training else 0.0,
+        )
 
     def edge_update(
         self,
@@ -469,12 +558,6 @@ class GatedAggregationConv(MessagePassing):
                 f"numbers of shape (2, num_edges) are needed"
             )
 
-        if (edge_attr is None) != (self.edge_dim is None):
-            raise ValueError(
-                f"edge_attr is {None if edge_attr is None else tuple(edge_attr.shape)}, but the layer was "
-                f"made with edge_dim={self.edge_dim}: both or neither are needed (edge_attr can stand for "
-                f"edge_type, if it is a vector of whole numbers and edge_type is None)"
-            )
         if edge_type is None and self.num_relations > 1:
             edge_type = values
             if edge_type is None:
@@ -499,3 +582,15 @@ class GatedAggregationConv(MessagePassing):
             f"{self.__class__.__name__}({self.in_channels}, {self.out_channels}, "
             f"num_relations={self.num_relations}{heads})"
         )
+
+
+# What a subclass may have replaced, and where hooks are kept, that messages or attention pass through.
+_METHODS = {
+    name: getattr(GatedAggregationConv, name)
+    for name in ("edge_update", "message", "aggregate", "update", "message_and_aggregate")
+}
+_HOOKS = [
+    f"_{method}_forward_{when}"
+    for method in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
+    for when in ("pre_hooks", "hooks")
+]

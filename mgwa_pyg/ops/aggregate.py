@@ -12,14 +12,14 @@ softmax of the scores within a target and :math:`\mathbf{g}_v` the gradient of i
 The first two are weighted sums over rows of a matrix, by target and by source, as
 :func:`torch.nn.functional.embedding_bag` computes them; the third is a product of two matrices at the edges
 only. Hence one number per edge is kept for the backward pass, and none of the size of a message exists.
+
+Several tables at once are as many copies of the edges: each copy has targets and scores of its own, and all
+have the same sources.
 """
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -27,15 +27,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mgwa_pyg.checks import check_range, is_integer, values_are_checked
-from mgwa_pyg.ops.backends import get_backend
+from mgwa_pyg.ops.backends import SEGMENT_OPS, choose_backend, segment_ops
 from mgwa_pyg.ops.plan import RelationCSR
 
 with warnings.catch_warnings():
     # Torch says once per process that its CSR tensors are in beta: here, where nobody needs to hear it.
     warnings.simplefilter("ignore")
     torch.eye(1).to_sparse_csr()
-
-_HAS_TRITON = find_spec("triton") is not None
 
 
 def relation_softmax_aggregate(
@@ -44,6 +42,7 @@ def relation_softmax_aggregate(
     plan: RelationCSR,
     query_index: Tensor | None = None,
     backend: str = "auto",
+    dropout: float = 0.0,
 ) -> Tensor:
     r"""Sum the sources' features over each target's edges, weighted by a softmax of the relations' scores:
 
@@ -53,22 +52,30 @@ def relation_softmax_aggregate(
 
     This is eqs. (3)--(5) of MGWA, a multi-layer gated recommender over knowledge graphs, after the scores.
     Exact whatever the range of the scores. Can be differentiated once, with respect to :obj:`x` and
-    :obj:`table`.
+    :obj:`table`, unless the backend composes it.
+
+    Several tables at once give as many results from the same features: the heads of a layer, or, with one
+    row each, users who all look at the whole graph.
 
     Args:
         x (torch.Tensor): The features of the sources, :math:`(N_{src}, C)`.
-        table (torch.Tensor): The score of each query and relation, before the softmax, :math:`(B, R)`. The
-            softmax is computed in its type, in single precision at least.
+        table (torch.Tensor): The score of each query and relation, before the softmax, :math:`(B, R)`, or
+            :math:`H` such tables, :math:`(H, B, R)`. The softmax is computed in its type, in single precision
+            at least.
         plan (RelationCSR): The edges.
         query_index (torch.Tensor, optional): The row of :obj:`table` that each target uses,
             :math:`(N_{dst})`; :obj:`None` if there is one row, for all targets. (default: :obj:`None`)
         backend (str, optional): :obj:`"torch"` (nothing of the size of the messages is ever made),
-            :obj:`"reference"` (PyG's softmax and scatter), :obj:`"scatter"` (torch_scatter),
-            :obj:`"triton"` (kernels for CUDA, not yet measured on a GPU) or :obj:`"auto"`, which is
-            :obj:`"torch"`. All give the same result. (default: :obj:`"auto"`)
+            :obj:`"triton"` (the same by kernels for CUDA, not yet measured on a GPU), :obj:`"reference"`
+            (composed of PyG's softmax and scatter), :obj:`"scatter"` (of torch_scatter's) or :obj:`"auto"`:
+            :obj:`"torch"`, but :obj:`"reference"` for few edges on the CPU, where it is faster. All give the
+            same result. (default: :obj:`"auto"`)
+        dropout (float, optional): The probability with which an edge's weight is set to zero after the
+            softmax, the others growing by :math:`1 / (1 - p)`. (default: :obj:`0`)
 
     Returns:
-        The aggregated features, :math:`(N_{dst}, C)` in the type of :obj:`x`; zero for targets without edges.
+        The aggregated features, :math:`(N_{dst}, C)`, or :math:`(N_{dst}, H, C)` of :math:`H` tables, in the
+        type of :obj:`x`; zero for targets without edges.
 
     Raises:
         ValueError: If shapes, types or devices do not go together, no backend has that name, or the
@@ -77,12 +84,24 @@ def relation_softmax_aggregate(
             :class:`torch_geometric.debug`.
         ImportError: If the backend's package is not installed.
     """
-    if backend not in _BACKENDS:
-        raise ValueError(f"backend={backend!r} is unknown: choose one of {sorted(_BACKENDS)}")
     _check(x, table, plan, query_index)
-    if table.dtype in (torch.float16, torch.bfloat16):
-        table = table.float()  # Softmax in half precision loses too much.
-    return _BACKENDS[backend](x, table, plan, query_index)
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout={dropout}: a probability in [0, 1) is needed")
+    tables = table if table.dim() == 3 else table.unsqueeze(0)
+    if tables.dtype in (torch.float16, torch.bfloat16):
+        tables = tables.float()  # Softmax in half precision loses too much.
+    num_tables, num_edges = tables.size(0), plan.num_edges
+    name = choose_backend(backend, x.device, num_tables * num_edges * x.size(1))
+    scale = None
+    if dropout > 0.0:
+        scale = F.dropout(tables.new_ones(num_tables, num_edges), dropout)
+    if name in SEGMENT_OPS:
+        out = _composed(name, x, tables, scale, plan, query_index)
+    else:
+        edges = plan.rowptr, plan.col, plan.dst, plan.rel, plan.colptr, plan.cdst, plan.csc
+        by_table, _ = _aggregate(x, tables, scale, query_index, *edges, name == "triton")
+        out = by_table.transpose(0, 1)
+    return out if table.dim() == 3 else out.squeeze(1)
 
 
 def _check(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | None) -> None:
@@ -92,15 +111,17 @@ def _check(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | No
             f"x has shape {tuple(x.shape)} and type {x.dtype}, but floating-point features of {num_src} "
             f"sources, the plan's size[0], are needed"
         )
-    if table.dim() != 2 or table.size(1) != plan.num_relations or not table.is_floating_point():
+    if table.dim() not in (2, 3) or table.size(-1) != plan.num_relations or not table.is_floating_point():
         raise ValueError(
             f"table has shape {tuple(table.shape)} and type {table.dtype}, but a floating-point matrix with "
-            f"the scores of {plan.num_relations} relations, the plan's num_relations, is needed"
+            f"the scores of {plan.num_relations} relations, the plan's num_relations, is needed, or several"
         )
-    if query_index is None and table.size(0) != 1:
+    num_queries = table.size(-2)
+    if query_index is None and num_queries != 1:
         raise ValueError(
-            f"table has {table.size(0)} rows, but query_index is None, which goes with one row: pass the row "
-            f"that each of {num_dst} targets uses, torch.arange({num_dst}) for one of its own each"
+            f"table has {num_queries} rows, but query_index is None, which goes with one row: pass the row "
+            f"that each of {num_dst} targets uses, torch.arange({num_dst}) for one of its own each, or "
+            f"table.unsqueeze(1) for a result for each row"
         )
     if query_index is not None and (query_index.shape != (num_dst,) or not is_integer(query_index)):
         raise ValueError(
@@ -111,82 +132,57 @@ def _check(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | No
         if value is not None and value.device != x.device:
             raise ValueError(f"{name} is on {value.device}, but x on {x.device}")
     if values_are_checked(x.device):
-        check_range("query_index", query_index, table.size(0), "the rows of table")
+        check_range("query_index", query_index, num_queries, "the rows of table")
 
 
-def _takes_triton(backend: str, device: torch.device) -> bool:
-    """Whether the fused operation launches Triton's kernels on ``device``, the one place that decides it.
-
-    Nobody has measured them on a GPU yet, so ``"auto"`` does not.
-    """
-    if backend != "triton":
-        return False
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise ValueError(
-            f"backend='triton' is for CUDA, but x is on {device}: choose backend='auto', or set "
-            f"TRITON_INTERPRET=1 before Python starts to interpret the kernels, slowly"
-        )
-    if not _HAS_TRITON:
-        raise ImportError(
-            "backend='triton' needs triton, which is not installed. Install it with `pip install "
-            "mgwa_pyg[triton]`, or choose backend='auto'."
-        )
-    return True
-
-
-def _fused(backend: str) -> Callable[..., Tensor]:
-    """All in one operation, by the kernels that ``backend`` stands for."""
-
-    def aggregate(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | None) -> Tensor:
-        out, _ = _aggregate(
-            x,
-            table,
-            query_index,
-            plan.rowptr,
-            plan.col,
-            plan.dst,
-            plan.rel,
-            plan.colptr,
-            plan.cdst,
-            plan.csc,
-            _takes_triton(backend, x.device),
-        )
-        return out
-
-    return aggregate
-
-
-def _composed(name: str) -> Callable[..., Tensor]:
-    """The same from the segment operations of the backend called ``name``, with a message for each edge."""
-
-    def aggregate(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | None) -> Tensor:
-        ops = get_backend(name)
-        dst, num_dst = plan.dst.long(), plan.size[1]
-        cell = _cells(query_index, plan.dst, plan.rel, table.shape)
-        alpha = ops.softmax(table.flatten().index_select(0, cell), dst, None, num_dst)
-        messages = alpha.to(x.dtype).unsqueeze(1) * x.index_select(0, plan.col)
-        return ops.sum(messages, dst, None, num_dst)
-
-    return aggregate
-
-
-_BACKENDS: dict[str, Callable[..., Tensor]] = {
-    "auto": _fused("auto"),
-    "torch": _fused("torch"),
-    "reference": _composed("reference"),
-    "scatter": _composed("scatter"),
-    "triton": _fused("triton"),
-}
+def _composed(
+    name: str,
+    x: Tensor,
+    tables: Tensor,
+    scale: Tensor | None,
+    plan: RelationCSR,
+    query_index: Tensor | None,
+) -> Tensor:
+    """The result by target, :math:`(N_{dst}, H, C)`, of a message for each edge."""
+    ops, dst, num_dst = segment_ops(name), plan.dst.long(), plan.size[1]
+    cell = _cells(query_index, plan.dst, plan.rel, tables.shape[1:])
+    alpha = ops.softmax(tables.flatten(1).t().index_select(0, cell), dst, None, num_dst)
+    if scale is not None:
+        alpha = alpha * scale.t()
+    messages = alpha.to(x.dtype).unsqueeze(2) * x.index_select(0, plan.col).unsqueeze(1)
+    return ops.sum(messages, dst, None, num_dst)
 
 
 def _cells(query_index: Tensor | None, dst: Tensor, rel: Tensor, shape: torch.Size) -> Tensor:
-    """The position of each edge's score in the flattened table, by target."""
+    """The position of each edge's score in a flattened table of ``shape``, by target."""
     if query_index is None:
         return rel
     row = query_index.long() * shape[1]
     if shape.numel() < torch.iinfo(torch.int32).max:
         row = row.int()
     return row.index_select(0, dst) + rel
+
+
+def _by_table(
+    num_tables: int, num_cells: int, rowptr: Tensor, col: Tensor, dst: Tensor, cell: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same of all copies of the edges, one for each table, which has ``num_cells`` scores."""
+    if num_tables == 1:
+        return rowptr, col, dst, cell
+    num_edges, num_dst = col.size(0), rowptr.size(0) - 1
+    dtype = _index_type(num_tables * max(num_edges, num_dst, num_cells), col)
+
+    def copies(index: Tensor, step: int) -> Tensor:
+        shift = torch.arange(num_tables, dtype=dtype, device=index.device) * step
+        return (shift.unsqueeze(1) + index).flatten()
+
+    end = rowptr[-1:].to(dtype) + (num_tables - 1) * num_edges
+    rowptr = torch.cat([copies(rowptr[:-1], num_edges), end])
+    return rowptr, copies(col, 0), copies(dst, num_dst), copies(cell, num_cells)
+
+
+def _index_type(largest: int, index: Tensor) -> torch.dtype:
+    return index.dtype if largest < torch.iinfo(torch.int32).max else torch.long
 
 
 def _weighted_sum(x: Tensor, index: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
@@ -196,17 +192,46 @@ def _weighted_sum(x: Tensor, index: Tensor, ptr: Tensor, weight: Tensor) -> Tens
     )
 
 
-def _grad_score(grad: Tensor, x: Tensor, alpha: Tensor, rowptr: Tensor, col: Tensor, dst: Tensor) -> Tensor:
-    wide = torch.promote_types(x.dtype, torch.float32)  # The product knows no half precision.
+def _weighted_sum_by_source(grad: Tensor, weight: Tensor, colptr: Tensor, cdst: Tensor) -> Tensor:
+    """Sum the rows of ``grad``, :math:`(H, N_{dst}, C)`, that edges out of each source lead to."""
+    num_tables, num_dst, num_channels = grad.shape
+    if num_tables > 1:  # All copies of an edge next to each other.
+        dtype = _index_type(num_tables * max(cdst.size(0), num_dst), cdst)
+        shift = torch.arange(num_tables, dtype=dtype, device=cdst.device) * num_dst
+        cdst, colptr = (cdst.unsqueeze(1) + shift).flatten(), colptr.to(dtype) * num_tables
+        weight = weight.t()
+    return _weighted_sum(grad.view(-1, num_channels), cdst, colptr, weight.flatten())
+
+
+def _products(grad: Tensor, x: Tensor, rowptr: Tensor, col: Tensor, dst: Tensor) -> Tensor:
+    """The inner product of the rows at both ends of each edge."""
+    wide = torch.promote_types(x.dtype, torch.float32)  # The sparse product knows no half precision.
+    grad, x_t = grad.to(wide), x.to(wide).t()
+    if grad.size(0) * x.size(0) <= col.size(0):
+        # Torch's sparse matrices have no more entries than cells; and so few products are soon made.
+        return (grad @ x_t).flatten().index_select(0, dst * x.size(0) + col)
     edges = torch.sparse_csr_tensor(
         rowptr,
         col,
-        torch.zeros_like(alpha, dtype=wide),
+        torch.zeros_like(col, dtype=wide),
         size=(grad.size(0), x.size(0)),
         check_invariants=False,
     )
-    product = torch.sparse.sampled_addmm(edges, grad.to(wide), x.detach().to(wide).t(), beta=0.0)
-    grad_score = product.values().to(alpha.dtype) * alpha
+    return torch.sparse.sampled_addmm(edges, grad, x_t, beta=0.0).values()
+
+
+def _grad_score(
+    grad: Tensor,
+    x: Tensor,
+    alpha: Tensor,
+    scale: Tensor | None,
+    rowptr: Tensor,
+    col: Tensor,
+    dst: Tensor,
+) -> Tensor:
+    grad_score = _products(grad, x.detach(), rowptr, col, dst).to(alpha.dtype) * alpha
+    if scale is not None:
+        grad_score.mul_(scale)
     total = torch.segment_reduce(grad_score, "sum", offsets=rowptr, initial=0)
     return grad_score.addcmul_(alpha, total.index_select(0, dst), value=-1)
 
@@ -215,13 +240,15 @@ def _grad_score(grad: Tensor, x: Tensor, alpha: Tensor, rowptr: Tensor, col: Ten
     "mgwa_pyg::relation_softmax_aggregate",
     mutates_args=(),
     schema=(
-        "(Tensor x, Tensor table, Tensor? query_index, Tensor rowptr, Tensor col, Tensor dst, Tensor rel, "
-        "Tensor colptr, Tensor cdst, Tensor? csc, bool triton) -> (Tensor out, Tensor alpha)"
+        "(Tensor x, Tensor tables, Tensor? scale, Tensor? query_index, Tensor rowptr, Tensor col, "
+        "Tensor dst, Tensor rel, Tensor colptr, Tensor cdst, Tensor? csc, bool triton) "
+        "-> (Tensor out, Tensor alpha)"
     ),
 )
 def _aggregate(
     x: Tensor,
-    table: Tensor,
+    tables: Tensor,
+    scale: Tensor | None,
     query_index: Tensor | None,
     rowptr: Tensor,
     col: Tensor,
@@ -232,26 +259,33 @@ def _aggregate(
     csc: Tensor | None,
     triton: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The output :math:`(N_{dst}, C)` and the attention :math:`(E)` by target, which has no gradient."""
+    """The outputs of tables :math:`(H, B, R)`, :math:`(H, N_{dst}, C)`, and the attention by target.
+
+    The attention :math:`(H, E)` has no gradient; ``scale`` of the same shape multiplies it in the outputs.
+    """
     if triton:
         from mgwa_pyg.ops import triton_kernels
 
-        return triton_kernels.forward(x, table, query_index, rowptr, col, dst, rel)
-    alpha = table.flatten().index_select(0, _cells(query_index, dst, rel, table.shape))
+        return triton_kernels.forward(x, tables, scale, query_index, rowptr, col, dst, rel)
+    num_tables, shape, num_dst = tables.size(0), tables.shape[1:], rowptr.size(0) - 1
+    cell = _cells(query_index, dst, rel, shape)
+    rowptr, col, dst, cell = _by_table(num_tables, shape.numel(), rowptr, col, dst, cell)
+    alpha = tables.flatten().index_select(0, cell)
     highest = torch.segment_reduce(alpha, "max", offsets=rowptr, initial=-torch.inf)
     alpha.sub_(highest.index_select(0, dst)).exp_()
     total = torch.segment_reduce(alpha, "sum", offsets=rowptr, initial=0)
     alpha.div_(total.index_select(0, dst))
-    return _weighted_sum(x, col, rowptr, alpha), alpha
+    out = _weighted_sum(x, col, rowptr, alpha if scale is None else alpha * scale.flatten())
+    return out.view(num_tables, num_dst, x.size(1)), alpha.view(num_tables, -1)
 
 
 @torch.library.custom_op(
     "mgwa_pyg::relation_softmax_aggregate_backward",
     mutates_args=(),
     schema=(
-        "(Tensor grad, Tensor x, Tensor? out, Tensor alpha, Tensor? query_index, Tensor rowptr, Tensor col, "
-        "Tensor dst, Tensor rel, Tensor colptr, Tensor cdst, Tensor? csc, SymInt[2] table_shape, "
-        "bool needs_x, bool needs_table) -> (Tensor grad_x, Tensor grad_table)"
+        "(Tensor grad, Tensor x, Tensor? out, Tensor alpha, Tensor? scale, Tensor? query_index, "
+        "Tensor rowptr, Tensor col, Tensor dst, Tensor rel, Tensor colptr, Tensor cdst, Tensor? csc, "
+        "SymInt[3] shape, bool needs_x, bool needs_tables) -> (Tensor grad_x, Tensor grad_tables)"
     ),
 )
 def _aggregate_backward(
@@ -259,6 +293,7 @@ def _aggregate_backward(
     x: Tensor,
     out: Tensor | None,
     alpha: Tensor,
+    scale: Tensor | None,
     query_index: Tensor | None,
     rowptr: Tensor,
     col: Tensor,
@@ -267,61 +302,76 @@ def _aggregate_backward(
     colptr: Tensor,
     cdst: Tensor,
     csc: Tensor | None,
-    table_shape: list[int],
+    shape: list[int],
     needs_x: bool,
-    needs_table: bool,
+    needs_tables: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of ``x`` and ``table``; a tensor without elements in place of one that is not needed.
+    """The gradients of ``x`` and ``tables``; a tensor without elements in place of one that is not needed.
 
-    The output ``out`` is what Triton's kernels need, and stands for them.
+    The output ``out`` is what Triton's kernels need, and stands for them. ``shape`` is that of the tables.
     """
+    cells = torch.Size(shape[1:])
+    num_tables, num_cells = shape[0], cells.numel()
     if out is not None:
         from mgwa_pyg.ops import triton_kernels
 
-        grad_x, grad_table, grad_score = triton_kernels.backward(
-            grad, x, out, alpha, query_index, col, rel, colptr, cdst, csc, table_shape, needs_x, needs_table
+        grad_x, grad_tables, grad_score = triton_kernels.backward(
+            grad, x, out, alpha, scale, query_index, col, rel, colptr, cdst, csc, shape, needs_x, needs_tables
         )
     else:
         grad = grad.contiguous()
-        grad_x, grad_table, grad_score = x.new_empty(0), alpha.new_empty(0), None
+        grad_x, grad_tables, grad_score = x.new_empty(0), alpha.new_empty(0), None
         if needs_x:
-            grad_x = _weighted_sum(grad, cdst, colptr, alpha if csc is None else alpha.index_select(0, csc))
-        if needs_table:
-            grad_score = _grad_score(grad, x, alpha, rowptr, col, dst)
-    if grad_score is not None:
-        shape = torch.Size(table_shape)
-        grad_table = alpha.new_zeros(shape.numel())
-        grad_table.index_add_(0, _cells(query_index, dst, rel, shape), grad_score)
-        grad_table = grad_table.view(shape)
-    return grad_x, grad_table
+            weight = alpha if scale is None else alpha * scale
+            weight = weight if csc is None else weight.index_select(1, csc)
+            grad_x = _weighted_sum_by_source(grad, weight, colptr, cdst)
+    if grad_score is not None or (out is None and needs_tables):
+        cell = _cells(query_index, dst, rel, cells)
+        rowptr, col, dst, cell = _by_table(num_tables, num_cells, rowptr, col, dst, cell)
+        if grad_score is None:
+            by_row = grad.view(-1, x.size(1))
+            factor = None if scale is None else scale.flatten()
+            grad_score = _grad_score(by_row, x, alpha.flatten(), factor, rowptr, col, dst)
+        grad_tables = alpha.new_zeros(num_tables * num_cells)
+        grad_tables.index_add_(0, cell, grad_score.flatten())
+        grad_tables = grad_tables.view(shape)
+    return grad_x, grad_tables
 
 
 @_aggregate.register_fake
 def _(
-    x: Tensor, table: Tensor, query_index: Tensor | None, rowptr: Tensor, col: Tensor, *_: Tensor | None
+    x: Tensor,
+    tables: Tensor,
+    scale: Tensor | None,
+    query_index: Tensor | None,
+    rowptr: Tensor,
+    col: Tensor,
+    *_: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    return x.new_empty(rowptr.size(0) - 1, x.size(1)), table.new_empty(col.size(0))
+    num_tables = tables.size(0)
+    out = x.new_empty(num_tables, rowptr.size(0) - 1, x.size(1))
+    return out, tables.new_empty(num_tables, col.size(0))
 
 
 @_aggregate_backward.register_fake
 def _(grad: Tensor, x: Tensor, out: Tensor | None, alpha: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    *_, table_shape, needs_x, needs_table = args
+    *_, shape, needs_x, needs_tables = args
     grad_x = x.new_empty(x.shape) if needs_x else x.new_empty(0)
-    return grad_x, alpha.new_empty(table_shape) if needs_table else alpha.new_empty(0)
+    return grad_x, alpha.new_empty(shape) if needs_tables else alpha.new_empty(0)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, table, query_index, *edges, triton = inputs
+    x, tables, *others, triton = inputs
     out, alpha = output
     ctx.mark_non_differentiable(alpha)
-    ctx.save_for_backward(x, out if triton else None, alpha, query_index, *edges)
-    ctx.table_shape = table.shape
+    ctx.save_for_backward(x, out if triton else None, alpha, *others)
+    ctx.shape = tables.shape
 
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    needs_x, needs_table = ctx.needs_input_grad[:2]
-    grad_x, grad_table = _aggregate_backward(grad, *ctx.saved_tensors, ctx.table_shape, needs_x, needs_table)
-    return grad_x if needs_x else None, grad_table if needs_table else None, *[None] * 9
+    needs_x, needs_tables = ctx.needs_input_grad[:2]
+    grad_x, grad_tables = _aggregate_backward(grad, *ctx.saved_tensors, ctx.shape, needs_x, needs_tables)
+    return grad_x if needs_x else None, grad_tables if needs_tables else None, *[None] * 10
 
 
 _aggregate.register_autograd(_backward, setup_context=_setup_context)

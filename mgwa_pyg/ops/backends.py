@@ -1,10 +1,12 @@
-"""The two segment operations behind the attention, softmax and sum, as every backend implements them."""
+"""The backends: which one a name stands for, and softmax and sum of those that compose the two."""
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch_geometric.utils import scatter, segment, softmax
 
@@ -60,21 +62,68 @@ class ScatterOps:
         return scatter_sum(src, index, dim=0, dim_size=dim_size)
 
 
-# Every backend by name. "auto" is the fastest that needs no extension.
-BACKENDS: dict[str, type[SegmentOps]] = {
-    "auto": ReferenceOps,
-    "reference": ReferenceOps,
-    "scatter": ScatterOps,
-}
+#: What composes softmax and sum, with a message for each edge in between.
+SEGMENT_OPS: dict[str, type[SegmentOps]] = {"reference": ReferenceOps, "scatter": ScatterOps}
+#: Every backend by name; those not above make no messages.
+BACKENDS = ("auto", "torch", "triton", "scatter", "reference")
+
+_HAS_TRITON = find_spec("triton") is not None
+
+# From how many elements of messages on "auto" makes none: with a plan at hand, and if edges come in any
+# order. Below, on other devices, and where torch.compile meets edges in any order, it composes. What stands
+# for the CPU is measured; for CUDA it is what saves memory.
+_AUTO = {"cpu": (2**14, 2**16), "cuda": (0, 0)}
 
 
-def get_backend(name: str) -> SegmentOps:
-    """Return the operations of the backend called ``name``.
+def segment_ops(name: str) -> SegmentOps:
+    """Return what the backend called ``name`` composes from where messages cannot be avoided.
 
     Raises:
         ValueError: If no backend has that name.
         ImportError: If the backend's package is not installed.
     """
+    _check_name(name)
+    return SEGMENT_OPS.get(name, ReferenceOps)()
+
+
+def choose_backend(name: str, device: torch.device, num_elements: int, ordered: bool = True) -> str:
+    """Return what the backend called ``name`` stands for on ``device``, another name than "auto".
+
+    Args:
+        name (str): One of :obj:`BACKENDS`.
+        device (torch.device): Where the features are.
+        num_elements (int): How many numbers all messages would hold together.
+        ordered (bool, optional): Whether the edges are in the order of a plan already. (default: :obj:`True`)
+
+    Raises:
+        ValueError: If no backend has that name, or it is not for that device.
+        ImportError: If the backend's package is not installed.
+    """
+    _check_name(name)
+    if name == "triton":
+        _check_triton(device)
+    if name != "auto":
+        return name
+    if device.type not in _AUTO:
+        return "reference"
+    if torch.compiler.is_compiling():
+        return "torch" if ordered else "reference"
+    return "torch" if num_elements >= _AUTO[device.type][0 if ordered else 1] else "reference"
+
+
+def _check_name(name: str) -> None:
     if name not in BACKENDS:
-        raise ValueError(f"backend={name!r} is unknown: choose one of {sorted(BACKENDS)}")
-    return BACKENDS[name]()
+        raise ValueError(f"backend={name!r} is unknown: choose one of {list(BACKENDS)}")
+
+
+def _check_triton(device: torch.device) -> None:
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(
+            f"backend='triton' is for CUDA, but x is on {device}: choose backend='auto', or set "
+            f"TRITON_INTERPRET=1 before Python starts to interpret the kernels, slowly"
+        )
+    if not _HAS_TRITON:
+        raise ImportError(
+            "backend='triton' needs triton, which is not installed. Install it with `pip install "
+            "mgwa_pyg[triton]`, or choose backend='auto'."
+        )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric import EdgeIndex
 from torch_geometric.utils.sparse import index2ptr
 
 from mgwa_pyg.checks import check_range, is_integer
@@ -93,6 +94,8 @@ class RelationCSR:
             check_range("edge_type", edge_type, num_relations, "num_relations")
 
         num_src, num_dst = size
+        if isinstance(edge_index, EdgeIndex):
+            edge_index = edge_index.as_tensor()
         dtype = torch.int32 if max(num_edges, num_src, num_dst, num_relations) < _INT32_MAX else torch.int64
         col, dst = edge_index.to(dtype)
         rel = torch.zeros_like(dst) if edge_type is None else edge_type.to(dtype)
@@ -120,6 +123,13 @@ class RelationCSR:
             num_relations=num_relations,
             size=(num_src, num_dst),
         )
+
+    def to_edge_index(self) -> tuple[Tensor, Tensor]:
+        r"""The edges :math:`(2, E)` and the relation of each :math:`(E)`, in the order they were given in."""
+        edges = torch.stack([self.col, self.dst, self.rel]).long()
+        if self.perm is not None:
+            edges = torch.empty_like(edges).index_copy_(1, self.perm, edges)
+        return edges[:2], edges[2]
 
     @property
     def num_edges(self) -> int:

@@ -1,25 +1,31 @@
 r"""The Triton kernels behind `relation_softmax_aggregate`, and the two functions that launch them.
 
-Forward, one program for each target: a softmax over its edges that keeps a running maximum, total and
-weighted sum, hence a single look at each edge's features. The attention :math:`\alpha` follows in a second
-pass over the edges, which reads no features; keeping it for the backward pass takes one number an edge.
+Forward, one program for each target and block of tables: a softmax over the target's edges that keeps a
+running maximum, total and weighted sum for each table, hence a single look at each edge's features for all
+tables of the block. The attention :math:`\alpha` follows in a second pass over the edges, which reads no
+features; keeping it for the backward pass takes one number for each table and edge.
 
-Backward, one program for each source: as scores know nothing of the source, a single look at the targets'
-gradients gives all there is,
+Backward, one program for each source, for all tables: as scores know nothing of the source, a single look at
+the targets' gradients gives all there is. With :math:`c_{h,e}` the ``scale`` of the attention,
 
 .. math::
-    \frac{\partial}{\partial \mathbf{x}_u} = \sum_{u \to e} \alpha_e \mathbf{g}_{v(e)}, \qquad
-    \frac{\partial}{\partial s_e} = \alpha_e \bigl( \langle \mathbf{g}_{v(e)}, \mathbf{x}_u \rangle -
-    \langle \mathbf{g}_{v(e)}, \mathbf{out}_{v(e)} \rangle \bigr),
+    \frac{\partial}{\partial \mathbf{x}_u} = \sum_h \sum_{u \to e} c_{h,e} \alpha_{h,e} \mathbf{g}_{h,v(e)},
+    \qquad
+    \frac{\partial}{\partial s_{h,e}} = \alpha_{h,e} \bigl( c_{h,e} \langle \mathbf{g}_{h,v(e)}, \mathbf{x}_u
+    \rangle - \langle \mathbf{g}_{h,v(e)}, \mathbf{out}_{h,v(e)} \rangle \bigr),
 
-without atomics for the first. The second is added to one of several copies of the table by atomics, or
+without atomics for the first. The second is added to one of several copies of the tables by atomics, or
 written down by edge and summed by cell where algorithms have to be deterministic.
 
 A row (a target, or a source) of more than ``CHUNK`` edges, a hub, would keep one program busy long after all
 others are done. Therefore the edges are cut every ``CHUNK`` edges, wherever rows begin and end. As a hub is
 longer than a chunk, a chunk meets two hubs at most, at its first and at its last edge: each has a slot for
 its part, and the program of the hub merges the slots instead of reading the edges. Nothing has to be known
-of the graph for this, and the device is never waited for.
+of the graph for this, and the device is never waited for. Hence the kernels of sums are launched twice, for
+the parts of hubs first.
+
+A program's grid indices are its row or chunk, the end of the chunk, and the block of tables. Tiles have
+dimensions for tables, edges and channels, in this order.
 
 This file is imported when the kernels are first asked for, as it needs the package ``triton``.
 """
@@ -36,13 +42,13 @@ from torch import Tensor
 
 # Edges of a chunk; longer rows are hubs.
 CHUNK = 256
-# Elements of all copies of the table's gradient together, and the most copies.
+# Elements of all copies of the tables' gradient together, and the most copies.
 TABLE_ELEMENTS, TABLE_COPIES = 2**18, 256
 
 
 @triton.jit
 def _first_cell(query, row, num_relations):
-    """Where the scores of the targets ``row`` begin in the table."""
+    """Where the scores of the targets ``row`` begin in a table."""
     if query is None:
         return row * 0
     else:
@@ -50,20 +56,30 @@ def _first_cell(query, row, num_relations):
 
 
 @triton.jit
-def _hub_at_end(ptr, first, last, begin, end, CHUNK: tl.constexpr):
-    """The part of a chunk from ``begin`` to ``end`` that belongs to a hub, as row, first and last position.
+def _span(ptr, row):
+    """The first and last position of a row's edges."""
+    return tl.load(ptr + row).to(tl.int64), tl.load(ptr + row + 1).to(tl.int64)
 
-    ``first`` and ``last`` are the rows of the chunk's first and last edge; the program's second index
-    chooses.
-    The part is empty if the row is no hub, or if it is the first row once more.
+
+@triton.jit
+def _hub_at_end(ptr, owner, order, num_edges, CHUNK: tl.constexpr):
+    """The part of the program's chunk that belongs to a hub, as row, first and last position.
+
+    ``owner`` has the row of each edge, and ``order`` the edge at each position, if that is another number.
+    The program's second index chooses the row of the chunk's first or last edge. The part is empty if the row
+    is no hub, or if it is the first row once more.
     """
-    at_last = tl.program_id(1) == 1
-    row = tl.where(at_last, last, first).to(tl.int64)
-    row_begin, row_end = tl.load(ptr + row).to(tl.int64), tl.load(ptr + row + 1).to(tl.int64)
+    begin = tl.program_id(0).to(tl.int64) * CHUNK
+    end = tl.minimum(begin + CHUNK, num_edges)
+    first, last = begin, end - 1
+    if order is not None:
+        first, last = tl.load(order + first).to(tl.int64), tl.load(order + last).to(tl.int64)
+    first, last = tl.load(owner + first).to(tl.int64), tl.load(owner + last).to(tl.int64)
+    row = tl.where(tl.program_id(1) == 0, first, last)
+    row_begin, row_end = _span(ptr, row)
     here = (row_end - row_begin > CHUNK) & ((first != last) | (tl.program_id(1) == 0))
     lo = tl.maximum(row_begin, begin)
-    hi = tl.where(here, tl.minimum(row_end, end), lo)
-    return row, lo, hi
+    return row, lo, tl.where(here, tl.minimum(row_end, end), lo)
 
 
 @triton.jit
@@ -79,132 +95,132 @@ def _slot(lo, part, CHUNK: tl.constexpr):
 
 
 @triton.jit
-def _merge(highest, total, acc, score, weight, value):
-    """Take entries of score, weight and value into a running softmax."""
-    new = tl.maximum(highest, tl.max(score, 0))
+def _own_slot():
+    return 2 * tl.program_id(0).to(tl.int64) + tl.program_id(1)
+
+
+@triton.jit
+def _merge(highest, total, acc, score, weight, factor, value):
+    """Take entries of score, weight and value into the running softmax of each table.
+
+    The factor changes the sums of values only.
+    """
+    new = tl.maximum(highest, tl.max(score, 1))
     base = tl.where(new == float("-inf"), 0.0, new)  # Infinity less infinity is no number.
-    keep, p = tl.exp(highest - base), tl.exp(score - base)
-    return new, total * keep + tl.sum(p * weight, 0), acc * keep + tl.sum(p[:, None] * value, 0)
+    keep, p = tl.exp(highest - base), tl.exp(score - base[:, None])
+    acc = acc * keep[:, None] + tl.sum((p * factor)[:, :, None] * value, 1)
+    return new, total * keep + tl.sum(p * weight, 1), acc
 
 
 @triton.jit
-def _attend(
+def forward_sums(
     x,
-    table,
-    query,
-    col,
-    rel,
-    row,
-    lo,
-    hi,
-    num_relations,
-    C: tl.constexpr,
-    WIDE: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """The highest score of edges of a target, the total of their weights and their weighted sum."""
-    channel = tl.arange(0, BLOCK_C)
-    first_cell = _first_cell(query, row, num_relations)
-    highest = tl.full((), float("-inf"), WIDE)
-    total = tl.full((), 0.0, WIDE)
-    acc = tl.zeros((BLOCK_C,), WIDE)
-    for start in range(lo, hi, BLOCK_E):
-        e = start + tl.arange(0, BLOCK_E)
-        live = e < hi
-        cell = first_cell + tl.load(rel + e, live, 0)
-        score = tl.load(table + cell, live, float("-inf")).to(WIDE)
-        source = tl.load(col + e, live, 0).to(tl.int64)
-        mask = live[:, None] & (channel < C)[None, :]
-        value = tl.load(x + source[:, None] * C + channel[None, :], mask, 0.0).to(WIDE)
-        highest, total, acc = _merge(highest, total, acc, score, 1.0, value)
-    return highest, total, acc
-
-
-@triton.jit
-def forward_hubs(
-    x,
-    table,
+    tables,
+    scale,
     query,
     rowptr,
     col,
     dst,
     rel,
     parts,
-    num_edges,
-    num_relations,
-    C: tl.constexpr,
-    CHUNK: tl.constexpr,
-    WIDE: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """The parts of targets that are hubs, one slot of sum, highest score and total each."""
-    begin = tl.program_id(0).to(tl.int64) * CHUNK
-    end = tl.minimum(begin + CHUNK, num_edges)
-    row, lo, hi = _hub_at_end(rowptr, tl.load(dst + begin), tl.load(dst + end - 1), begin, end, CHUNK)
-    if lo < hi:
-        highest, total, acc = _attend(
-            x, table, query, col, rel, row, lo, hi, num_relations, C, WIDE, BLOCK_E, BLOCK_C
-        )
-        channel = tl.arange(0, BLOCK_C)
-        part = parts + (2 * tl.program_id(0).to(tl.int64) + tl.program_id(1)) * (C + 2)
-        tl.store(part + channel, acc, channel < C)
-        tl.store(part + C, highest)
-        tl.store(part + C + 1, total)
-
-
-@triton.jit
-def forward_rows(
-    x,
-    table,
-    query,
-    rowptr,
-    col,
-    rel,
-    parts,
     out,
     norm,
+    num_rows,
+    num_edges,
+    num_tables,
+    num_cells,
     num_relations,
+    HUBS: tl.constexpr,
     C: tl.constexpr,
     CHUNK: tl.constexpr,
     WIDE: tl.constexpr,
+    BLOCK_H: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr,
 ):
-    """The output of each target, from its edges or its parts, and the highest score and total in ``norm``."""
-    row = tl.program_id(0).to(tl.int64)
-    lo, hi = tl.load(rowptr + row).to(tl.int64), tl.load(rowptr + row + 1).to(tl.int64)
-    num_parts = _num_parts(lo, hi, CHUNK)
-    end = tl.where(num_parts > 0, lo, hi)
-    highest, total, acc = _attend(
-        x, table, query, col, rel, row, lo, end, num_relations, C, WIDE, BLOCK_E, BLOCK_C
-    )
+    """The output of each target, from its edges or its parts, and the highest score and total in ``norm``.
+
+    With ``HUBS``, the parts of targets that are hubs, one slot of sum, highest score and total each.
+    """
+    if HUBS:
+        row, lo, end = _hub_at_end(rowptr, dst, None, num_edges, CHUNK)
+    else:
+        row = tl.program_id(0).to(tl.int64)
+        lo, hi = _span(rowptr, row)
+        num_parts = _num_parts(lo, hi, CHUNK)
+        end = tl.where(num_parts > 0, lo, hi)
+    table = tl.program_id(2).to(tl.int64) * BLOCK_H + tl.arange(0, BLOCK_H)
     channel = tl.arange(0, BLOCK_C)
-    for start in range(0, num_parts, BLOCK_E):
-        index = start + tl.arange(0, BLOCK_E)
-        live = index < num_parts
-        part = parts + _slot(lo, index, CHUNK) * (C + 2)
-        mask = live[:, None] & (channel < C)[None, :]
-        value = tl.load(part[:, None] + channel[None, :], mask, 0.0)
-        score, weight = tl.load(part + C, live, float("-inf")), tl.load(part + C + 1, live, 0.0)
-        highest, total, acc = _merge(highest, total, acc, score, weight, value)
-    tl.store(out + row * C + channel, acc / tl.where(hi > lo, total, 1.0), channel < C)
-    tl.store(norm + 2 * row, highest)
-    tl.store(norm + 2 * row + 1, total)
+    is_table, is_channel = table < num_tables, channel < C
+    first_cell = table * num_cells + _first_cell(query, row, num_relations)
+    highest = tl.full((BLOCK_H,), float("-inf"), WIDE)
+    total = tl.zeros((BLOCK_H,), WIDE)
+    acc = tl.zeros((BLOCK_H, BLOCK_C), WIDE)
+    for start in range(lo, end, BLOCK_E):
+        e = start + tl.arange(0, BLOCK_E)
+        live = e < end
+        both = is_table[:, None] & live[None, :]
+        cell = first_cell[:, None] + tl.load(rel + e, live, 0)[None, :]
+        score = tl.load(tables + cell, both, float("-inf")).to(WIDE)
+        factor = 1.0
+        if scale is not None:
+            factor = tl.load(scale + table[:, None] * num_edges + e[None, :], both, 0.0).to(WIDE)
+        source = tl.load(col + e, live, 0).to(tl.int64)
+        mask = live[None, :, None] & is_channel[None, None, :]
+        value = tl.load(x + source[None, :, None] * C + channel[None, None, :], mask, 0.0).to(WIDE)
+        highest, total, acc = _merge(highest, total, acc, score, 1.0, factor, value)
+    both = is_table[:, None] & is_channel[None, :]
+    if HUBS:
+        if lo < end:
+            part = parts + (_own_slot() * num_tables + table) * (C + 2)
+            tl.store(part[:, None] + channel[None, :], acc, both)
+            tl.store(part + C, highest, is_table)
+            tl.store(part + C + 1, total, is_table)
+    else:
+        for start in range(0, num_parts, BLOCK_P):
+            index = start + tl.arange(0, BLOCK_P)
+            live = is_table[:, None] & (index < num_parts)[None, :]
+            slot = _slot(lo, index, CHUNK) * num_tables
+            part = parts + (slot[None, :] + table[:, None]) * (C + 2)
+            mask = live[:, :, None] & is_channel[None, None, :]
+            value = tl.load(part[:, :, None] + channel[None, None, :], mask, 0.0)
+            score, weight = tl.load(part + C, live, float("-inf")), tl.load(part + C + 1, live, 0.0)
+            highest, total, acc = _merge(highest, total, acc, score, weight, 1.0, value)
+        at = table * num_rows + row
+        tl.store(out + at[:, None] * C + channel[None, :], acc / tl.where(hi > lo, total, 1.0)[:, None], both)
+        tl.store(norm + 2 * at, highest, is_table)
+        tl.store(norm + 2 * at + 1, total, is_table)
 
 
 @triton.jit
 def forward_alpha(
-    table, query, dst, rel, norm, alpha, num_edges, num_relations, WIDE: tl.constexpr, BLOCK_E: tl.constexpr
+    tables,
+    query,
+    dst,
+    rel,
+    norm,
+    alpha,
+    num_rows,
+    num_edges,
+    num_tables,
+    num_cells,
+    num_relations,
+    WIDE: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_E: tl.constexpr,
 ):
     """The attention of each edge. Highest score and total are kept apart: their sum in logs is less exact."""
-    e = tl.program_id(0).to(tl.int64) * BLOCK_E + tl.arange(0, BLOCK_E)
+    e = (tl.program_id(0).to(tl.int64) * BLOCK_E + tl.arange(0, BLOCK_E))[None, :]
+    table = (tl.program_id(2).to(tl.int64) * BLOCK_H + tl.arange(0, BLOCK_H))[:, None]
     live = e < num_edges
+    both = (table < num_tables) & live
     row = tl.load(dst + e, live, 0).to(tl.int64)
-    score = tl.load(table + _first_cell(query, row, num_relations) + tl.load(rel + e, live, 0), live, 0.0)
-    highest, total = tl.load(norm + 2 * row, live, 0.0), tl.load(norm + 2 * row + 1, live, 1.0)
-    tl.store(alpha + e, tl.exp(score.to(WIDE) - highest) / total, live)
+    cell = _first_cell(query, row, num_relations) + tl.load(rel + e, live, 0)
+    score = tl.load(tables + table * num_cells + cell, both, 0.0).to(WIDE)
+    at = norm + 2 * (table * num_rows + row)
+    highest, total = tl.load(at, both, 0.0), tl.load(at + 1, both, 1.0)
+    tl.store(alpha + table * num_edges + e, tl.exp(score - highest) / total, both)
 
 
 @triton.jit
@@ -218,7 +234,7 @@ def backward_delta(
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """The product of gradient and output of each target; in half precision as exact as the output is."""
+    """The product of gradient and output of each row; in half precision as exact as the output is."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_E + tl.arange(0, BLOCK_E)
     channel = tl.arange(0, BLOCK_C)
     at = row[:, None] * C + channel[None, :]
@@ -228,57 +244,11 @@ def backward_delta(
 
 
 @triton.jit
-def _attend_backward(
+def backward_sums(
     grad,
     x,
     alpha,
-    delta,
-    query,
-    rel,
-    cdst,
-    csc,
-    tables,
-    grad_score,
-    row,
-    lo,
-    hi,
-    num_relations,
-    C: tl.constexpr,
-    WIDE: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """The gradient of a source by some of its edges, and that of their scores into a table or by edge."""
-    channel = tl.arange(0, BLOCK_C)
-    acc = tl.zeros((BLOCK_C,), WIDE)
-    features = tl.load(x + row * C + channel, channel < C, 0.0).to(WIDE)
-    for start in range(lo, hi, BLOCK_E):
-        position = start + tl.arange(0, BLOCK_E)
-        live = position < hi
-        e = position
-        if csc is not None:
-            e = tl.load(csc + position, live, 0).to(tl.int64)
-        target = tl.load(cdst + position, live, 0).to(tl.int64)
-        weight = tl.load(alpha + e, live, 0.0).to(WIDE)
-        mask = live[:, None] & (channel < C)[None, :]
-        value = tl.load(grad + target[:, None] * C + channel[None, :], mask, 0.0).to(WIDE)
-        acc += tl.sum(weight[:, None] * value, 0)
-        if delta is not None:
-            product = tl.sum(value * features[None, :], 1)
-            score = weight * (product - tl.load(delta + target, live, 0.0))
-            if grad_score is not None:
-                tl.store(grad_score + e, score, live)
-            if tables is not None:
-                cell = _first_cell(query, target, num_relations) + tl.load(rel + e, live, 0)
-                tl.atomic_add(tables + cell, score, live, sem="relaxed")
-    return acc
-
-
-@triton.jit
-def backward_hubs(
-    grad,
-    x,
-    alpha,
+    scale,
     delta,
     query,
     col,
@@ -287,117 +257,88 @@ def backward_hubs(
     cdst,
     csc,
     parts,
-    tables,
-    grad_score,
-    num_edges,
-    num_relations,
-    num_cells,
-    copies,
-    C: tl.constexpr,
-    CHUNK: tl.constexpr,
-    WIDE: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """The parts of sources that are hubs, one slot each."""
-    chunk = tl.program_id(0).to(tl.int64)
-    begin = chunk * CHUNK
-    end = tl.minimum(begin + CHUNK, num_edges)
-    e, f = begin, end - 1
-    if csc is not None:
-        e, f = tl.load(csc + begin).to(tl.int64), tl.load(csc + end - 1).to(tl.int64)
-    row, lo, hi = _hub_at_end(colptr, tl.load(col + e), tl.load(col + f), begin, end, CHUNK)
-    if tables is not None:
-        tables += chunk % copies * num_cells
-    if lo < hi:
-        acc = _attend_backward(
-            grad,
-            x,
-            alpha,
-            delta,
-            query,
-            rel,
-            cdst,
-            csc,
-            tables,
-            grad_score,
-            row,
-            lo,
-            hi,
-            num_relations,
-            C,
-            WIDE,
-            BLOCK_E,
-            BLOCK_C,
-        )
-        channel = tl.arange(0, BLOCK_C)
-        tl.store(parts + (2 * chunk + tl.program_id(1)) * C + channel, acc, channel < C)
-
-
-@triton.jit
-def backward_rows(
-    grad,
-    x,
-    alpha,
-    delta,
-    query,
-    rel,
-    colptr,
-    cdst,
-    csc,
-    parts,
-    tables,
+    grad_tables,
     grad_score,
     grad_x,
-    num_relations,
+    num_rows,
+    num_edges,
+    num_tables,
     num_cells,
+    num_relations,
     copies,
+    HUBS: tl.constexpr,
     C: tl.constexpr,
     CHUNK: tl.constexpr,
     WIDE: tl.constexpr,
+    BLOCK_H: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """The gradient of each source, from its edges or its parts."""
-    row = tl.program_id(0).to(tl.int64)
-    lo, hi = tl.load(colptr + row).to(tl.int64), tl.load(colptr + row + 1).to(tl.int64)
-    num_parts = _num_parts(lo, hi, CHUNK)
-    end = tl.where(num_parts > 0, lo, hi)
-    if tables is not None:
-        tables += row % copies * num_cells
-    acc = _attend_backward(
-        grad,
-        x,
-        alpha,
-        delta,
-        query,
-        rel,
-        cdst,
-        csc,
-        tables,
-        grad_score,
-        row,
-        lo,
-        end,
-        num_relations,
-        C,
-        WIDE,
-        BLOCK_E,
-        BLOCK_C,
-    )
-    if grad_x is not None:
-        channel = tl.arange(0, BLOCK_C)
+    """The gradient of each source, from its edges or its parts, and that of scores into tables or by edge.
+
+    With ``HUBS``, the parts of sources that are hubs, one slot each.
+    """
+    if HUBS:
+        row, lo, end = _hub_at_end(colptr, col, csc, num_edges, CHUNK)
+    else:
+        row = tl.program_id(0).to(tl.int64)
+        lo, hi = _span(colptr, row)
+        num_parts = _num_parts(lo, hi, CHUNK)
+        end = tl.where(num_parts > 0, lo, hi)
+    if grad_tables is not None:
+        grad_tables += tl.program_id(0).to(tl.int64) % copies * num_tables * num_cells
+    channel = tl.arange(0, BLOCK_C)
+    is_channel = channel < C
+    features = tl.load(x + row * C + channel, is_channel, 0.0).to(WIDE)
+    acc = tl.zeros((BLOCK_C,), WIDE)
+    for start in range(lo, end, BLOCK_E):
+        position = start + tl.arange(0, BLOCK_E)
+        live = position < end
+        e = position
+        if csc is not None:
+            e = tl.load(csc + position, live, 0).to(tl.int64)
+        target = tl.load(cdst + position, live, 0).to(tl.int64)
+        if grad_tables is not None:
+            cell = _first_cell(query, target, num_relations) + tl.load(rel + e, live, 0)
+        for first in range(0, num_tables, BLOCK_H):
+            table = first + tl.arange(0, BLOCK_H).to(tl.int64)
+            both = (table < num_tables)[:, None] & live[None, :]
+            at_edge = table[:, None] * num_edges + e[None, :]
+            at_target = table[:, None] * num_rows + target[None, :]
+            attention = tl.load(alpha + at_edge, both, 0.0).to(WIDE)
+            factor = 1.0
+            if scale is not None:
+                factor = tl.load(scale + at_edge, both, 0.0).to(WIDE)
+            mask = both[:, :, None] & is_channel[None, None, :]
+            value = tl.load(grad + at_target[:, :, None] * C + channel[None, None, :], mask, 0.0).to(WIDE)
+            acc += tl.sum(tl.sum((attention * factor)[:, :, None] * value, 0), 0)
+            if delta is not None:
+                product = tl.sum(value * features[None, None, :], 2)
+                score = attention * (factor * product - tl.load(delta + at_target, both, 0.0))
+                if grad_score is not None:
+                    tl.store(grad_score + at_edge, score, both)
+                if grad_tables is not None:
+                    at_cell = table[:, None] * num_cells + cell[None, :]
+                    tl.atomic_add(grad_tables + at_cell, score, both, sem="relaxed")
+    if HUBS:
+        if lo < end:
+            tl.store(parts + _own_slot() * C + channel, acc, is_channel)
+    elif grad_x is not None:
         for start in range(0, num_parts, BLOCK_E):
             index = start + tl.arange(0, BLOCK_E)
             part = parts + _slot(lo, index, CHUNK) * C
-            mask = (index < num_parts)[:, None] & (channel < C)[None, :]
+            mask = (index < num_parts)[:, None] & is_channel[None, :]
             acc += tl.sum(tl.load(part[:, None] + channel[None, :], mask, 0.0), 0)
-        tl.store(grad_x + row * C + channel, acc, channel < C)
+        tl.store(grad_x + row * C + channel, acc, is_channel)
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
-    if grid[0] > 0:
+    if min(grid) > 0:
         kernel[grid](*args, **options)
+
+
+def _contiguous(*tensors: Tensor | None) -> list[Any]:
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
 
 
 def _wide(*tensors: Tensor) -> tuple[torch.dtype, Any]:
@@ -406,51 +347,56 @@ def _wide(*tensors: Tensor) -> tuple[torch.dtype, Any]:
     return (torch.float64, tl.float64) if double else (torch.float32, tl.float32)
 
 
-def _blocks(num_channels: int) -> dict[str, int]:
-    """Sizes of tiles; most rows of a knowledge graph have few edges, so one warp does."""
+def _num_chunks(num_edges: int) -> int:
+    """The number of chunks that can have a part of a hub."""
+    return triton.cdiv(num_edges, CHUNK) if num_edges > CHUNK else 0
+
+
+def _blocks(num_channels: int, num_tables: int = 1, elements: int = 1024) -> tuple[int, dict[str, int]]:
+    """Sizes of tiles: tables, and the rest; most rows of a knowledge graph have few edges, so one warp does.
+
+    A tile has 1024 elements for one table, and ``elements`` for several.
+    """
     block_c = triton.next_power_of_2(max(num_channels, 1))
-    block_e = min(16, max(2, 1024 // block_c))
-    return {"BLOCK_E": block_e, "BLOCK_C": block_c, "num_warps": min(8, max(1, block_c // 512))}
+    block_h = min(triton.next_power_of_2(max(num_tables, 1)), 8, max(1, 1024 // block_c))
+    block_e = min(16, max(2, (1024 if block_h == 1 else elements) // (block_c * block_h)))
+    return block_h, {"BLOCK_E": block_e, "BLOCK_C": block_c, "num_warps": min(8, max(1, block_c // 512))}
 
 
 def forward(
     x: Tensor,
-    table: Tensor,
+    tables: Tensor,
+    scale: Tensor | None,
     query_index: Tensor | None,
     rowptr: Tensor,
     col: Tensor,
     dst: Tensor,
     rel: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The output :math:`(N_{dst}, C)` and the attention :math:`(E)` by target."""
-    x, table = x.contiguous(), table.contiguous()
-    query_index = None if query_index is None else query_index.contiguous()
+    """The outputs :math:`(H, N_{dst}, C)` and the attention :math:`(H, E)` by target."""
+    x, tables, scale, query_index = _contiguous(x, tables, scale, query_index)
     num_dst, num_edges, num_channels = rowptr.size(0) - 1, col.size(0), x.size(1)
-    dtype, wide = _wide(x, table)
-    chunks = triton.cdiv(num_edges, CHUNK) if num_edges > CHUNK else 0
-    parts = x.new_empty(2 * chunks, num_channels + 2, dtype=dtype)
-    norm = x.new_empty(num_dst, 2, dtype=dtype)
-    out, alpha = x.new_empty(num_dst, num_channels), table.new_empty(num_edges)
-    sizes: dict[str, Any] = {"C": num_channels, "CHUNK": CHUNK, "WIDE": wide, **_blocks(num_channels)}
-    edges = query_index, rowptr, col
-    relations = table.size(1)
+    num_tables, num_queries, num_relations = tables.shape
+    dtype, wide = _wide(x, tables)
+    chunks = _num_chunks(num_edges)
+    parts = x.new_empty(2 * chunks, num_tables, num_channels + 2, dtype=dtype)
+    norm = x.new_empty(num_tables, num_dst, 2, dtype=dtype)
+    out, alpha = x.new_empty(num_tables, num_dst, num_channels), tables.new_empty(num_tables, num_edges)
+    # One score for each lane of a warp: of fewer, each lane would compute all. Parts stay in registers.
+    block_c = triton.next_power_of_2(max(num_channels, 1))
+    block_h, blocks = _blocks(num_channels, num_tables, min(4096, 32 * block_c))
+    blocks["BLOCK_P"] = min(blocks["BLOCK_E"], max(1, 1024 // (block_h * block_c)))
+    table_blocks = triton.cdiv(num_tables, block_h)
+    sizes: dict[str, Any] = {"WIDE": wide, "BLOCK_H": block_h}
+    counts = num_dst, num_edges, num_tables, num_queries * num_relations, num_relations
+    args = x, tables, scale, query_index, rowptr, col, dst, rel, parts, out, norm, *counts
     with torch.cuda.device_of(x):
-        _launch(forward_hubs, (chunks, 2), x, table, *edges, dst, rel, parts, num_edges, relations, **sizes)
-        _launch(forward_rows, (num_dst,), x, table, *edges, rel, parts, out, norm, relations, **sizes)
-        _launch(
-            forward_alpha,
-            (triton.cdiv(num_edges, 1024),),
-            table,
-            query_index,
-            dst,
-            rel,
-            norm,
-            alpha,
-            num_edges,
-            relations,
-            WIDE=wide,
-            BLOCK_E=1024,
-        )
+        for hubs, grid in ((True, (chunks, 2, table_blocks)), (False, (num_dst, 1, table_blocks))):
+            _launch(forward_sums, grid, *args, HUBS=hubs, C=num_channels, CHUNK=CHUNK, **sizes, **blocks)
+        block_e = 1024 // block_h
+        grid = triton.cdiv(num_edges, block_e), 1, table_blocks
+        edges = tables, query_index, dst, rel, norm, alpha
+        _launch(forward_alpha, grid, *edges, *counts, BLOCK_E=block_e, **sizes)
     return out, alpha
 
 
@@ -459,51 +405,50 @@ def backward(
     x: Tensor,
     out: Tensor,
     alpha: Tensor,
+    scale: Tensor | None,
     query_index: Tensor | None,
     col: Tensor,
     rel: Tensor,
     colptr: Tensor,
     cdst: Tensor,
     csc: Tensor | None,
-    table_shape: list[int],
+    shape: list[int],
     needs_x: bool,
-    needs_table: bool,
+    needs_tables: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The gradients of ``x`` and ``table``; a tensor without elements in place of one that is not needed.
+    """The gradients of ``x`` and the tables; a tensor without elements in place of one that is not needed.
 
-    Where algorithms have to be deterministic, the gradient of the score of each edge by target, :math:`(E)`,
-    comes third, and is to be summed in place of the second.
+    Where algorithms have to be deterministic, the gradient of the score of each edge by target,
+    :math:`(H, E)`, comes third, and is to be summed in place of the second. ``shape`` is that of the tables.
     """
-    grad, x, out = grad.contiguous(), x.contiguous(), out.contiguous()
-    query_index = None if query_index is None else query_index.contiguous()
-    (num_src, num_channels), num_dst, num_edges = x.shape, grad.size(0), col.size(0)
-    dtype, wide = _wide(x, alpha)
-    chunks = triton.cdiv(num_edges, CHUNK) if num_edges > CHUNK else 0
-    parts = x.new_empty(2 * chunks, num_channels, dtype=dtype)
-    num_queries, num_relations = table_shape
+    grad, x, out, scale, query_index = _contiguous(grad, x, out, scale, query_index)
+    (num_src, num_channels), num_dst, num_edges = x.shape, grad.size(1), col.size(0)
+    num_tables, num_queries, num_relations = shape
     num_cells = num_queries * num_relations
+    dtype, wide = _wide(x, alpha)
+    chunks = _num_chunks(num_edges)
+    parts = x.new_empty(2 * chunks, num_channels, dtype=dtype)
     grad_x = torch.empty_like(x) if needs_x else None
-    delta = tables = grad_score = None
+    delta = grad_tables = grad_score = None
     copies = 1
-    if needs_table:
-        delta = x.new_empty(num_dst, dtype=dtype)
+    if needs_tables:
+        delta = x.new_empty(num_tables, num_dst, dtype=dtype)
         if torch.are_deterministic_algorithms_enabled():
             grad_score = torch.empty_like(alpha)
         else:
-            copies = min(TABLE_COPIES, max(1, TABLE_ELEMENTS // max(num_cells, 1)))
-            tables = x.new_zeros(copies, num_cells, dtype=dtype)
-    blocks = _blocks(num_channels)
-    sizes: dict[str, Any] = {"C": num_channels, "CHUNK": CHUNK, "WIDE": wide, **blocks}
-    values, order = (grad, x, alpha, delta, query_index), (colptr, cdst, csc)
-    counts = num_relations, num_cells, copies
+            copies = min(TABLE_COPIES, max(1, TABLE_ELEMENTS // max(num_tables * num_cells, 1)))
+            grad_tables = x.new_zeros(copies, *shape, dtype=dtype)
+    sizes: dict[str, Any] = {"C": num_channels, "WIDE": wide}
+    block_h, blocks = _blocks(num_channels, num_tables, 2048)
+    edges, results = (col, rel, colptr, cdst, csc), (parts, grad_tables, grad_score, grad_x)
+    counts = num_dst, num_edges, num_tables, num_cells, num_relations, copies
+    args = grad, x, alpha, scale, delta, query_index, *edges, *results, *counts
     with torch.cuda.device_of(x):
         if delta is not None:
-            rows = (triton.cdiv(num_dst, blocks["BLOCK_E"]),)
-            _launch(backward_delta, rows, grad, out, delta, num_dst, C=num_channels, WIDE=wide, **blocks)
-        results = parts, tables, grad_score
-        _launch(backward_hubs, (chunks, 2), *values, col, rel, *order, *results, num_edges, *counts, **sizes)
-        _launch(backward_rows, (num_src,), *values, rel, *order, *results, grad_x, *counts, **sizes)
-    grad_table = alpha.new_empty(0)
-    if tables is not None:
-        grad_table = tables.sum(dim=0).to(alpha.dtype).view(num_queries, num_relations)
-    return x.new_empty(0) if grad_x is None else grad_x, grad_table, grad_score
+            _, rows = _blocks(num_channels)
+            grid = triton.cdiv(delta.numel(), rows["BLOCK_E"]), 1, 1
+            _launch(backward_delta, grid, grad, out, delta, delta.numel(), **sizes, **rows)
+        for hubs, grid in ((True, (chunks, 2, 1)), (False, (num_src, 1, 1))):
+            _launch(backward_sums, grid, *args, HUBS=hubs, CHUNK=CHUNK, BLOCK_H=block_h, **sizes, **blocks)
+    sums = alpha.new_empty(0) if grad_tables is None else grad_tables.sum(dim=0).to(alpha.dtype)
+    return x.new_empty(0) if grad_x is None else grad_x, sums, grad_score

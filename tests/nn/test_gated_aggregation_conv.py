@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 
 from mgwa_pyg.nn import FUSIONS, GatedAggregationConv
 
-BACKENDS = ["auto", "reference", pytest.param("scatter", marks=pytest.mark.scatter)]
+BACKENDS = ["auto", "torch", "reference", pytest.param("scatter", marks=pytest.mark.scatter)]
 ACTIVATIONS = ["sigmoid", "leaky_relu", "tanh", None]
 
 

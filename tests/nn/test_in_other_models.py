@@ -255,11 +255,11 @@ def test_batches_of_graphs_equal_the_graphs_one_by_one():
 class Classifier(torch.nn.Module):
     """Two layers and a log-softmax, of nodes or of whole graphs."""
 
-    def __init__(self, pool=False, heads=1):
+    def __init__(self, pool=False, **options):
         super().__init__()
         self.pool = pool
-        self.first = typed_conv(heads=heads, concat=False)
-        self.second = GatedAggregationConv(C, 3, num_relations=RELATIONS, heads=heads, concat=False)
+        self.first = typed_conv(concat=False, **options)
+        self.second = GatedAggregationConv(C, 3, num_relations=RELATIONS, concat=False, **options)
 
     def forward(self, x, edge_index, edge_type, batch=None):
         x = self.first(x, edge_index, edge_type).relu()
@@ -306,10 +306,10 @@ def test_gnn_explainer(level, explanation_type):
 
 
 @pytest.mark.parametrize("reduce", ["mean", "max"])
-@pytest.mark.parametrize("heads", [1, 2])
-def test_attention_explainer_reads_the_attention(reduce, heads):
+@pytest.mark.parametrize("options", [{}, {"heads": 2}, {"backend": "torch"}])
+def test_attention_explainer_reads_the_attention(reduce, options):
     x, edge_index, edge_type = typed_graph()
-    model = Classifier(heads=heads).eval()
+    model = Classifier(**options).eval()
     explainer = Explainer(
         model,
         AttentionExplainer(reduce=reduce),
@@ -326,7 +326,9 @@ def test_attention_explainer_reads_the_attention(reduce, heads):
     torch.testing.assert_close(mask, want)
 
 
-@pytest.mark.parametrize("backend", ["auto", "reference", pytest.param("scatter", marks=pytest.mark.scatter)])
+@pytest.mark.parametrize(
+    "backend", ["auto", "torch", "reference", pytest.param("scatter", marks=pytest.mark.scatter)]
+)
 def test_edge_masks_remove_edges_from_the_aggregation(backend):
     x, edge_index, edge_type = typed_graph()
     conv = typed_conv(backend=backend)

@@ -4,29 +4,44 @@ import pytest
 import torch
 
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
-from mgwa_pyg.ops.aggregate import _aggregate, _aggregate_backward, _takes_triton
+from mgwa_pyg.ops.aggregate import _aggregate, _aggregate_backward, _by_table
 
-BACKENDS = ["auto", "torch", "reference", pytest.param("scatter", marks=pytest.mark.scatter)]
+BACKENDS = ["torch", "reference", pytest.param("scatter", marks=pytest.mark.scatter)]
 
 
 class Case:
     """A random multigraph whose last nodes have no edges, with features, scores and a loop."""
 
-    def __init__(self, size=(8, 8), num_edges=60, num_relations=4, num_queries=1, dtype=torch.double):
+    def __init__(
+        self,
+        size=(8, 8),
+        num_edges=60,
+        num_relations=4,
+        num_queries=1,
+        num_tables=None,
+        dtype=torch.double,
+    ):
         self.size = size
         ends = [torch.randint(n - 2, (num_edges,)) for n in size]
         self.edge_index, self.edge_type = torch.stack(ends), torch.randint(num_relations, (num_edges,))
         self.plan = RelationCSR.from_edge_index(self.edge_index, self.edge_type, num_relations, size)
         self.x = torch.randn(size[0], 5, dtype=dtype).requires_grad_()
         table_dtype = torch.promote_types(dtype, torch.float)
-        self.table = torch.randn(num_queries, num_relations, dtype=table_dtype).mul_(3).requires_grad_()
+        shape = [] if num_tables is None else [num_tables]
+        shape += [num_queries, num_relations]
+        self.table = torch.randn(shape, dtype=table_dtype).mul_(3).requires_grad_()
         self.query_index = None if num_queries == 1 else torch.randint(num_queries, (size[1],))
 
-    def run(self, backend="auto"):
-        return relation_softmax_aggregate(self.x, self.table, self.plan, self.query_index, backend)
+    def run(self, backend="torch", dropout=0.0):
+        return relation_softmax_aggregate(self.x, self.table, self.plan, self.query_index, backend, dropout)
 
     def loop(self):
-        x, table = self.x.double(), self.table.double()
+        if self.table.dim() == 2:
+            return self.loop_of(self.table)
+        return torch.stack([self.loop_of(table) for table in self.table], dim=1)
+
+    def loop_of(self, table):
+        x, table = self.x.double(), table.double()
         out = []
         for target in range(self.size[1]):
             edges = (self.edge_index[1] == target).nonzero().squeeze(1)
@@ -35,7 +50,7 @@ class Case:
             out.append((alpha.unsqueeze(1) * x[self.edge_index[0, edges]]).sum(dim=0))
         return torch.stack(out)
 
-    def check(self, backend="auto", **tolerance):
+    def check(self, backend="torch", **tolerance):
         out, expected = self.run(backend), self.loop()
         assert out.dtype == self.x.dtype
         torch.testing.assert_close(out.double(), expected, **tolerance)
@@ -56,14 +71,12 @@ CASES = {
     "more sources": {"size": (12, 5), "num_queries": 3},
     "more targets": {"size": (4, 20), "num_queries": 3},
     "no edges": {"num_edges": 0},
+    "more edges than pairs of nodes": {"size": (5, 6), "num_queries": 2, "num_edges": 200},
+    "one of several tables": {"num_tables": 1},
+    "several tables": {"num_tables": 3},
+    "several tables, many queries": {"size": (12, 9), "num_tables": 3, "num_queries": 2},
+    "several tables, no edges": {"num_tables": 2, "num_edges": 0},
 }
-
-
-def test_triton_is_taken_where_it_is_asked_for_alone(monkeypatch):
-    monkeypatch.setattr("mgwa_pyg.ops.aggregate._HAS_TRITON", True)
-    assert _takes_triton("triton", torch.device("cuda"))
-    for device in (torch.device("cuda"), torch.device("cpu")):
-        assert not any(_takes_triton(backend, device) for backend in ("auto", "torch"))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -144,12 +157,36 @@ def test_only_the_gradient_that_is_asked_for(needed):
     assert (case.table if needed == "x" else case.x).grad is None
 
 
+@pytest.mark.parametrize("backend", ["torch", pytest.param("scatter", marks=pytest.mark.scatter)])
+@pytest.mark.parametrize("num_tables", [None, 2])
+def test_dropout_is_the_same_for_every_backend(backend, num_tables):
+    case = Case(num_tables=num_tables)
+    outs = []
+    for name in ("reference", backend):
+        torch.manual_seed(1)
+        outs.append(case.run(name, dropout=0.4))
+    torch.testing.assert_close(*outs)
+    weight = torch.randn_like(outs[0])
+    wanted, got = (torch.autograd.grad((out * weight).sum(), (case.x, case.table)) for out in outs)
+    torch.testing.assert_close(got, wanted)
+
+
+def test_dropout_keeps_the_sum_on_average():
+    case = Case()
+    torch.testing.assert_close(
+        torch.stack([case.run(dropout=0.5) for _ in range(4000)]).mean(dim=0), case.run(), atol=0.1, rtol=0.0
+    )
+
+
+@pytest.mark.parametrize("num_tables", [None, 2])
 @pytest.mark.parametrize("num_queries", [1, 3])
-def test_gradcheck(num_queries):
-    case = Case(num_queries=num_queries)
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_gradcheck(num_queries, num_tables, dropout):
+    case = Case(num_queries=num_queries, num_tables=num_tables)
 
     def function(x, table):
-        return relation_softmax_aggregate(x, table, case.plan, case.query_index)
+        torch.manual_seed(1)
+        return relation_softmax_aggregate(x, table, case.plan, case.query_index, "torch", dropout)
 
     assert torch.autograd.gradcheck(function, (case.x, case.table))
 
@@ -166,17 +203,29 @@ def edges_of(plan):
 
 
 @pytest.mark.parametrize("num_queries", [1, 3])
+@pytest.mark.parametrize("num_tables", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float, torch.bfloat16])
-def test_opcheck(num_queries, dtype):
-    case = Case(num_queries=num_queries, dtype=dtype)
-    edges = edges_of(case.plan)
-    torch.library.opcheck(_aggregate, (case.x, case.table, case.query_index, *edges, False))
-    x, table = case.x.detach(), case.table.detach()
-    out, alpha = _aggregate(x, table, case.query_index, *edges, False)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_opcheck(num_queries, num_tables, dtype, scaled):
+    case = Case(num_queries=num_queries, num_tables=num_tables, dtype=dtype)
+    scale = torch.rand(num_tables, 60) if scaled else None
+    others = scale, case.query_index, *edges_of(case.plan)
+    torch.library.opcheck(_aggregate, (case.x, case.table, *others, False))
+    x, tables = case.x.detach(), case.table.detach()
+    out, alpha = _aggregate(x, tables, *others, False)
     for needs in [(True, True), (False, True), (True, False)]:
-        torch.library.opcheck(
-            _aggregate_backward, (out, x, None, alpha, case.query_index, *edges, list(table.shape), *needs)
-        )
+        torch.library.opcheck(_aggregate_backward, (out, x, None, alpha, *others, list(tables.shape), *needs))
+
+
+def test_positions_beyond_32_bits():
+    plan = Case().plan
+    wide = _by_table(3, 2**31, plan.rowptr, plan.col, plan.dst, plan.rel)
+    narrow = _by_table(3, 4, plan.rowptr, plan.col, plan.dst, plan.rel)
+    for one, other in zip(wide[:3], narrow[:3], strict=True):
+        assert one.dtype == torch.long
+        assert other.dtype == torch.int32
+        assert torch.equal(one, other.long())
+    assert torch.equal(wide[3].view(3, 60), plan.rel + torch.arange(3).unsqueeze(1) * 2**31)
 
 
 @pytest.mark.parametrize("plan_inside", [False, True])
@@ -186,7 +235,7 @@ def test_compiles_as_one_graph(plan_inside):
     def function(x, scores, plan):
         if plan_inside:
             plan = RelationCSR.from_edge_index(case.edge_index, case.edge_type, 4, case.size)
-        return relation_softmax_aggregate(x, scores.tanh(), plan, case.query_index).sigmoid()
+        return relation_softmax_aggregate(x, scores.tanh(), plan, case.query_index, "torch").sigmoid()
 
     expected = function(case.x, case.table, case.plan)
     wanted = torch.autograd.grad(expected.square().sum(), (case.x, case.table))
@@ -219,7 +268,7 @@ def test_nothing_of_the_size_of_the_messages_is_kept(num_queries):
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        relation_softmax_aggregate(x, case.table, case.plan, case.query_index)
+        relation_softmax_aggregate(x, case.table, case.plan, case.query_index, "torch")
     # Six numbers of four bytes for each edge, five of them the plan's own.
     assert sum(saved.values()) <= 24 * num_edges + 2 * x.nbytes
     assert max(saved.values()) < num_edges * num_channels
@@ -232,6 +281,9 @@ def test_nothing_of_the_size_of_the_messages_is_kept(num_queries):
         ({"x": torch.randn(7, 5)}, ValueError, r"x has shape \(7, 5\) .* 8 sources"),
         ({"x": torch.ones(8, 5).long()}, ValueError, "x .* type torch.int64"),
         ({"table": torch.randn(4)}, ValueError, r"table has shape \(4,\)"),
+        ({"table": torch.randn(2, 3, 5)}, ValueError, r"table has shape \(2, 3, 5\) .* 4 relations"),
+        ({"table": torch.randn(1, 2, 3, 4)}, ValueError, r"table has shape \(1, 2, 3, 4\)"),
+        ({"dropout": 1.0}, ValueError, "dropout=1.0"),
         ({"table": torch.randn(3, 5)}, ValueError, r"table has shape \(3, 5\) .* 4 relations"),
         ({"table": torch.ones(3, 4).long()}, ValueError, "table .* type torch.int64"),
         ({"table": torch.randn(3, 4, device="meta")}, ValueError, "table is on meta, but x on cpu"),
@@ -259,7 +311,7 @@ def test_plan_on_another_device():
 
 
 def test_missing_triton_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr("mgwa_pyg.ops.aggregate._HAS_TRITON", False)
+    monkeypatch.setattr("mgwa_pyg.ops.backends._HAS_TRITON", False)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     with pytest.raises(ImportError, match=r"pip install mgwa_pyg\[triton\]"):
         Case().run("triton")

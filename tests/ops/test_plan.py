@@ -25,6 +25,9 @@ def check_consistent(plan, edge_index, edge_type):
     target, source = torch.arange(num_dst), torch.arange(num_src)
     assert torch.equal(plan.dst.long(), target.repeat_interleave(plan.rowptr.diff()))
     assert torch.equal(plan.col[csc].long(), source.repeat_interleave(plan.colptr.diff()))
+    back, back_type = plan.to_edge_index()
+    assert torch.equal(back, edge_index.long())
+    assert torch.equal(back_type, edge_type.long())
 
 
 @pytest.mark.parametrize("size", [(7, 7), (5, 9), (9, 5)])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate, triton_kernels
 from mgwa_pyg.ops.aggregate import _aggregate, _aggregate_backward
@@ -16,6 +17,13 @@ def _small_chunks(monkeypatch):
     monkeypatch.setattr(triton_kernels, "TABLE_COPIES", 3)
 
 
+@pytest.fixture(autouse=True)
+def _same_dropout(monkeypatch):
+    # On CUDA, what a seed drops depends on the type.
+    dropout = F.dropout
+    monkeypatch.setattr(F, "dropout", lambda ones, p: dropout(torch.ones(ones.shape), p).to(ones))
+
+
 class Case:
     """A random multigraph of hubs and others, on both sides, whose last nodes have no edges."""
 
@@ -28,17 +36,22 @@ class Case:
         dtype=torch.float,
         size=(20, 18),
         wide=False,
+        num_tables=None,
+        dropout=0.0,
     ):
         ends = [(torch.rand(num_edges) ** 3 * (n - 2)).long() for n in size]
         self.edges = torch.stack(ends), torch.randint(num_relations, (num_edges,))
-        self.num_relations, self.size = num_relations, size
+        self.num_relations, self.size, self.dropout = num_relations, size, dropout
         self.plan = self.make_plan()
         if wide:
             for field in ("rowptr", "col", "dst", "rel", "colptr", "cdst", "csc"):
                 object.__setattr__(self.plan, field, getattr(self.plan, field).long())
         self.x = torch.randn(size[0], C).to(DEVICE, dtype).requires_grad_()
         table_dtype = torch.promote_types(dtype, torch.float)
-        self.table = torch.randn(num_queries, num_relations).mul_(3).to(DEVICE, table_dtype).requires_grad_()
+        shape = (
+            (num_queries, num_relations) if num_tables is None else (num_tables, num_queries, num_relations)
+        )
+        self.table = torch.randn(shape).mul_(3).to(DEVICE, table_dtype).requires_grad_()
         self.query_index = None if num_queries == 1 else torch.randint(num_queries, (size[1],)).to(DEVICE)
 
     def make_plan(self):
@@ -46,7 +59,15 @@ class Case:
 
     def run(self, backend="triton", double=False):
         x, table = (self.x.double(), self.table.double()) if double else (self.x, self.table)
-        return relation_softmax_aggregate(x, table, self.plan, self.query_index, backend)
+        torch.manual_seed(1)  # The same edges are dropped each time.
+        return relation_softmax_aggregate(x, table, self.plan, self.query_index, backend, self.dropout)
+
+    def op_inputs(self):
+        """The operator's inputs up to the last."""
+        tables = self.table if self.table.dim() == 3 else self.table.unsqueeze(0)
+        scale = torch.rand(tables.size(0), self.plan.num_edges).to(tables) if self.dropout else None
+        names = ("rowptr", "col", "dst", "rel", "colptr", "cdst", "csc")
+        return self.x, tables, scale, self.query_index, *(getattr(self.plan, name) for name in names)
 
     def check(self, tolerance):
         out, expected = self.run(), self.run("reference", double=True)
@@ -104,8 +125,33 @@ def test_other_shapes(changes):
     Case(**changes).check(1e-5)
 
 
-def test_hubs_that_end_where_chunks_do():
-    case = Case(size=(5, 6))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_tables": 2},
+        {"num_tables": 3, "num_queries": 4, "dropout": 0.5},
+        {"num_tables": 9, "dropout": 0.5, "num_edges": 250},
+        {"num_tables": 9, "num_queries": 4, "num_edges": 250},
+        {"num_tables": 3, "dropout": 0.5, "dtype": torch.bfloat16},
+        {"num_tables": 2, "num_queries": 4, "C": 64, "dtype": torch.half},
+        {"num_tables": 2, "dropout": 0.5, "dtype": torch.double, "num_edges": 100},
+        {"num_tables": 3, "C": 600, "num_edges": 50},
+        {"num_tables": 3, "num_queries": 2, "wide": True, "num_edges": 100},
+        {"num_tables": 3, "num_edges": 0, "dropout": 0.5},
+        {"num_tables": 1, "dropout": 0.5},
+    ],
+    ids=str,
+)
+def test_several_tables(changes):
+    case = Case(**changes)
+    for ptr in (case.plan.rowptr, case.plan.colptr):
+        assert case.plan.num_edges < 250 or (ptr.diff() > triton_kernels.CHUNK).any()
+    case.check({torch.bfloat16: 4e-2, torch.half: 5e-3}.get(case.x.dtype, 1e-5))
+
+
+@pytest.mark.parametrize("num_tables", [None, 3])
+def test_hubs_that_end_where_chunks_do(num_tables):
+    case = Case(size=(5, 6), num_tables=num_tables)
     dst = torch.tensor([64, 33, 31, 1, 160, 0]).cumsum(0)
     dst = torch.bucketize(torch.arange(289), dst, right=True)
     case.edges = torch.stack([torch.randint(3, (289,)), dst]), torch.randint(5, (289,))
@@ -146,19 +192,22 @@ def test_scores_of_minus_infinity_leave_edges_out():
     torch.testing.assert_close(case.run()[some].double(), expected[some], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_tables", [None, 3])
 @pytest.mark.parametrize("size", [(0, 0), (0, 3), (3, 0)])
-def test_no_nodes(size):
-    case = Case(num_edges=0, size=(size[0], size[1]))
+def test_no_nodes(size, num_tables):
+    case = Case(num_edges=0, size=(size[0], size[1]), num_tables=num_tables)
     out = case.run()
-    assert out.shape == (size[1], 24)
+    assert out.shape == ((size[1], 24) if num_tables is None else (size[1], num_tables, 24))
     out.sum().backward()
     assert not case.x.grad.any()
     assert not case.table.grad.any()
 
 
-@pytest.mark.parametrize("num_queries", [1, 4])
-def test_deterministic(num_queries):
-    case = Case(num_edges=150, num_queries=num_queries)
+@pytest.mark.parametrize(
+    "changes", [{}, {"num_queries": 4}, {"num_queries": 4, "num_tables": 2, "dropout": 0.5}], ids=str
+)
+def test_deterministic(changes):
+    case = Case(num_edges=150, **changes)
     wanted = torch.autograd.grad(case.run().square().sum(), (case.x, case.table))
     torch.use_deterministic_algorithms(True)
     try:
@@ -171,9 +220,10 @@ def test_deterministic(num_queries):
     torch.testing.assert_close(second, first, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("num_tables", [None, 2])
 @pytest.mark.parametrize("needed", ["x", "table"])
-def test_only_the_gradient_that_is_asked_for(needed):
-    case = Case(num_edges=150, num_queries=3)
+def test_only_the_gradient_that_is_asked_for(needed, num_tables):
+    case = Case(num_edges=150, num_queries=3, num_tables=num_tables)
     wanted = torch.autograd.grad(case.run().square().sum(), getattr(case, needed))
     case.x.requires_grad_(needed == "x")
     case.table.requires_grad_(needed == "table")
@@ -182,37 +232,37 @@ def test_only_the_gradient_that_is_asked_for(needed):
     assert (case.table if needed == "x" else case.x).grad is None
 
 
-def test_layouts_of_inputs_do_not_matter():
-    case = Case(num_edges=150, num_queries=3)
+@pytest.mark.parametrize("num_tables", [None, 2])
+def test_layouts_of_inputs_do_not_matter(num_tables):
+    case = Case(num_edges=150, num_queries=3, num_tables=num_tables)
     expected = case.run()
-    weight = torch.randn(24, device=DEVICE).expand(18, 24)
+    weight = torch.randn(24, device=DEVICE).expand_as(expected)
     wanted = torch.autograd.grad((expected * weight).sum(), (case.x, case.table))
     case.x = torch.cat([case.x, case.x], dim=1).detach()[:, :24].requires_grad_()
-    case.table = case.table.detach().t().contiguous().t().requires_grad_()
+    case.table = case.table.detach().mT.contiguous().mT.requires_grad_()
     case.query_index = case.query_index.repeat_interleave(2)[::2]
     out = case.run()
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(torch.autograd.grad((out * weight).sum(), (case.x, case.table)), wanted)
 
 
-def test_same_attention_as_torch():
-    case = Case(num_queries=3)
-    plan = case.plan
-    edges = plan.rowptr, plan.col, plan.dst, plan.rel, plan.colptr, plan.cdst, plan.csc
-    alphas = [_aggregate(case.x, case.table, case.query_index, *edges, triton)[1] for triton in (True, False)]
+@pytest.mark.parametrize("num_tables", [None, 3])
+def test_same_attention_as_torch(num_tables):
+    inputs = Case(num_queries=3, num_tables=num_tables).op_inputs()
+    alphas = [_aggregate(*inputs, triton)[1] for triton in (True, False)]
     torch.testing.assert_close(*alphas, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_queries", [1, 3])
-def test_opcheck(num_queries):
-    case = Case(num_edges=40, num_queries=num_queries, size=(4, 3), dtype=torch.bfloat16)
-    plan, index = case.plan, case.query_index
-    edges = plan.rowptr, plan.col, plan.dst, plan.rel, plan.colptr, plan.cdst, plan.csc
-    torch.library.opcheck(_aggregate, (case.x, case.table, index, *edges, True))
-    x, shape = case.x.detach(), list(case.table.shape)
-    out, alpha = _aggregate(x, case.table.detach(), index, *edges, True)
+@pytest.mark.parametrize(
+    "changes", [{}, {"num_queries": 3}, {"num_queries": 3, "num_tables": 2, "dropout": 0.5}], ids=str
+)
+def test_opcheck(changes):
+    case = Case(num_edges=40, size=(4, 3), dtype=torch.bfloat16, **changes)
+    torch.library.opcheck(_aggregate, (*case.op_inputs(), True))
+    x, tables, *others = (None if value is None else value.detach() for value in case.op_inputs())
+    out, alpha = _aggregate(x, tables, *others, True)
     for needs in [(True, True), (False, True), (True, False)]:
-        torch.library.opcheck(_aggregate_backward, (out, x, out, alpha, index, *edges, shape, *needs))
+        torch.library.opcheck(_aggregate_backward, (out, x, out, alpha, *others, list(tables.shape), *needs))
 
 
 def test_compiles_as_one_graph():

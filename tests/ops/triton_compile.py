@@ -19,13 +19,14 @@ POINTERS = {
     torch.int64: "*i64",
     torch.int32: "*i32",
 }
+# The kernels of sums are launched for hubs first, then for all rows.
 KERNELS = {
-    "forward_hubs",
-    "forward_rows",
-    "forward_alpha",
-    "backward_delta",
-    "backward_hubs",
-    "backward_rows",
+    ("forward_sums", True),
+    ("forward_sums", False),
+    ("forward_alpha", None),
+    ("backward_delta", None),
+    ("backward_sums", True),
+    ("backward_sums", False),
 }
 
 
@@ -48,21 +49,25 @@ def compile_launch(kernel, args, options):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "C", "num_queries", "num_relations", "index", "deterministic"),
+    ("dtype", "C", "shape", "index", "scaled", "deterministic"),
     [
-        (torch.float32, 24, 1, 4, torch.int32, False),
-        (torch.bfloat16, 64, 3, 4, torch.int32, False),
-        (torch.float16, 200, 3, 4, torch.int64, True),
-        (torch.float64, 64, 1, 1, torch.int64, False),
+        (torch.float32, 24, (1, 1, 4), torch.int32, False, False),
+        (torch.bfloat16, 64, (1, 3, 4), torch.int32, True, False),
+        (torch.float16, 200, (1, 3, 4), torch.int64, False, True),
+        (torch.float64, 64, (1, 1, 1), torch.int64, False, False),
+        (torch.float32, 64, (9, 1, 4), torch.int32, True, False),
+        (torch.bfloat16, 64, (2, 3, 4), torch.int32, False, False),
+        (torch.bfloat16, 200, (9, 3, 4), torch.int64, True, True),
     ],
 )
-def test_every_launch_compiles(monkeypatch, dtype, C, num_queries, num_relations, index, deterministic):
+def test_every_launch_compiles(monkeypatch, dtype, C, shape, index, scaled, deterministic):
     compiled = {}
 
     def launch(kernel, grid, *args, **options):
-        compiled[kernel.fn.__name__] = compile_launch(kernel, args, options)
+        compiled[kernel.fn.__name__, options.get("HUBS")] = compile_launch(kernel, args, options)
 
     monkeypatch.setattr(triton_kernels, "_launch", launch)
+    num_tables, num_queries, num_relations = shape
     edge_index = torch.randint(5, (2, 600))
     plan = RelationCSR.from_edge_index(
         edge_index, torch.randint(num_relations, (600,)), num_relations, (5, 5)
@@ -70,16 +75,17 @@ def test_every_launch_compiles(monkeypatch, dtype, C, num_queries, num_relations
     names = ("rowptr", "col", "dst", "rel", "colptr", "cdst", "csc")
     edges = [getattr(plan, name).to(index) for name in names]
     x = torch.randn(5, C, dtype=dtype)
-    table = torch.randn(num_queries, num_relations, dtype=torch.promote_types(dtype, torch.float32))
+    tables = torch.randn(shape, dtype=torch.promote_types(dtype, torch.float32))
+    scale = torch.rand(num_tables, 600).to(tables) if scaled else None
     query_index = None if num_queries == 1 else torch.randint(num_queries, (5,), dtype=index)
-    out, alpha = _aggregate(x, table, query_index, *edges, True)
+    out, alpha = _aggregate(x, tables, scale, query_index, *edges, True)
     torch.use_deterministic_algorithms(deterministic)
     try:
-        _aggregate_backward(out, x, out, alpha, query_index, *edges, list(table.shape), True, True)
+        _aggregate_backward(out, x, out, alpha, scale, query_index, *edges, list(shape), True, True)
     finally:
         torch.use_deterministic_algorithms(False)
     assert compiled.keys() == KERNELS
     for ptx in compiled.values():
         assert ".target sm_90" in ptx
-    for name in ("backward_hubs", "backward_rows"):
-        assert bool(re.search(r"\b(red|atom)\.", compiled[name])) != deterministic
+    for hubs in (True, False):
+        assert bool(re.search(r"\b(red|atom)\.", compiled["backward_sums", hubs])) != deterministic
