@@ -2,26 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markdown import Markdown
-from rich.table import Table
-
-from benchmarks import ablations, layer, table2, topk, train
-from benchmarks.harness import Report, Settings, environment
-from mgwa_pyg.datasets import DownloadError
+from benchmarks.harness import NoDataError, Report, Settings, environment, table
 from mgwa_pyg.files import write_json
 
-BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
-    "train": train.run,
-    "table2": table2.run,
-    "ablations": ablations.run,
-    "topk": topk.run,
-    "layer": layer.run,
-}
+#: Modules with a function `run`, imported when asked for. Those that need the fewest packages come first.
+BENCHMARKS = ["layer", "train", "table2", "topk", "ablations"]
 
 
 def main() -> None:
@@ -29,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
     # fmt: off
-    add("name", choices=[*BENCHMARKS, "all"])
+    add("name", choices=[*BENCHMARKS, "all"], help="\"all\" goes on where one cannot run")
     add("--device", choices=["cpu", "cuda"], default="cpu")
     add("--json", type=Path, metavar="FILE", help="where to write the rows")
     add("--quick", action="store_true", help="fewer repetitions; experiments run one seed instead of five")
@@ -46,26 +36,55 @@ def main() -> None:
     out = args.out or Path("benchmarks/results" if full else "runs/benchmarks")
     settings = Settings(args.device, args.quick, out, args.data, args.root)
 
-    names = list(BENCHMARKS) if args.name == "all" else [args.name]
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     stamp = environment(args.device)
-    console.print(", ".join(f"{key} {value}" for key, value in stamp.items()))
-    rows = []
-    for name in names:
-        report = BENCHMARKS[name](settings)
+    print(", ".join(f"{key} {value}" for key, value in stamp.items()))
+    rows: list[dict[str, Any]] = []
+    statuses: list[dict[str, str]] = []
+    for name in BENCHMARKS if args.name == "all" else [args.name]:
+        report = attempt(name, settings)
+        if isinstance(report, str):
+            if args.name != "all":
+                sys.exit(f"error: {name} cannot run: {report}")
+            print(f"{name} cannot run: {report}")
+            entry = {"case": name, "implementation": "all", "status": "not run", "reason": report}
+            report = Report([], statuses=[entry])
+        elif report.page is None:
+            show(rows_table(report.rows))
+        else:
+            show(report.page)
+            print(f"\nThis page and its plots are in {out}")
         rows += report.rows
-        console.print(rows_table(report.rows) if report.page is None else Markdown(report.page))
-        if report.page is not None:
-            console.print(f"\nThis page and its plots are in {out}")
-    if args.json is not None:
-        write_json(args.json, {"environment": stamp, "rows": rows})
+        statuses += report.statuses
+        if args.json is not None:  # After each benchmark, so that an interrupted run leaves what it has.
+            known = {"statuses": statuses} if statuses else {}
+            write_json(args.json, {"environment": stamp, "rows": rows, **known})
 
 
-def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def attempt(name: str, settings: Settings) -> Report | str:
+    """What a benchmark gives, or why it cannot run here."""
+    try:
+        return import_module(f"benchmarks.{name}").run(settings)
+    except ModuleNotFoundError as error:
+        return f"it needs {error.name}, which is not installed"
+    except NoDataError as error:
+        return f"{error} For a trial without the data, add --data synthetic."
+
+
+def show(page: str) -> None:
+    """Print Markdown, typeset if rich is installed."""
+    try:
+        from rich.console import Console
+        from rich.markdown import Markdown
+    except ImportError:
+        print(page)
+    else:
+        Console(width=None if sys.stdout.isatty() else 120).print(Markdown(page))
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line a figure."""
-    table = Table("benchmark", "case", "implementation", "metric", "value", "sd", "n")
-    for row in rows:
-        table.add_row(
+    lines = [
+        [
             row["benchmark"],
             row["case"],
             row["implementation"],
@@ -73,12 +92,11 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['value']:,.4g}" if row["value"] < 1e4 else f"{row['value']:,.0f}",
             f"{row['sd']:,.3g}",
             str(row["n"]),
-        )
-    return table
+        ]
+        for row in rows
+    ]
+    return table(["benchmark", "case", "implementation", "metric", "value", "sd", "n"], lines)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DownloadError as error:
-        sys.exit(f"error: {error} For a trial without the data, add --data synthetic.")
+    main()

@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from benchmarks.harness import Settings, environment, figure
-from mgwa_pyg.datasets import KGRecDataset, LastFMKG, SyntheticKG
+from benchmarks.harness import NoDataError, Settings, environment, figure
+from mgwa_pyg.datasets import DownloadError, KGRecDataset, LastFMKG, SyntheticKG
 from mgwa_pyg.evaluation import click_report, predict_heuristics
 from mgwa_pyg.train import FitConfig, fit
 
@@ -40,7 +40,10 @@ def load(settings: Settings, negatives: str, seed: int, split: str = "random") -
     """The data set of an experiment."""
     if settings.data == "synthetic":
         return SyntheticKG(negatives=negatives, seed=seed)
-    return LastFMKG(settings.root / "LastFMKG", negatives=negatives, seed=seed, split=split)
+    try:
+        return LastFMKG(settings.root / "LastFMKG", negatives=negatives, seed=seed, split=split)
+    except DownloadError as error:
+        raise NoDataError(str(error)) from error
 
 
 def seeds(settings: Settings) -> range:

@@ -39,6 +39,12 @@ class Report(NamedTuple):
     """One row a figure."""
     page: str | None = None
     """The page in Markdown that shows the figures, where a table of the rows would be too long."""
+    statuses: Sequence[dict[str, str]] = ()
+    """What has no figures and why: ``case``, ``implementation``, ``status`` and ``reason``."""
+
+
+class NoDataError(Exception):
+    """The data of a benchmark cannot be had; the message says why."""
 
 
 def environment(device: str) -> dict[str, Any]:

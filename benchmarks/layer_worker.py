@@ -33,11 +33,13 @@ from torch_geometric.nn import (
     SAGEConv,
     TransformerConv,
 )
+from torch_geometric.utils import scatter, softmax
 
 from mgwa_pyg.nn import GatedAggregationConv
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 
 RELATIONS = 60
+QUERIES = 32
 # The streaming copy reads this many bytes, more than any cache holds, and the gather as many rows.
 _STREAM_BYTES, _GATHER_ROWS = 2**28, 2**20
 
@@ -54,9 +56,9 @@ class Job:
     dtype: str = "float32"
     device: str = "cpu"
     repeats: int = 10
-    seconds: float = 10.0
+    seconds: float = 5.0
     """After this time nothing is repeated any more."""
-    timeout: float = 180.0
+    timeout: float = 60.0
     """When a process is ended."""
     memory: int = 2**33
     """How many bytes a process may ask for."""
@@ -109,7 +111,55 @@ AGGREGATIONS: dict[str, Callable[[Tensor, Tensor, RelationCSR], Tensor]] = {
 }
 
 
-# --- Part 2: whole layers ---
+# --- Part 2: many queries over one graph ---
+
+#: What computes the outputs from features and tables (QUERIES, 1, RELATIONS).
+_Answer = Callable[[Tensor, Tensor], Tensor]
+
+
+def _together(backend: str) -> Callable[[RelationCSR], _Answer]:
+    return lambda plan: lambda x, tables: relation_softmax_aggregate(x, tables, plan, backend=backend)
+
+
+def _one_by_one(plan: RelationCSR) -> _Answer:
+    return lambda x, tables: torch.stack([relation_softmax_aggregate(x, t, plan) for t in tables], dim=1)
+
+
+def _block_diagonal(plan: RelationCSR) -> _Answer:
+    """PyG's softmax and scatter on a copy of the graph for each query, one after the other in the output."""
+    copies = torch.arange(QUERIES, device=plan.col.device)
+    shift = (copies * plan.size[0]).repeat_interleave(plan.num_edges)
+    edge_index = torch.stack([plan.col, plan.dst]).repeat(1, QUERIES) + shift
+    size = (plan.size[0] * QUERIES, plan.size[1] * QUERIES)
+    plans = RelationCSR.from_edge_index(edge_index, plan.rel.repeat(QUERIES), RELATIONS, size)
+    query = copies.repeat_interleave(plan.size[1])
+    return lambda x, tables: relation_softmax_aggregate(
+        x.repeat(QUERIES, 1), tables.flatten(1), plans, query, backend="reference"
+    )
+
+
+def _heads(plan: RelationCSR) -> _Answer:
+    """PyG's softmax and scatter with a head for each query."""
+    col, dst, rel = plan.col.long(), plan.dst.long(), plan.rel.long()
+
+    def answer(x: Tensor, tables: Tensor) -> Tensor:
+        alpha = softmax(tables.flatten(1).t()[rel], dst, num_nodes=plan.size[1])
+        messages = alpha.unsqueeze(2) * x[col].unsqueeze(1)
+        return scatter(messages, dst, dim=0, dim_size=plan.size[1], reduce="sum")
+
+    return answer
+
+
+MANY_QUERIES: dict[str, Callable[[RelationCSR], _Answer]] = {
+    "ours, torch": _together("torch"),
+    "ours, triton": _together("triton"),
+    "one call a query": _one_by_one,
+    "PyG, block-diagonal": _block_diagonal,
+    "PyG, heads": _heads,
+}
+
+
+# --- Part 3: whole layers ---
 
 
 class _Untyped(nn.Module):
@@ -130,15 +180,19 @@ class _Typed(_Untyped):
         return self.conv(x, edge_index, edge_type)
 
 
-class _Queried(_Untyped):
-    """Our layer with one query for all targets, as a user's in MGWA."""
+class _Planned(_Untyped):
+    """Our layer on edges in order already; with ``query``, one for all targets, as a user's in MGWA."""
 
-    def __init__(self, conv: nn.Module, channels: int) -> None:
+    def __init__(self, conv: nn.Module, query: Tensor | None = None) -> None:
         super().__init__(conv)
-        self.query = nn.Parameter(torch.randn(channels))
+        self.query = None if query is None else nn.Parameter(query)
+        self.plan: RelationCSR | None = None
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
-        return self.conv(x, edge_index, edge_type, query=self.query)
+        if self.plan is None:  # Made while warming up: the layer's users have it.
+            size = (x.size(0), x.size(0))
+            self.plan = RelationCSR.from_edge_index(edge_index, edge_type, RELATIONS, size)
+        return self.conv(x, self.plan, query=self.query)
 
 
 class _EdgeFeatures(_Untyped):
@@ -167,8 +221,14 @@ class _Hetero(_Untyped):
 
 
 LAYERS: dict[str, Callable[[int], nn.Module]] = {
+    "GatedAggregationConv, plan": lambda d: _Planned(GatedAggregationConv(d, d, RELATIONS)),
+    "GatedAggregationConv, plan, one query": lambda d: _Planned(
+        GatedAggregationConv(d, d, RELATIONS), torch.randn(d)
+    ),
+    "GatedAggregationConv, plan, triton": lambda d: _Planned(
+        GatedAggregationConv(d, d, RELATIONS, backend="triton")
+    ),
     "GatedAggregationConv": lambda d: _Typed(GatedAggregationConv(d, d, RELATIONS)),
-    "GatedAggregationConv, one query": lambda d: _Queried(GatedAggregationConv(d, d, RELATIONS), d),
     "SAGEConv": lambda d: _Untyped(SAGEConv(d, d)),
     "GATConv": lambda d: _Untyped(GATConv(d, d, add_self_loops=False)),
     "GATConv, edge_dim": lambda d: _EdgeFeatures(GATConv(d, d, add_self_loops=False, edge_dim=d), d),
@@ -183,7 +243,7 @@ LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "HGTConv": _Hetero,
 }
 
-IMPLEMENTATIONS = {"aggregation": list(AGGREGATIONS), "layer": list(LAYERS)}
+IMPLEMENTATIONS = {"aggregation": list(AGGREGATIONS), "queries": list(MANY_QUERIES), "layer": list(LAYERS)}
 
 
 # --- Measuring ---
@@ -200,6 +260,10 @@ def build(job: Job) -> tuple[Callable[[], Tensor], list[Tensor]]:
         table = torch.randn(1, RELATIONS).to(job.device).requires_grad_()
         aggregate = AGGREGATIONS[job.implementation]
         return lambda: aggregate(x, table, plan), [x, table]
+    if job.part == "queries":
+        tables = torch.randn(QUERIES, 1, RELATIONS).to(job.device).requires_grad_()
+        answer = MANY_QUERIES[job.implementation](plan)
+        return lambda: answer(x, tables), [x, tables]
     layer = LAYERS[job.implementation](job.channels).to(job.device, dtype)
     # By target, as no layer is slower then than on edges in no order.
     edge_index, edge_type = torch.stack([plan.col, plan.dst]).long(), plan.rel.long()
@@ -211,7 +275,10 @@ def measure(job: Job) -> dict[str, Any]:
     if job.part == "base":
         return _measure_base(job)
     forward, leaves = build(job)
-    gradient = torch.randn(job.nodes, job.channels).to(job.device, getattr(torch, job.dtype))
+    warm = forward()
+    gradient = torch.randn_like(warm)
+    warm.backward(gradient)
+    del warm
 
     def step() -> tuple[float, float]:
         for leaf in leaves:
@@ -222,7 +289,6 @@ def measure(job: Job) -> dict[str, Any]:
         out.backward(gradient)
         return (middle - start) * 1e3, (_now(job.device) - middle) * 1e3
 
-    step()
     times = _repeat(step, job)
     for leaf in leaves:
         leaf.grad = None
@@ -355,6 +421,8 @@ def attempt_in_child(job: Job) -> dict[str, Any]:
 def _child(job: Job, sender: Connection) -> None:
     limit = _resident("VmData") * 2**10 + job.memory
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    if job.part == "queries":
+        torch.set_num_threads(1)
     sender.send(attempt(job))
 
 

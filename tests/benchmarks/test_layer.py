@@ -15,6 +15,8 @@ from benchmarks.layer_worker import (
     AGGREGATIONS,
     IMPLEMENTATIONS,
     LAYERS,
+    MANY_QUERIES,
+    QUERIES,
     Job,
     attempt,
     attempt_in_child,
@@ -39,6 +41,11 @@ def aggregate(name, grads):
     return [out, *(leaf.grad for leaf in leaves)] if grads else [out]
 
 
+def runnable(names):
+    """Those that this machine can run; tests/ops/test_triton.py interprets the kernels for CUDA."""
+    return [name for name in names if "triton" not in name or torch.cuda.is_available()]
+
+
 def test_graph():
     edge_index, edge_type = layer_worker.make_graph(20_000, 2_000)
     assert edge_index.shape == (2, 20_000)
@@ -52,10 +59,8 @@ def test_graph():
     assert torch.equal(edge_index, layer_worker.make_graph(20_000, 2_000)[0])
 
 
-@pytest.mark.parametrize("name", AGGREGATIONS)
+@pytest.mark.parametrize("name", runnable(AGGREGATIONS))
 def test_aggregations_agree(name):
-    if name == "ours, triton" and not torch.cuda.is_available():
-        pytest.skip("the kernels are for CUDA; tests/ops/test_triton.py interprets them")
     try:
         got = aggregate(name, grads=True)
     except ImportError as error:
@@ -63,7 +68,22 @@ def test_aggregations_agree(name):
     assert_close(got, aggregate("PyG softmax + scatter", grads=True), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+def answers(name):
+    """The output (nodes, queries, channels), and the gradients of features and tables."""
+    forward, leaves = build(replace(TINY, part="queries", implementation=name))
+    out = forward()
+    if name == "PyG, block-diagonal":
+        out = out.view(QUERIES, TINY.nodes, TINY.channels).transpose(0, 1)
+    out.backward(torch.arange(float(out.numel())).view_as(out) / out.numel())
+    return [out, *(leaf.grad for leaf in leaves)]
+
+
+@pytest.mark.parametrize("name", runnable(MANY_QUERIES))
+def test_many_queries_agree(name):
+    assert_close(answers(name), answers("one call a query"), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", runnable(LAYERS))
 def test_layers_run(name):
     result = attempt(replace(TINY, part="layer", implementation=name))
     assert len(result["forward"]) == len(result["backward"]) >= 1, result
@@ -135,6 +155,18 @@ def test_a_child_that_takes_too_long_or_too_much(monkeypatch):
     }
 
 
+@pytest.mark.parametrize(("device", "num_sizes"), [("cpu", 3), ("cuda", 4)])
+def test_what_is_measured(device, num_sizes):
+    cases = layer.cases(Settings(device))
+    assert len(set(cases)) == len(cases)
+    sizes = {d: {case.size for case in cases if case.channels == d} for d in layer.CHANNELS}
+    assert sizes == {64: set(list(layer.SIZES)[:num_sizes]), 16: set(layer.SMALL), 128: set(layer.SMALL)}
+    queries = [case for case in cases if case.part == "queries"]
+    assert {(case.size, case.channels, case.dtype) for case in queries} == {("Last.FM's size", 64, "float32")}
+    quick = layer.cases(Settings(device, quick=True))
+    assert set(quick) == {case for case in cases if case.channels == 64 and case.size in layer.SMALL}
+
+
 @pytest.mark.usefixtures("_tiny")
 def test_run(tmp_path, monkeypatch):
     results = {}
@@ -157,9 +189,11 @@ def test_run(tmp_path, monkeypatch):
     assert content["rows"] == report.rows
     text = (tmp_path / "layer.md").read_text()
     assert text == report.page
-    for names in IMPLEMENTATIONS.values():
+    for part, names in IMPLEMENTATIONS.items():
+        tables = [section for section in text.split("\n### ") if section.startswith(layer.TITLES[part])]
+        assert len(tables) == (1 if part == "queries" else 2)  # One for each size.
         for name in names:
-            assert text.count(f"\n| {name} |") == 2  # One for each size.
+            assert all(f"\n| {name} |" in table for table in tables)
     # With either malloc; where memory did not do, the larger size is not tried.
     assert text.count("| OOM [") == 2
     assert text.count("| timeout [") == 2

@@ -1,0 +1,94 @@
+"""The command line with the least that is installed: what can run does, what cannot says why."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.harness import NoDataError, Report, figure
+
+ROOT = Path(__file__).resolve().parents[2]
+MISSING = ["rich", "matplotlib", "pandas", "sklearn", "lightning", "scipy", "torch_scatter"]
+
+# `all` with a single small case, whose processes see the same packages.
+SMALL_ALL = """
+import mgwa_pyg.nn, mgwa_pyg.ops
+from benchmarks import __main__, layer
+layer.SIZES["Last.FM's size"] = (300, 40)
+layer.IMPLEMENTATIONS["aggregation"] = ["ours, torch", "PyG softmax + scatter", "torch_scatter"]
+layer.MALLOCS = {"default": {}}
+layer.cases = lambda settings: [layer.Case("aggregation", "Last.FM's size", 64)]
+__main__.main()
+"""
+
+
+def test_all_where_only_torch_and_pyg_are_installed(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({MISSING}))\n")
+    file = tmp_path / "rows.json"
+    result = subprocess.run(
+        [sys.executable, "-c", SMALL_ALL, "all", "--quick", "--json", file, "--out", tmp_path / "out"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "\n| ours, torch | " in result.stdout  # The page, without rich.
+    content = json.loads(file.read_text())
+    assert set(content) == {"environment", "rows", "statuses"}
+    measured = {(row["benchmark"], row["implementation"]) for row in content["rows"]}
+    assert measured == {("layer", "ours, torch"), ("layer", "PyG softmax + scatter")}
+    why = {(entry["case"], entry["implementation"]): entry["reason"] for entry in content["statuses"]}
+    assert "torch_scatter" in why.pop(("aggregation E=300 d=64 float32", "torch_scatter"))
+    assert why == {
+        (name, "all"): "it needs pandas, which is not installed"
+        for name in ("train", "table2", "topk", "ablations")
+    }
+    for name, _ in why:
+        assert f"\n{name} cannot run: it needs pandas, which is not installed\n" in result.stdout
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """`main` with given arguments and two benchmarks, of which the first has no data."""
+
+    class Fails:
+        def run(self, settings):
+            raise NoDataError("No network.")
+
+    class Works:
+        def run(self, settings):
+            return Report([figure("works", "a case", "ours", "time", "ms", [12345.0, 12347.0])])
+
+    def run(*arguments):
+        file = tmp_path / "rows.json"
+        monkeypatch.setattr(command, "BENCHMARKS", ["fails", "works"])
+        monkeypatch.setattr(command, "import_module", lambda name: Fails() if "fails" in name else Works())
+        monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments, "--json", str(file)])
+        command.main()
+        return json.loads(file.read_text())
+
+    return run
+
+
+def test_all_goes_on_without_data(run, capsys):
+    content = run("all")
+    assert [row["benchmark"] for row in content["rows"]] == ["works"]
+    reason = "No network. For a trial without the data, add --data synthetic."
+    assert content["statuses"] == [
+        {"case": "fails", "implementation": "all", "status": "not run", "reason": reason}
+    ]
+    printed = capsys.readouterr().out
+    assert f"fails cannot run: {reason}" in printed
+    assert "12,346" in printed
+
+
+def test_one_that_cannot_run_is_an_error(run):
+    with pytest.raises(SystemExit, match="error: fails cannot run: No network"):
+        run("fails")
+    assert "statuses" not in run("works")
