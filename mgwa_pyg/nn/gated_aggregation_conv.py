@@ -499,19 +499,25 @@ class GatedAggregationConv(MessagePassing):
             return None, None, None
 
         D = self.query_channels
-        if query is not None and x_target is not None and hasattr(self.lin_query, "_hook"):
-            # Lazy and not needed this time: no parameter stays without a shape after the first call.
+        if x_target is not None and hasattr(self.lin_query, "_hook"):
+            # Lazy and maybe not called this time: no parameter stays without a shape after the first call.
             self.lin_query.initialize_parameters(self.lin_query, (x_target,))
+        project_relations = False
         if query is None:
             if self.lin_query is None:
                 raise ValueError("this layer has no projection of its own: pass query")
-            query = self.lin_query(x_target)
-        elif query.dim() == 1:
-            query = query.unsqueeze(0)
-        if query.dim() != 2 or query.size(1) != D:
-            raise ValueError(
-                f"query has shape {tuple(query.shape)}, but its last dimension must be query_channels={D}"
-            )
+            assert x_target is not None
+            if self.heads == 1 and self.lin_edge is None:
+                # One product by node in place of two, unless relations are many and queries short.
+                F_in, R = x_target.size(1), self.num_relations
+                project_relations = F_in * R <= (F_in + R) * D
+            query = x_target if project_relations else self.lin_query(x_target)
+        else:
+            query = query.unsqueeze(0) if query.dim() == 1 else query
+            if query.dim() != 2 or query.size(1) != D:
+                raise ValueError(
+                    f"query has shape {tuple(query.shape)}, but its last dimension must be query_channels={D}"
+                )
         if query_index is not None:
             if query_index.dim() != 1 or query_index.size(0) != num_targets:
                 raise ValueError(
@@ -530,6 +536,8 @@ class GatedAggregationConv(MessagePassing):
                 f"relation has shape {None if relation is None else tuple(relation.shape)}, but "
                 f"(num_relations, query_channels)={(self.num_relations, D)} is needed"
             )
+        if project_relations:
+            relation = relation @ self.lin_query.weight
         if self.heads == 1:
             table = (query @ relation.t()).unsqueeze(-1)
         else:

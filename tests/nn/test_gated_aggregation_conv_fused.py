@@ -210,3 +210,24 @@ def test_wrong_edges_are_named_as_given():
             conv(x, wrong, edge_type)
     with pytest.raises(ValueError, match="Flow direction"):
         conv(x, to_torch_csr_tensor(edge_index, torch.zeros_like(edge_type), size=(7, 7)))
+
+
+@pytest.mark.parametrize(("width", "num_relations"), [(5, 4), (20, 20)])
+def test_own_queries_either_way_round(width, num_relations):
+    edge_index, edge_type = multigraph(num_relations=num_relations)
+    conv = GatedAggregationConv(width, 3, num_relations=num_relations)
+    # The narrow layer projects the relations, the wide one the nodes.
+    called = []
+    conv.lin_query.register_forward_hook(lambda *_: called.append(True))
+    x = torch.randn(7, width, requires_grad=True)
+    out = conv(x, edge_index, edge_type)
+    assert bool(called) == (width == 20)
+    want = conv(x, edge_index, edge_type, query=conv.lin_query(x))
+    torch.testing.assert_close(out, want)
+    parameters = [x, *conv.parameters()]
+    torch.testing.assert_close(
+        torch.autograd.grad(out.square().sum(), parameters),
+        torch.autograd.grad(want.square().sum(), parameters),
+        rtol=1e-4,
+        atol=1e-5,
+    )
