@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.layer import short
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -23,16 +25,25 @@ def test_make_targets_exist():
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
+def measured_in(file):
+    rows = json.loads((ROOT / "benchmarks" / "results" / file).read_text())["rows"]
+    return {(row["case"], row["implementation"], row["metric"]): row["value"] for row in rows}
+
+
+def lines_of(heading):
+    """The cells of all lines of the tables below a heading."""
+    section = README.split(heading)[1].split("\n## ")[0]
+    return [line.split("|")[1:-1] for line in section.splitlines() if re.match(r"\| \w", line)]
+
+
 def test_figures_are_those_of_the_results():
-    rows = json.loads((ROOT / "benchmarks" / "results" / "table2.json").read_text())["rows"]
-    measured = {(row["case"], row["implementation"], row["metric"]): row["value"] for row in rows}
+    measured = measured_in("table2.json")
     names = {
         "counting plays": "popularity",
         "item-kNN": "item-knn",
         "a logistic stack of heuristics": "stack",
     }
-    section = README.split("## What comes out")[1].split("\n## ")[0]
-    lines = [line.split("|")[1:-1] for line in section.splitlines() if re.match(r"\| \w", line)]
+    lines = lines_of("## What comes out")
     assert len(lines) == 8
     for name, entities, _, items in lines:
         model = names.get(name.strip(), name.strip())
@@ -40,3 +51,23 @@ def test_figures_are_those_of_the_results():
             shown = [float(figure) for figure in cell.split("/")]
             want = [measured[negatives, model, metric] for metric in ("auc", "acc", "f1")]
             assert shown == pytest.approx(want, abs=6e-5), (name, negatives)
+
+
+def test_times_are_those_of_the_results():
+    measured = measured_in("layer_cpu.json")
+    aggregations = {"our aggregation": "ours, torch", "torch.compile of it": "torch.compile of PyG's"}
+    cases = [f"aggregation E={edges} d=64 float32" for edges in (200_000, 2_000_000)]
+    lines = [line for line in lines_of("## Speed") if "(" in line[1]]  # Without the headers.
+    assert len(lines) == 8
+    for name, *cells in lines:
+        name = aggregations.get(name.strip(), name.strip())
+        if (cases[0], name, "total") in measured:
+            keys = [case + malloc for case in cases for malloc in ("", " malloc=tuned")]
+        else:
+            keys = [f"layer E=200000 d=64 float32{malloc}" for malloc in ("", " malloc=tuned")]
+        for key, cell in zip(keys, cells, strict=True):
+            total, peak = (measured.get((key, name, metric)) for metric in ("total", "peak memory"))
+            assert cell.strip() == ("–" if total is None else f"{short(total)} ({short(peak)})"), (
+                key,
+                name,
+            )

@@ -68,8 +68,8 @@ def relation_softmax_aggregate(
         backend (str, optional): :obj:`"torch"` (nothing of the size of the messages is ever made),
             :obj:`"triton"` (the same by kernels for CUDA, not yet measured on a GPU), :obj:`"reference"`
             (composed of PyG's softmax and scatter), :obj:`"scatter"` (of torch_scatter's) or :obj:`"auto"`:
-            :obj:`"torch"`, but :obj:`"reference"` for few edges on the CPU, where it is faster. All give the
-            same result. (default: :obj:`"auto"`)
+            :obj:`"torch"`, but :obj:`"reference"` for few edges on the CPU, where it is faster, and on
+            devices other than the CPU and CUDA. All give the same result. (default: :obj:`"auto"`)
         dropout (float, optional): The probability with which an edge's weight is set to zero after the
             softmax, the others growing by :math:`1 / (1 - p)`. (default: :obj:`0`)
 
@@ -116,6 +116,8 @@ def _check(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | No
             f"table has shape {tuple(table.shape)} and type {table.dtype}, but a floating-point matrix with "
             f"the scores of {plan.num_relations} relations, the plan's num_relations, is needed, or several"
         )
+    if table.dim() == 3 and table.size(0) == 0:
+        raise ValueError(f"table has shape {tuple(table.shape)}, but at least one table is needed")
     num_queries = table.size(-2)
     if query_index is None and num_queries != 1:
         raise ValueError(

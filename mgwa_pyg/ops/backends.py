@@ -72,7 +72,7 @@ _HAS_TRITON = find_spec("triton") is not None
 # From how many elements of messages on "auto" makes none: with a plan at hand, and if edges come in any
 # order. Below, on other devices, and where torch.compile meets edges in any order, it composes. What stands
 # for the CPU is measured; for CUDA it is what saves memory.
-_AUTO = {"cpu": (2**14, 2**16), "cuda": (0, 0)}
+_AUTO = {"cpu": (2**14, 2**18), "cuda": (0, 0)}
 
 
 def segment_ops(name: str) -> SegmentOps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
@@ -103,12 +104,12 @@ class RelationCSR:
         if not _is_sorted(dst):
             # Keys of 32 bits take half the time to sort, and division is quicker than another permutation.
             key = dst.to(dtype if num_dst * num_relations < _INT32_MAX else torch.int64) * num_relations + rel
-            key, perm = key.sort(stable=True)
+            key, perm = _sort(key)
             dst, rel = (key // num_relations).to(dtype), (key % num_relations).to(dtype)
             col = col.index_select(0, perm)
         by_source, cdst = col, dst
         if not _is_sorted(col):
-            by_source, order = col.sort(stable=True)
+            by_source, order = _sort(col)
             csc = order.to(dtype)
             cdst = dst.index_select(0, csc)
         return cls(
@@ -149,6 +150,18 @@ class RelationCSR:
             f"{self.__class__.__name__}(num_edges={self.num_edges}, num_relations={self.num_relations}, "
             f"size={self.size})"
         )
+
+
+def _sort(key: Tensor) -> tuple[Tensor, Tensor]:
+    """The keys in order, and the position of each before; equal keys keep theirs."""
+    size = key.numel()
+    if size >= 2**15 or key.dtype != torch.int32 or key.device.type != "cpu" or torch.compiler.is_compiling():
+        return key.sort(stable=True)
+    # So few, torch sorts by comparison. Key and position as one number take numpy a fifth of the time.
+    bits = size.bit_length()
+    packed = (key.long() << bits) | torch.arange(size)
+    packed = torch.from_numpy(np.sort(packed.numpy()))
+    return (packed >> bits).int(), packed & (2**bits - 1)
 
 
 def _is_sorted(index: Tensor) -> bool:

@@ -140,7 +140,7 @@ def test_who_looks_at_edges_gets_them():
 def test_auto_makes_messages_for_few_edges_alone():
     conv = GatedAggregationConv(5, 3, num_relations=4)
     assert not is_fused(lambda: conv(torch.randn(7, 5), *multigraph()))
-    x, (edge_index, edge_type) = torch.randn(50, 32), multigraph(50, 50, 3000)
+    x, (edge_index, edge_type) = torch.randn(50, 32), multigraph(50, 50, 9000)
     conv = GatedAggregationConv(32, 3, num_relations=4)
     assert is_fused(lambda: conv(x, edge_index, edge_type))
 

@@ -283,6 +283,7 @@ def test_nothing_of_the_size_of_the_messages_is_kept(num_queries):
         ({"table": torch.randn(4)}, ValueError, r"table has shape \(4,\)"),
         ({"table": torch.randn(2, 3, 5)}, ValueError, r"table has shape \(2, 3, 5\) .* 4 relations"),
         ({"table": torch.randn(1, 2, 3, 4)}, ValueError, r"table has shape \(1, 2, 3, 4\)"),
+        ({"table": torch.randn(0, 3, 4)}, ValueError, r"table has shape \(0, 3, 4\), but at least one"),
         ({"dropout": 1.0}, ValueError, "dropout=1.0"),
         ({"table": torch.randn(3, 5)}, ValueError, r"table has shape \(3, 5\) .* 4 relations"),
         ({"table": torch.ones(3, 4).long()}, ValueError, "table .* type torch.int64"),

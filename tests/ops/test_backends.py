@@ -60,10 +60,10 @@ def test_auto_goes_by_device_and_size(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert choose_backend("auto", cpu, 1000) == "reference"
     assert choose_backend("auto", cpu, 20_000) == "torch"
-    assert choose_backend("auto", cpu, 20_000, ordered=False) == "reference"
-    assert choose_backend("auto", cpu, 100_000, ordered=False) == "torch"
+    assert choose_backend("auto", cpu, 200_000, ordered=False) == "reference"
+    assert choose_backend("auto", cpu, 300_000, ordered=False) == "torch"
     assert choose_backend("auto", cuda, 0, ordered=False) == "torch"
-    assert choose_backend("auto", torch.device("mps"), 100_000) == "reference"
+    assert choose_backend("auto", torch.device("mps"), 300_000) == "reference"
     for name in BACKENDS[1:]:
         assert choose_backend(name, cuda, 0) == name
 

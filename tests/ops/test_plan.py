@@ -46,6 +46,16 @@ def test_random_multigraphs(size, dtype):
     assert {plan.colptr.dtype, plan.cdst.dtype, plan.csc.dtype} == {torch.int32}
 
 
+@pytest.mark.parametrize("num_edges", [0, 1, 2**15 - 1, 2**15])
+def test_few_and_many_edges_are_sorted_alike(num_edges):
+    edge_index, edge_type = torch.randint(50, (2, num_edges)), torch.randint(3, (num_edges,))
+    plan = RelationCSR.from_edge_index(edge_index, edge_type, 3, (50, 50))
+    check_consistent(plan, edge_index, edge_type)
+    if plan.perm is not None:
+        assert torch.equal(plan.perm, (edge_index[1] * 3 + edge_type).argsort(stable=True))
+        assert torch.equal(plan.csc.long(), edge_index[0][plan.perm].argsort(stable=True))
+
+
 def test_edges_sorted_by_target_keep_their_order():
     edge_index = torch.tensor([[4, 0, 3, 1], [0, 0, 2, 2]])
     edge_type = torch.tensor([1, 0, 1, 0])
