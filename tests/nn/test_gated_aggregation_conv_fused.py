@@ -100,8 +100,8 @@ def test_attention_dropout(heads):
     torch.testing.assert_close(conv.eval()(x, plan), whole)
     conv.train()
     assert not torch.allclose(conv(x, plan), whole)
-    average = torch.stack([conv(x, plan) for _ in range(4000)]).mean(dim=0)
-    torch.testing.assert_close(average, whole, atol=0.15, rtol=0.0)
+    average = torch.stack([conv(x, plan) for _ in range(1500)]).mean(dim=0)
+    torch.testing.assert_close(average, whole, atol=0.2, rtol=0.0)
 
 
 def test_who_looks_at_edges_gets_them():

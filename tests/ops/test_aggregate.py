@@ -174,7 +174,7 @@ def test_dropout_is_the_same_for_every_backend(backend, num_tables):
 def test_dropout_keeps_the_sum_on_average():
     case = Case()
     torch.testing.assert_close(
-        torch.stack([case.run(dropout=0.5) for _ in range(4000)]).mean(dim=0), case.run(), atol=0.1, rtol=0.0
+        torch.stack([case.run(dropout=0.5) for _ in range(1500)]).mean(dim=0), case.run(), atol=0.15, rtol=0.0
     )
 
 
@@ -202,10 +202,15 @@ def edges_of(plan):
     return plan.rowptr, plan.col, plan.dst, plan.rel, plan.colptr, plan.cdst, plan.csc
 
 
-@pytest.mark.parametrize("num_queries", [1, 3])
-@pytest.mark.parametrize("num_tables", [1, 2])
-@pytest.mark.parametrize("dtype", [torch.float, torch.bfloat16])
-@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize(
+    ("num_queries", "num_tables", "dtype", "scaled"),
+    [
+        (1, 1, torch.float, False),
+        (3, 1, torch.bfloat16, False),
+        (1, 2, torch.bfloat16, True),
+        (3, 2, torch.float, True),
+    ],
+)
 def test_opcheck(num_queries, num_tables, dtype, scaled):
     case = Case(num_queries=num_queries, num_tables=num_tables, dtype=dtype)
     scale = torch.rand(num_tables, 60) if scaled else None
