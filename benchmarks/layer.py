@@ -295,8 +295,8 @@ def page(contents: Mapping[str, Mapping[str, Any]], pictures: Sequence[str] = ()
         "and gets them anew page by page.",
         f"At d = 64 all sizes are measured, but on a CPU only our aggregation at {LARGEST}; at other d those "
         f"up to {SMALL[-1]}. Of each cell {REPEATS} steps are taken, or {SECONDS['cpu']:g} s of them where "
-        f"that is less ({SECONDS['cuda']:g} s on CUDA); on a CPU, its process is ended after {TIMEOUT:g} s. "
-        f"`--quick` does less.",
+        f"that is less ({SECONDS['cuda']:g} s on CUDA); on a CPU, its process is ended after {TIMEOUT:g} s "
+        f"({_SLOW}'s after {2 * TIMEOUT:g}, at {LARGEST} after {4 * TIMEOUT:g}). `--quick` does less.",
         "The aggregation's scores are one row for all targets. Its floor is the time to move the bytes that "
         "no way around is known for, among them one row for each edge in each direction: those rows at the "
         "bandwidth of random rows of a table of that size, all else at that of a streaming copy, both "
