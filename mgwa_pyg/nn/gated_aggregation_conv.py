@@ -475,6 +475,13 @@ class GatedAggregationConv(MessagePassing):
     ) -> Tensor:
         return self._ops.sum(inputs, index, ptr, dim_size)
 
+    def relation_scores(self, query: Tensor, relation: OptTensor = None) -> Tensor:
+        r"""The score of each query :math:`(B, D)` and relation, as the softmax meets it where edges have no
+        features, :math:`(B, R, H)`; :obj:`relation` is that of :meth:`forward`.
+        """
+        table, _, _ = self._score_table(None, query, None, relation, query.size(0))
+        return query.new_zeros(query.size(0), self.num_relations, self.heads) if table is None else table
+
     def _score_table(
         self,
         x_target: OptTensor,

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch_geometric.nn.inits import glorot
 
+from mgwa_pyg.nn import ranking
 from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
+from mgwa_pyg.ops import RelationCSR
 
 
 class NeighborhoodRecommender(torch.nn.Module):
@@ -117,7 +119,7 @@ class NeighborhoodRecommender(torch.nn.Module):
                 f"{self.num_layers} hops are needed"
             )
         profile = self.user_emb(user)
-        query = _scaled(profile, self.query_scale)
+        query = self.scaled_query(profile)
         x = self.entity_emb(node)
         for layer, conv in enumerate(self.convs):
             # What lies further out than the layers to come can see is of no use any more.
@@ -125,7 +127,7 @@ class NeighborhoodRecommender(torch.nn.Module):
             num_targets = sum(num_sampled_nodes[:hops])
             num_edges = sum(num_sampled_edges[:hops])
             x = conv(
-                (_scaled(x, self.neighbor_scale), x[:num_targets]),
+                (self.scaled_neighbors(x), x[:num_targets]),
                 edge_index[:, :num_edges],
                 edge_type[:num_edges],
                 query=query,
@@ -135,6 +137,69 @@ class NeighborhoodRecommender(torch.nn.Module):
             x = self.activate(x, layer)
         return (profile * x).sum(dim=-1)
 
+    @torch.no_grad()
+    def score_items(
+        self, users: Tensor, graph: RelationCSR, num_items: int, max_bytes: int | None = None
+    ) -> Tensor:
+        r"""Return the logits of all items for :math:`n` users, :math:`(n, \mathrm{num\_items})`, exactly as
+        :meth:`forward` gives them with whole neighbourhoods.
 
-def _scaled(x: Tensor, scale: float) -> Tensor:
-    return x if scale == 1.0 else scale * x
+        No subgraph is made: the first layer adds the neighbours of each entity up relation by relation, once
+        for all users, and later layers run on the whole graph as each user sees it. No gradient is recorded
+        and nothing dropped out.
+
+        Args:
+            users (torch.Tensor): The users, :math:`(n)`; a user may stand there twice.
+            graph (RelationCSR): The knowledge graph, from all entities to all entities.
+            num_items (int): The number of items: the first entities.
+            max_bytes (int, optional): What one intermediate result may take, which decides how many users
+                and items are scored at once; at least one user is. The default keeps it in a CPU's caches,
+                or to 256 MiB on other devices. (default: :obj:`None`)
+
+        Raises:
+            ValueError: If an argument does not go with the model, or a score is NaN.
+            IndexError: If a user is out of range.
+        """
+        return ranking.score_items(self, users, graph, num_items, max_bytes)
+
+    @torch.no_grad()
+    def rank(
+        self,
+        users: Tensor,
+        k: int,
+        graph: RelationCSR,
+        num_items: int,
+        exclude: Tensor | None = None,
+        max_bytes: int | None = None,
+    ) -> ranking.Ranking:
+        r"""Return the :math:`k` best of all items for each of :math:`n` users, by the scores of
+        :meth:`score_items`.
+
+        Args:
+            users (torch.Tensor): The users, :math:`(n)`.
+            k (int): How many items to return.
+            graph (RelationCSR): The knowledge graph, from all entities to all entities.
+            num_items (int): The number of items: the first entities.
+            exclude (torch.Tensor, optional): Pairs of user and item, :math:`(2, P)`, that take no part, such
+                as the interactions of training; users who are not ranked do no harm.
+                (default: :obj:`None`)
+            max_bytes (int, optional): See :meth:`score_items`. (default: :obj:`None`)
+
+        Returns:
+            Ranking: The items and their logits, both :math:`(n, k)`. Of items with equal logits any may come
+            first. A user with fewer than :math:`k` items left gets :obj:`num_items` and :math:`-\infty` in
+            their place.
+
+        Raises:
+            ValueError: If an argument does not go with the model, or a score is NaN.
+            IndexError: If a user or an excluded item is out of range.
+        """
+        return ranking.rank(self, users, k, graph, num_items, exclude, max_bytes)
+
+    def scaled_query(self, profile: Tensor) -> Tensor:
+        """The queries of users with these embeddings."""
+        return profile if self.query_scale == 1.0 else self.query_scale * profile
+
+    def scaled_neighbors(self, x: Tensor) -> Tensor:
+        """Entities as what their neighbours add up."""
+        return x if self.neighbor_scale == 1.0 else self.neighbor_scale * x

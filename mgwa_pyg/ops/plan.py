@@ -132,6 +132,41 @@ class RelationCSR:
             edges = torch.empty_like(edges).index_copy_(1, self.perm, edges)
         return edges[:2], edges[2]
 
+    def targets(self, start: int, stop: int) -> RelationCSR:
+        """The edges into the targets from ``start`` to before ``stop``, which are numbered from 0 then."""
+        first, last = (int(self.rowptr[node]) for node in (start, stop))
+        edge_index = torch.stack([self.col[first:last], self.dst[first:last] - start])
+        return self.from_edge_index(
+            edge_index, self.rel[first:last], self.num_relations, (self.size[0], stop - start)
+        )
+
+    def repeat(self, times: int) -> RelationCSR:
+        """So many copies of the graph side by side, with nodes of their own each: a block-diagonal graph."""
+        num_src, num_dst = self.size
+        largest = times * max(self.num_edges, num_src, num_dst)
+        dtype = self.col.dtype if largest < _INT32_MAX else torch.int64
+
+        def copies(index: Tensor, step: int) -> Tensor:
+            shift = torch.arange(times, dtype=dtype, device=index.device) * step
+            return (shift.unsqueeze(1) + index).flatten()
+
+        def pointers(ptr: Tensor) -> Tensor:
+            end = ptr.new_full((1,), times * self.num_edges, dtype=dtype)
+            return torch.cat([copies(ptr[:-1], self.num_edges), end])
+
+        return RelationCSR(
+            rowptr=pointers(self.rowptr),
+            col=copies(self.col, num_src),
+            dst=copies(self.dst, num_dst),
+            rel=self.rel.to(dtype).repeat(times),
+            colptr=pointers(self.colptr),
+            cdst=copies(self.cdst, num_dst),
+            csc=None if self.csc is None else copies(self.csc, self.num_edges),
+            perm=None if self.perm is None else copies(self.perm, self.num_edges),
+            num_relations=self.num_relations,
+            size=(times * num_src, times * num_dst),
+        )
+
     @property
     def num_edges(self) -> int:
         """The number of edges."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from mgwa_pyg.nn import KGCN, MGWA, RippleNet
+from mgwa_pyg.ops import RelationCSR
 from mgwa_pyg.sampler import NeighborSampler, ripple_sets
 from mgwa_pyg.train.config import FitConfig, KGCNConfig, MGWAConfig, NeighborhoodConfig, RippleNetConfig
 
@@ -59,8 +60,8 @@ class Scorer:
 class NeighborhoodScorer(Scorer):
     """MGWA and KGCN: items with their neighbourhoods.
 
-    Outside training neighbourhoods are whole where there is one layer; deeper ones grow too large for that
-    and are sampled.
+    Outside training neighbourhoods are whole where there is one layer; those of pairs grow too large for that
+    with more and are sampled. Rankings need no neighbourhoods of pairs and look at the whole graph always.
     """
 
     model_class: ClassVar[type[MGWA] | type[KGCN]]
@@ -87,9 +88,10 @@ class NeighborhoodScorer(Scorer):
             self._eval_sampler = NeighborSampler(edge_index, edge_type, num_entities) if whole else sampler
         else:
             drawn = sampler.sample(torch.arange(num_entities), 1, torch.Generator().manual_seed(seed))
-            self._train_sampler = self._eval_sampler = NeighborSampler(
-                drawn.node[drawn.edge_index], drawn.edge_type, num_entities
-            )
+            edge_index, edge_type = drawn.node[drawn.edge_index], drawn.edge_type
+            self._train_sampler = self._eval_sampler = NeighborSampler(edge_index, edge_type, num_entities)
+        self._edges = edge_index, edge_type
+        self._graph: RelationCSR | None = None  # The same, made when something is ranked.
 
     def _options(self, config: Any) -> dict[str, Any]:
         """What only one of the models has."""
@@ -110,6 +112,13 @@ class NeighborhoodScorer(Scorer):
 
     def score(self, user: Tensor, item: Tensor, generator: torch.Generator) -> Tensor:
         return self.model(user, *self._eval_sampler.sample(item, self._depth, generator))
+
+    def score_all(self, user: Tensor, num_items: int, generator: torch.Generator) -> Tensor:
+        if self._graph is None:
+            size = (self.model.entity_emb.num_embeddings,) * 2
+            graph = RelationCSR.from_edge_index(*self._edges, self.model.relation_emb.num_embeddings, size)
+            self._graph = graph.to(user.device)
+        return self.model.score_items(user, self._graph, num_items)
 
 
 class MGWAScorer(NeighborhoodScorer):

@@ -138,3 +138,22 @@ def test_errors_name_what_is_wrong(changes, error, match):
     arguments = {"edge_index": EDGES, "edge_type": TYPES, "num_relations": 2, "size": (3, 3), **changes}
     with pytest.raises(error, match=match):
         RelationCSR.from_edge_index(**arguments)
+
+
+def test_part_of_the_targets_and_copies_side_by_side():
+    edge_index, edge_type = torch.randint(6, (2, 30)), torch.randint(3, (30,))
+    plan = RelationCSR.from_edge_index(edge_index, edge_type, 3, (6, 6))
+
+    inside = (edge_index[1] >= 2) & (edge_index[1] < 5)
+    part = plan.targets(2, 5)
+    got_index, got_type = part.to_edge_index()
+    want = torch.stack([edge_index[0], edge_index[1] - 2, edge_type])[:, inside]
+    assert sorted(torch.cat([got_index, got_type[None]]).t().tolist()) == sorted(want.t().tolist())
+    assert part.size == (6, 3)
+
+    copies = plan.repeat(3)
+    shifted = torch.cat([edge_index + 6 * copy for copy in range(3)], dim=1)
+    again = RelationCSR.from_edge_index(shifted, edge_type.repeat(3), 3, (18, 18))
+    for name in ("rowptr", "col", "dst", "rel", "colptr", "cdst", "csc", "perm", "size"):
+        got, want = getattr(copies, name), getattr(again, name)
+        assert (got == want).all() if isinstance(got, torch.Tensor) else got == want, name

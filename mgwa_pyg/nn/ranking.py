@@ -1,0 +1,218 @@
+"""All items for many users at once: the whole graph as each user sees it, in place of a subgraph per pair."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import index_sort
+from torch_geometric.utils.sparse import index2ptr
+
+from mgwa_pyg.checks import check_no_nan, check_range, is_integer, values_are_checked
+from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
+from mgwa_pyg.ops.relation_sums import RelationSums
+
+if TYPE_CHECKING:
+    from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
+    from mgwa_pyg.nn.neighborhood_recommender import NeighborhoodRecommender
+
+# How large an intermediate result may become, in bytes: on the CPU it is to stay in the caches.
+_MAX_BYTES = {"cpu": 2**23}
+_MAX_BYTES_ELSEWHERE = 2**28
+# Rather than fewer users at once than this, items are scored in several parts.
+_MIN_USERS = 8
+# Sums over edges are kept relation by relation where that takes no more than this, in bytes, and no more than
+# so many relations stand against each edge of an average target.
+_MAX_SUMS = 2**28
+_MAX_RELATIONS_PER_EDGE = 32
+
+
+class Ranking(NamedTuple):
+    r"""The best items of :math:`n` users, best first."""
+
+    item: Tensor
+    r"""The items, :math:`(n, k)`; where they run out the number of items, which is none of them."""
+    score: Tensor
+    r"""Their logits, :math:`(n, k)`; where they run out :math:`-\infty`."""
+
+
+def score_items(
+    model: NeighborhoodRecommender, users: Tensor, graph: RelationCSR, num_items: int, max_bytes: int | None
+) -> Tensor:
+    """See :meth:`NeighborhoodRecommender.score_items`."""
+    _check(model, users, graph, num_items)
+    num_users, block = _block_sizes(model, graph, num_items, max_bytes, users.device)
+    score = model.entity_emb.weight.new_empty(users.numel(), num_items)
+    for start in range(0, num_items, block):
+        scorer = ItemScorer(model, graph, start, min(start + block, num_items))
+        for row in range(0, users.numel(), num_users):
+            part = scorer.score(users[row : row + num_users])
+            score[row : row + num_users, start : start + block] = part
+    if values_are_checked(score.device):
+        check_no_nan("the matrix of scores", score)
+    return score
+
+
+def rank(
+    model: NeighborhoodRecommender,
+    users: Tensor,
+    k: int,
+    graph: RelationCSR,
+    num_items: int,
+    exclude: Tensor | None,
+    max_bytes: int | None,
+) -> Ranking:
+    """See :meth:`NeighborhoodRecommender.rank`."""
+    _check(model, users, graph, num_items)
+    if not 1 <= k <= num_items:
+        raise ValueError(f"k={k}: between 1 and num_items={num_items} items can be ranked")
+    seen = None if exclude is None else _Pairs(exclude, model.user_emb.num_embeddings, num_items)
+    num_users, block = _block_sizes(model, graph, num_items, max_bytes, users.device)
+    best = Ranking(
+        users.new_full((users.numel(), k), num_items, dtype=torch.long),
+        model.entity_emb.weight.new_full((users.numel(), k), -torch.inf),
+    )
+    for start in range(0, num_items, block):
+        stop = min(start + block, num_items)
+        scorer = ItemScorer(model, graph, start, stop)
+        for row in range(0, users.numel(), num_users):
+            part = users[row : row + num_users]
+            score = scorer.score(part)
+            if values_are_checked(score.device):
+                check_no_nan(f"the matrix of scores of the items from {start} to {stop - 1}", score)
+            if seen is not None:
+                score[seen.cells(part, start, stop)] = -torch.inf
+            top = score.topk(min(k, stop - start))
+            item = (top.indices + start).masked_fill(top.values == -torch.inf, num_items)
+            # The best of this part and of those before it.
+            rows = slice(row, row + num_users)
+            merged = torch.cat([best.score[rows], top.values], dim=1).topk(k)
+            best.item[rows] = torch.cat([best.item[rows], item], dim=1).gather(1, merged.indices)
+            best.score[rows] = merged.values
+    return best
+
+
+class _Pairs:
+    """Pairs of user and item, :math:`(2, P)`, to be looked up by user."""
+
+    def __init__(self, pairs: Tensor, num_users: int, num_items: int) -> None:
+        if pairs.dim() != 2 or pairs.size(0) != 2 or not is_integer(pairs):
+            raise ValueError(
+                f"exclude has shape {tuple(pairs.shape)} and type {pairs.dtype}, but pairs of user and item "
+                f"are needed, whole numbers of shape (2, num_pairs)"
+            )
+        check_range("exclude[0]", pairs[0], num_users, "the number of users")
+        check_range("exclude[1]", pairs[1], num_items, "num_items")
+        user, order = index_sort(pairs[0], max_value=num_users)
+        self._item = pairs[1][order]
+        self._ptr = index2ptr(user, num_users)
+
+    def cells(self, users: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Where the pairs lie in a matrix of these users and the items from ``start`` to before ``stop``."""
+        begin, count = self._ptr[users], self._ptr[users + 1] - self._ptr[users]
+        row = torch.repeat_interleave(count)
+        place = torch.arange(row.numel(), device=row.device) + (begin - count.cumsum(0) + count)[row]
+        item = self._item[place]
+        inside = (item >= start) & (item < stop)
+        return row[inside], item[inside] - start
+
+
+def _check(model: NeighborhoodRecommender, users: Tensor, graph: RelationCSR, num_items: int) -> None:
+    num_users, num_entities = model.user_emb.num_embeddings, model.entity_emb.num_embeddings
+    num_relations = model.relation_emb.num_embeddings
+    if users.dim() != 1 or not is_integer(users):
+        raise ValueError(
+            f"users has shape {tuple(users.shape)} and type {users.dtype}, but a vector of whole numbers is "
+            f"needed"
+        )
+    check_range("users", users, num_users, "the number of users")
+    if graph.size != (num_entities, num_entities) or graph.num_relations != num_relations:
+        raise ValueError(
+            f"graph is of size {graph.size} with {graph.num_relations} relations, but the model was made for "
+            f"{num_entities} entities and {num_relations} relations"
+        )
+    if not 1 <= num_items <= num_entities:
+        raise ValueError(f"num_items={num_items}: items are the first of {num_entities} entities")
+
+
+def _block_sizes(
+    model: NeighborhoodRecommender,
+    graph: RelationCSR,
+    num_items: int,
+    max_bytes: int | None,
+    device: torch.device,
+) -> tuple[int, int]:
+    """How many users and how many items are scored at once."""
+    if max_bytes is None:
+        max_bytes = _MAX_BYTES.get(device.type, _MAX_BYTES_ELSEWHERE)
+    if max_bytes < 1:
+        raise ValueError(f"max_bytes={max_bytes}: give room for at least one user")
+    per_node = 2 * model.channels * model.entity_emb.weight.element_size()  # A gate and what it gates.
+    if model.num_layers == 1:
+        num_pairs = max(1, max_bytes // per_node)
+        if num_pairs >= _MIN_USERS * num_items:
+            return num_pairs // num_items, num_items
+        per_item = RelationSums.num_bytes(1, graph.num_relations, model.entity_emb.weight)
+        return _MIN_USERS, max(1, min(num_pairs // _MIN_USERS, _MAX_SUMS // per_item))
+    # Further layers need all entities as each user sees them, and a copy of the graph each.
+    per_edge = 8 * graph.col.element_size()
+    return max(1, max_bytes // (per_node * graph.size[0] + per_edge * graph.num_edges)), num_items
+
+
+class ItemScorer:
+    r"""Scores items for users as a model does whose neighbourhoods are whole.
+
+    Args:
+        model (NeighborhoodRecommender): The model.
+        graph (RelationCSR): The knowledge graph, from all entities to all entities.
+        start (int): The first item.
+        stop (int): One more than the last item.
+    """
+
+    def __init__(self, model: NeighborhoodRecommender, graph: RelationCSR, start: int, stop: int) -> None:
+        self._model = model
+        self._items = slice(start, stop)
+        num_layers = model.num_layers
+        into_items = graph if (start, stop) == (0, graph.size[1]) else graph.targets(start, stop)
+        #: The edges that each layer needs: the last one's lead to items, the others' anywhere.
+        self._graphs = [graph] * (num_layers - 1) + [into_items]
+        first = self._graphs[0]
+        features = model.scaled_neighbors(model.entity_emb.weight)
+        self._sums = RelationSums(features, first) if _sums_pay(first, features) else None
+
+    def score(self, user: Tensor) -> Tensor:
+        r"""Return the logits of the items for the users, :math:`(n, \mathrm{stop} - \mathrm{start})`."""
+        model = self._model
+        profile = model.user_emb(user)
+        x = model.entity_emb.weight
+        for layer, module in enumerate(model.convs):
+            conv = cast("GatedAggregationConv", module)
+            table = conv.relation_scores(model.scaled_query(profile), model.relation_emb.weight)[..., 0]
+            graph = self._graphs[layer]
+            neighborhood = self._aggregate(x, table, graph, layer == 0)
+            x = x[..., self._items, :] if layer == model.num_layers - 1 else x
+            x = conv.fusion(x, neighborhood.unsqueeze(-2)).squeeze(-2)
+            x = model.activate(x, layer)
+        return torch.bmm(x, profile.unsqueeze(2)).squeeze(2)
+
+    def _aggregate(self, x: Tensor, table: Tensor, graph: RelationCSR, is_first: bool) -> Tensor:
+        """The neighbourhoods of all targets as each user sees them, ``(n, N_dst, d)``."""
+        if is_first:  # All users see the same features, each with weights of its own.
+            if self._sums is not None:
+                return self._sums.aggregate(table)
+            x = self._model.scaled_neighbors(x)
+            return relation_softmax_aggregate(x, table.unsqueeze(1), graph, backend="torch").transpose(0, 1)
+        num_users, num_targets = table.size(0), graph.size[1]
+        graphs = graph.repeat(num_users)
+        query_index = torch.arange(num_users, device=x.device).repeat_interleave(num_targets)
+        x = self._model.scaled_neighbors(x).flatten(0, 1)
+        out = relation_softmax_aggregate(x, table, graphs, query_index, backend="torch")
+        return out.view(num_users, num_targets, -1)
+
+
+def _sums_pay(graph: RelationCSR, x: Tensor) -> bool:
+    """Whether sums by relation are the quicker way to the neighbourhoods, and fit into memory."""
+    num_targets, num_relations = graph.size[1], graph.num_relations
+    is_dense = num_relations * num_targets <= _MAX_RELATIONS_PER_EDGE * graph.num_edges
+    return is_dense and RelationSums.num_bytes(num_targets, num_relations, x) <= _MAX_SUMS

@@ -1,0 +1,60 @@
+"""`RelationSums`: the aggregation for queries by the thousand, sums over edges taken once for all of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mgwa_pyg.ops.aggregate import relation_softmax_aggregate
+from mgwa_pyg.ops.plan import RelationCSR
+
+# Within this range of scores no weight is too small to count beside another in single precision.
+_MAX_SPREAD = 60.0
+
+
+class RelationSums:
+    r"""What :func:`relation_softmax_aggregate` gives for :math:`Q` tables of one row each, by two products of
+    matrices.
+
+    All edges of one relation into one target have the same weight, whatever the query. Hence with the sum
+    :math:`\mathbf{A}_{v,r}` of the sources over these edges and their number :math:`n_{v,r}`,
+
+    .. math::
+        \mathbf{out}_{q,v} = \frac{\sum_r \exp(\mathbf{T}_{q,r}) \, \mathbf{A}_{v,r}}
+        {\sum_r \exp(\mathbf{T}_{q,r}) \, n_{v,r}}
+
+    and :math:`\mathbf{A}` and :math:`n` don't depend on the query.
+
+    Args:
+        x (torch.Tensor): The features of the sources, :math:`(N_{src}, C)`, the same for all queries.
+        plan (RelationCSR): The edges.
+    """
+
+    def __init__(self, x: Tensor, plan: RelationCSR) -> None:
+        num_targets, num_relations = plan.size[1], plan.num_relations
+        cell = plan.rel.long() * num_targets + plan.dst
+        sums = x.new_zeros(num_relations * num_targets, x.size(1))
+        self._sums = sums.index_add(0, cell, x.index_select(0, plan.col)).view(num_relations, -1)
+        counts = torch.bincount(cell, minlength=num_relations * num_targets)
+        self._counts = counts.view(num_relations, num_targets).to(x.dtype)
+        self._x, self._plan = x, plan
+
+    @staticmethod
+    def num_bytes(num_targets: int, num_relations: int, x: Tensor) -> int:
+        """The memory that the sums of features like ``x`` take."""
+        return num_targets * num_relations * (x.size(1) + 1) * x.element_size()
+
+    def aggregate(self, table: Tensor) -> Tensor:
+        r"""Return the aggregated features of all targets for each query, :math:`(Q, N_{dst}, C)`.
+
+        Args:
+            table (torch.Tensor): The score of each query and relation, before the softmax, :math:`(Q, R)`.
+        """
+        highest = table.amax(dim=1, keepdim=True)
+        if table.numel() > 0 and float((highest - table.amin(dim=1, keepdim=True)).max()) > _MAX_SPREAD:
+            out = relation_softmax_aggregate(self._x, table.unsqueeze(1), self._plan, backend="torch")
+            return out.transpose(0, 1)
+        weight = (table - highest).exp().to(self._x.dtype)
+        total = (weight @ self._counts).clamp_(min=torch.finfo(weight.dtype).tiny)
+        out = (weight @ self._sums).view(*total.shape, self._x.size(1))
+        return out.div_(total.unsqueeze(2))
