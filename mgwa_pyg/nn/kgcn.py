@@ -45,6 +45,9 @@ class KGCN(NeighborhoodRecommender):
             for every entity; nothing else depends on it. (default: :obj:`8`)
         dropout (float, optional): Dropout probability of the attention. (default: :obj:`0`)
         backend (str, optional): The backend of the layers. (default: :obj:`"auto"`)
+        sparse (bool, optional): Whether the gradients of users' and entities' embeddings are sparse, for tables
+            much larger than what a batch touches; they need an optimizer such as
+            :class:`torch.optim.SparseAdam`. (default: :obj:`False`)
 
     Raises:
         ValueError: If :obj:`equations` is unknown, :obj:`num_neighbors` not positive, there is no layer,
@@ -63,6 +66,7 @@ class KGCN(NeighborhoodRecommender):
         num_neighbors: int = 8,
         dropout: float = 0.0,
         backend: str = "auto",
+        sparse: bool = False,
     ) -> None:
         if equations not in EQUATIONS:
             raise ValueError(f"equations={equations!r} is unknown: choose one of {EQUATIONS}")
@@ -78,6 +82,7 @@ class KGCN(NeighborhoodRecommender):
             score_activation=None,
             dropout=dropout,
             backend=backend,
+            sparse=sparse,
         )
         if equations == "official":
             self.query_scale = 1 / channels

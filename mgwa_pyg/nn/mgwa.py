@@ -29,6 +29,9 @@ class MGWA(NeighborhoodRecommender):
             (default: :obj:`"sigmoid"`)
         dropout (float, optional): Dropout probability of the attention. (default: :obj:`0`)
         backend (str, optional): The backend of the layers. (default: :obj:`"auto"`)
+        sparse (bool, optional): Whether the gradients of users' and entities' embeddings are sparse, for tables
+            much larger than what a batch touches; they need an optimizer such as
+            :class:`torch.optim.SparseAdam`. (default: :obj:`False`)
 
     Raises:
         ValueError: If there is no layer, or the layer rejects an argument.
@@ -45,6 +48,7 @@ class MGWA(NeighborhoodRecommender):
         score_activation: str | None = "sigmoid",
         dropout: float = 0.0,
         backend: str = "auto",
+        sparse: bool = False,
     ) -> None:
         super().__init__(
             num_users,
@@ -56,4 +60,5 @@ class MGWA(NeighborhoodRecommender):
             score_activation,
             dropout,
             backend,
+            sparse,
         )

@@ -29,6 +29,7 @@ class NeighborhoodRecommender(torch.nn.Module):
         score_activation (str, optional): The activation of the attention's scores.
         dropout (float): Dropout probability of the attention.
         backend (str): The backend of the layers.
+        sparse (bool): Whether the gradients of users' and entities' embeddings are sparse.
     """
 
     #: What the queries are multiplied by before they meet the relations.
@@ -47,14 +48,15 @@ class NeighborhoodRecommender(torch.nn.Module):
         score_activation: str | None,
         dropout: float,
         backend: str,
+        sparse: bool,
     ) -> None:
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"num_layers={num_layers}: at least one layer is needed")
         self.channels = channels
         self.num_layers = num_layers
-        self.user_emb = torch.nn.Embedding(num_users, channels)
-        self.entity_emb = torch.nn.Embedding(num_entities, channels)
+        self.user_emb = torch.nn.Embedding(num_users, channels, sparse=sparse)
+        self.entity_emb = torch.nn.Embedding(num_entities, channels, sparse=sparse)
         self.relation_emb = torch.nn.Embedding(num_relations, channels)
         self.convs = torch.nn.ModuleList()
         for _ in range(num_layers):
