@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import zipfile
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric.utils import index_sort
-from torch_geometric.utils.sparse import index2ptr
+
+from mgwa_pyg.files import whole_file
+from mgwa_pyg.sampler.draws import derive_key
+from mgwa_pyg.sampler.in_edges import InEdges
+
+_FORMAT = "mgwa_pyg.NeighborSampler 1"
 
 
 class Neighborhood(NamedTuple):
@@ -47,6 +55,7 @@ class NeighborSampler:
 
     Raises:
         ValueError: If ``fanout`` is not positive, or the edges and types do not go together.
+        IndexError: If a node is out of range.
     """
 
     def __init__(
@@ -54,25 +63,21 @@ class NeighborSampler:
     ) -> None:
         if fanout is not None and fanout < 1:
             raise ValueError(f"fanout={fanout}: keep at least one neighbour, or None for all")
-        if edge_type.shape != edge_index.shape[1:]:
-            raise ValueError(
-                f"edge_type has shape {tuple(edge_type.shape)}, but edge_index "
-                f"{tuple(edge_index.shape)}: one type for each edge is needed"
-            )
         self.fanout = fanout
-        target, order = index_sort(edge_index[1], max_value=num_nodes, stable=True)
-        self._ptr = index2ptr(target, num_nodes)
-        self._source = edge_index[0][order]
-        self._type = edge_type[order]
+        self._edges = InEdges.from_edge_index(edge_index, (num_nodes, num_nodes), edge_type)
 
     def to(self, device: torch.device | str) -> NeighborSampler:
         """Move the graph to ``device``, where it is then sampled."""
-        self._ptr = self._ptr.to(device)
-        self._source = self._source.to(device)
-        self._type = self._type.to(device)
+        self._edges = self._edges.to(device)
         return self
 
-    def sample(self, seed: Tensor, num_hops: int, generator: torch.Generator | None = None) -> Neighborhood:
+    def sample(
+        self,
+        seed: Tensor,
+        num_hops: int,
+        generator: torch.Generator | None = None,
+        key: Tensor | None = None,
+    ) -> Neighborhood:
         r"""Return the neighbourhoods of the nodes ``seed``, :math:`(B)`, ``num_hops`` deep.
 
         Args:
@@ -80,58 +85,89 @@ class NeighborSampler:
             num_hops (int): The number of hops.
             generator (torch.Generator, optional): The source of randomness, on the same device.
                 (default: :obj:`None`, torch's own)
+            key (torch.Tensor, optional): In its place, a :obj:`torch.long` for each seed, :math:`(B)`, that
+                alone decides what is drawn for it: the same whatever the other seeds, their order, the device
+                or the process. (default: :obj:`None`)
+
+        Raises:
+            ValueError: If there is a generator as well as keys, or not one key for each seed.
         """
+        if key is not None:
+            if generator is not None:
+                raise ValueError("pass a generator or keys, not both")
+            if key.shape != seed.shape or key.dtype != torch.long:
+                raise ValueError(
+                    f"key has shape {tuple(key.shape)} and type {key.dtype}, but one torch.long for each of "
+                    f"{seed.numel()} seeds is needed"
+                )
         node, batch = [seed], [torch.arange(seed.numel(), device=seed.device)]
-        edge_index, edge_type = [], []
+        edge_index = [seed.new_empty(2, 0, dtype=torch.long)]
+        edge_type = [seed.new_empty(0, dtype=torch.long)]
         start = 0  # Where the nodes of the last hop begin.
         for _ in range(num_hops):
-            target, edge = self._sample_edges(node[-1], generator)
+            target, position = self._edges.sample(node[-1], self.fanout, generator=generator, key=key)
+            if key is not None:
+                # A child's key follows from its parent's and its place among the children.
+                count = torch.bincount(target, minlength=node[-1].numel())
+                place = torch.arange(target.numel(), device=seed.device) - (count.cumsum(0) - count)[target]
+                key = derive_key(key[target], place)
             end = start + node[-1].numel()
-            source = torch.arange(end, end + edge.numel(), device=seed.device)
+            source = torch.arange(end, end + position.numel(), device=seed.device)
             edge_index.append(torch.stack([source, target + start]))
-            edge_type.append(self._type[edge])
-            node.append(self._source[edge])
+            edge_type.append(self._type[position].long())
+            node.append(self._edges.source[position].long())
             batch.append(batch[-1][target])
             start = end
         return Neighborhood(
             node=torch.cat(node),
-            edge_index=torch.cat(edge_index, dim=1) if edge_index else seed.new_empty(2, 0),
-            edge_type=torch.cat(edge_type) if edge_type else self._type[:0],
+            edge_index=torch.cat(edge_index, dim=1),
+            edge_type=torch.cat(edge_type),
             batch=torch.cat(batch),
             num_sampled_nodes=[hop.numel() for hop in node],
-            num_sampled_edges=[hop.numel() for hop in edge_type],
+            num_sampled_edges=[hop.numel() for hop in edge_type[1:]],
         )
 
-    def _sample_edges(self, node: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """For each sampled edge, the position in ``node`` of its target, and its own position."""
-        begin, end = self._ptr[node], self._ptr[node + 1]
-        degree = end - begin
-        count = degree if self.fanout is None else degree.clamp(max=self.fanout)
-        last = count.cumsum(0)
-        target = torch.repeat_interleave(count)
-        # Position e is the (e - first)-th of its target, whose edges begin at `begin`.
-        edge = torch.arange(target.numel(), device=node.device) + (begin - last + count)[target]
-        if self.fanout is not None:
-            crowded = (degree > self.fanout).nonzero().squeeze(1)
-            if crowded.numel() > 0:
-                drawn = _draw_distinct(degree[crowded], self.fanout, generator)
-                place = (last[crowded] - self.fanout).unsqueeze(1) + torch.arange(
-                    self.fanout, device=node.device
-                )
-                edge[place] = drawn + begin[crowded].unsqueeze(1)
-        return target, edge
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the sampler with its graph to a file for :meth:`load`, whole or not at all."""
+        content = {
+            "format": _FORMAT,
+            "fanout": self.fanout,
+            "ptr": self._edges.ptr,
+            "source": self._edges.source,
+            "edge_type": self._type,
+        }
+        with whole_file(Path(path)) as file:
+            torch.save(content, file)
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> NeighborSampler:
+        """Open a file that :meth:`save` wrote.
 
-def _draw_distinct(stop: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """Draw ``count`` distinct whole numbers below each element of ``stop``, all sets equally likely.
+        Its checksums are verified, which reads it once; then it is mapped into memory, so that all processes
+        of a machine share one copy of the graph. It must stay as it is while they use it.
 
-    This is Floyd's algorithm: the k-th draw is from one number more than the one before, and takes that
-    new number where it hits one drawn already.
-    """
-    newest = stop.unsqueeze(1) - torch.arange(count, 0, -1, device=stop.device)
-    chance = torch.rand(newest.shape, dtype=torch.double, device=stop.device, generator=generator)
-    drawn = (chance * (newest + 1)).long()
-    for k in range(1, count):
-        taken = (drawn[:, :k] == drawn[:, k : k + 1]).any(dim=1)
-        drawn[:, k] = torch.where(taken, newest[:, k], drawn[:, k])
-    return drawn
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged or was not written by :meth:`save`.
+        """
+        path = Path(path)
+        try:
+            with zipfile.ZipFile(path) as archive:  # As all that torch writes; mapped, it checks nothing.
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        except (zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path} is damaged, or not a file of a NeighborSampler: {error}") from error
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise ValueError(f"{path} is not a file of a NeighborSampler ({_FORMAT})")
+        edges = InEdges(content["ptr"], content["source"], content["edge_type"])
+        sampler = cls.__new__(cls)
+        sampler.fanout, sampler._edges = content["fanout"], edges
+        return sampler
+
+    @property
+    def _type(self) -> Tensor:
+        edge_type = self._edges.edge_type
+        assert edge_type is not None  # The constructor asks for it.
+        return edge_type

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch_geometric.utils import index_sort
 from torch_geometric.utils.sparse import index2ptr
 
-from mgwa_pyg.sampler.neighbor_sampler import _draw_distinct
+from mgwa_pyg.sampler.draws import draw_distinct, uniform
 
 
 def ripple_sets(
@@ -89,10 +89,11 @@ def _draw_hop(
     border = torch.cat([last.new_zeros(1), last])[seed_ptr]
     total = border.diff()
 
-    chance = torch.rand(total.numel(), size, dtype=torch.double, device=seed.device, generator=generator)
+    chance = uniform(total.numel(), size, seed.device, generator)
     place = (chance * total.unsqueeze(1)).long()
     crowded = total >= size
-    place[crowded] = _draw_distinct(total[crowded], size, generator)
+    stop = total[crowded]
+    place[crowded] = draw_distinct(stop, uniform(stop.numel(), size, seed.device, generator))
     place = place + border[:-1].unsqueeze(1)
 
     found = total > 0
