@@ -1,12 +1,14 @@
 """Data sets for recommendation over knowledge graphs: raw files in, one HeteroData out."""
 
 from mgwa_pyg.datasets.base import KGRecDataset
+from mgwa_pyg.datasets.book_crossing_kg import BookCrossingKG
 from mgwa_pyg.datasets.download import DownloadError
 from mgwa_pyg.datasets.lastfm_kg import LastFMKG
 from mgwa_pyg.datasets.raw import RawDataError
 from mgwa_pyg.datasets.synthetic_kg import SyntheticKG
 
 __all__ = [
+    "BookCrossingKG",
     "DownloadError",
     "KGRecDataset",
     "LastFMKG",

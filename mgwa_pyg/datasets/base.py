@@ -53,6 +53,18 @@ class KGRecTables:
     negatives: IntArray | None = None
     positive_parts: npt.NDArray[np.int8] | None = None
 
+    @property
+    def statistics(self) -> dict[str, int]:
+        r"""The sizes by name."""
+        return {
+            "users": self.num_users,
+            "items": len(self.item_names),
+            "interactions": len(self.positives),
+            "entities": self.num_entities,
+            "relations": len(self.relation_names),
+            "triples": len(self.triples),
+        }
+
 
 class KGRecDataset(InMemoryDataset):
     r"""Base class of data sets for recommendation over knowledge graphs.
@@ -205,14 +217,7 @@ class KGRecDataset(InMemoryDataset):
             data = self.pre_transform(data)
         content = {
             "data": data.to_dict(),
-            "statistics": {
-                "users": tables.num_users,
-                "items": len(tables.item_names),
-                "interactions": len(tables.positives),
-                "entities": tables.num_entities,
-                "relations": len(tables.relation_names),
-                "triples": len(tables.triples),
-            },
+            "statistics": tables.statistics,
             "item_names": tables.item_names,
             "relation_names": tables.relation_names,
             "pre_transform": pre_transform,

@@ -14,6 +14,7 @@ from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.download import RawFile
 from mgwa_pyg.datasets.raw import IntArray, RawTable, raise_at
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL
+from mgwa_pyg.datasets.tables import distinct_pairs, frozen_negatives, index_pairs, number_triples
 
 _GITHUB = "https://raw.githubusercontent.com"
 _KGCN = f"{_GITHUB}/hwwang55/KGCN/2363ca2ddc66a79860629b2e0ec6ad23c57697c8/data/music"
@@ -215,53 +216,21 @@ class LastFMKG(KGRecDataset):
         if not known.any():
             table.fail(0, f"neither this row nor a later one has an artist of {_ITEMS}")
         user, users = pd.factorize(table["user"][known])
-        key = np.unique(user * len(artists) + item[known])
-        return pd.Index(users), np.stack(np.divmod(key, len(artists)), axis=1)
+        return pd.Index(users), distinct_pairs(user, item[known], len(artists))
 
     def _triples(self, items: RawTable) -> tuple[IntArray, int, list[str]]:
         table = self._read(_TRIPLES, {"head": int, "relation": str, "tail": int})
         self._verify(_TRIPLES, table)
-        relation, relation_names = pd.factorize(np.array(table["relation"], dtype=object))
-        raw = np.stack([table["head"], table["tail"]], axis=1).ravel()
-        entity = pd.Index(items["entity"]).get_indexer(raw)
-        code, others = pd.factorize(raw[entity < 0])
-        entity[entity < 0] = len(items["entity"]) + code
-        triples = np.stack([entity[::2], relation, entity[1::2]], axis=1)
-        num_entities = len(items["entity"]) + len(others)
-        return triples, num_entities, [str(name) for name in relation_names]
+        relation = np.array(table["relation"], dtype=object)
+        return number_triples(table["head"], relation, table["tail"], items["entity"])
 
     def _frozen(self, positives: IntArray, num_items: int) -> IntArray:
-        num_users = int(positives[:, 0].max()) + 1
         table = self._read(_FROZEN, {"user": int, "item": int, "label": int})
-        user, item, label = table["user"], table["item"], table["label"]
-        table.fail_if(label > 1, "the label is {label}, not 0 or 1")
-        table.fail_if(user >= num_users, f"user {{user}} is none of the {num_users} users")
-        table.fail_if(item >= num_items, f"item {{item}} is none of the {num_items} items")
-        key = user * num_items + item
-        table.fail_if_repeated(key, "user {user} and item {item} have an earlier line")
-        row = _index(positives, num_items).get_indexer(key)
-        table.fail_if(
-            (label == 1) & (row < 0),
-            f"user {{user}} and item {{item}} are no interaction in {_INTERACTIONS}",
-        )
-        table.fail_if(
-            (label == 0) & (row >= 0),
-            f"user {{user}} and item {{item}} are an interaction in {_INTERACTIONS}",
-        )
-        self._verify(_FROZEN, table)
-
-        count = np.bincount(positives[:, 0])
-        for value, what in [(1, "positives"), (0, "negatives")]:
-            found = np.bincount(user[label == value], minlength=num_users)
-            if (found != count).any():
-                bad = int((found != count).argmax())
-                problem = f"user {bad} has {found[bad]} {what} instead of {count[bad]}"
-                raise_at(table.path, None, problem)
-        negatives = np.stack([user, item], axis=1)[label == 0]
-        return negatives[np.argsort(negatives[:, 0], kind="stable")]
+        sha256 = self.raw_files[_FROZEN].sha256
+        return frozen_negatives(table, positives, num_items, _INTERACTIONS, sha256)
 
     def _lightkg_parts(self, positives: IntArray, users: pd.Index, artists: pd.Index) -> npt.NDArray[np.int8]:
-        index = _index(positives, len(artists))
+        index = index_pairs(positives, len(artists))
         parts = np.full(len(positives), -1, dtype=np.int8)
         for name, part in _LIGHTKG_PARTS.items():
             table = self._read(
@@ -289,7 +258,3 @@ class LastFMKG(KGRecDataset):
                 f"{artists[item]}, an interaction in {_INTERACTIONS}",
             )
         return parts
-
-
-def _index(pairs: IntArray, num_items: int) -> pd.Index:
-    return pd.Index(pairs[:, 0] * num_items + pairs[:, 1])
