@@ -4,6 +4,7 @@ from mgwa_pyg.datasets.base import KGRecDataset
 from mgwa_pyg.datasets.book_crossing_kg import BookCrossingKG
 from mgwa_pyg.datasets.download import DownloadError
 from mgwa_pyg.datasets.lastfm_kg import LastFMKG
+from mgwa_pyg.datasets.movielens_kg import MovieLens1MKG, MovieLens20MKG
 from mgwa_pyg.datasets.raw import RawDataError
 from mgwa_pyg.datasets.synthetic_kg import SyntheticKG
 
@@ -12,6 +13,8 @@ __all__ = [
     "DownloadError",
     "KGRecDataset",
     "LastFMKG",
+    "MovieLens1MKG",
+    "MovieLens20MKG",
     "RawDataError",
     "SyntheticKG",
 ]
