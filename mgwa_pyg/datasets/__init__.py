@@ -6,6 +6,7 @@ from mgwa_pyg.datasets.download import DownloadError
 from mgwa_pyg.datasets.lastfm_kg import LastFMKG
 from mgwa_pyg.datasets.movielens_kg import MovieLens1MKG, MovieLens20MKG
 from mgwa_pyg.datasets.raw import RawDataError
+from mgwa_pyg.datasets.recbole_kg import RecBoleKG
 from mgwa_pyg.datasets.synthetic_kg import SyntheticKG
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "MovieLens1MKG",
     "MovieLens20MKG",
     "RawDataError",
+    "RecBoleKG",
     "SyntheticKG",
 ]

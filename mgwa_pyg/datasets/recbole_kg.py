@@ -1,0 +1,225 @@
+"""Data sets in RecBole's atomic files."""
+
+import math
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from torch_geometric.data import HeteroData
+
+from mgwa_pyg.datasets.base import FORMAT, KGRecDataset, KGRecTables
+from mgwa_pyg.datasets.raw import RawTable, raise_at
+from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL
+from mgwa_pyg.datasets.tables import distinct_pairs, index_pairs, number_triples
+
+_REMEDY = "Correct the file, or convert it again: see RecBole's description of atomic files."
+_PARTS = {"train": TRAIN, "valid": VAL, "test": TEST}
+
+
+class RecBoleKG(KGRecDataset):
+    r"""Any data set with a knowledge graph in the
+    `atomic files <https://recbole.io/docs/user_guide/data/atomic_files.html>`_ of RecBole.
+
+    In :obj:`root/name/` it reads
+
+    * :obj:`name.inter` with the fields :obj:`user_id` and :obj:`item_id`, and :obj:`rating` where
+      :obj:`min_rating` is given; or :obj:`name.train.inter`, :obj:`name.valid.inter` and
+      :obj:`name.test.inter` with :obj:`split="files"`;
+    * :obj:`name.kg` with the fields :obj:`head_id`, :obj:`relation_id` and :obj:`tail_id`;
+    * :obj:`name.link` with the fields :obj:`item_id` and :obj:`entity_id`.
+
+    Each file starts with a line of fields such as :obj:`user_id:token`; the order of the fields is
+    free, and fields that are not needed are ignored. Fields are separated by tabs. The folder is
+    that of a RecBole user, so the variable :obj:`MGWA_PYG_RAW` does not apply, and the processed
+    file goes to :obj:`root/name/processed/`. It is not made anew when the files change: pass
+    :obj:`force_reload=True` then.
+
+    Names are the tokens. Users and items are those with an interaction, in the order of their first
+    one; an interaction that is repeated counts once. An item takes the place of the entity that it
+    is linked to. Items without a link are entities without triples, even where an entity has the
+    same token.
+
+    .. note::
+        As in RecBole, an entity that several items are linked to belongs to the last of them in
+        :obj:`name.link`, and the others stay without its triples; a warning says how many. Links of
+        items without an interaction do not count. An item that is linked to several entities takes
+        the place of all of them.
+
+    Args:
+        root (str): The folder that holds RecBole's data sets.
+        name (str): The name of the data set: of its folder, and of the files therein.
+        negatives (str): What each user's negatives are: drawn uniformly from all items
+            (:obj:`"items"`), or drawn uniformly from all entities (:obj:`"entities"`).
+            (default: :obj:`"items"`)
+        seed (int): The seed of the negatives and of the random split. (default: :obj:`0`)
+        split (str): :obj:`"random"` splits all labelled pairs 6:2:2; :obj:`"files"` reads the parts
+            from RecBole's benchmark files, and gives each user's :math:`k`-th negative the part of
+            the :math:`k`-th positive. (default: :obj:`"random"`)
+        min_rating (float, optional): The least :obj:`rating` that makes an interaction; :obj:`None`
+            takes all rows. (default: :obj:`None`)
+        transform (callable, optional): Applied to the data at every access.
+            (default: :obj:`None`)
+        pre_transform (callable, optional): Applied to the data once, before it is saved.
+            (default: :obj:`None`)
+        force_reload (bool): Whether to build the data set even if it has been built before.
+            (default: :obj:`False`)
+
+    Raises:
+        ValueError: If an argument is none of the allowed values, or a user has too many
+            interactions for as many negatives.
+        FileNotFoundError: If an atomic file is missing.
+        RawDataError: If an atomic file does not hold what it should, or no interaction is left.
+    """
+
+    splits = ("random", "files")
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        name: str,
+        negatives: str = "items",
+        seed: int = 0,
+        split: str = "random",
+        min_rating: float | None = None,
+        transform: Callable[[HeteroData], HeteroData] | None = None,
+        pre_transform: Callable[[HeteroData], HeteroData] | None = None,
+        force_reload: bool = False,
+    ) -> None:
+        if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
+            raise ValueError(f"'name' must be the name of a folder in 'root' (got {name!r})")
+        self.name = name
+        self.min_rating = _check_rating(min_rating)
+        folder = Path(root, name)
+        super().__init__(folder, negatives, seed, split, transform, pre_transform, force_reload)
+
+    @property
+    def raw_dir(self) -> str:
+        return str(self.root)
+
+    @property
+    def raw_file_names(self) -> list[str]:
+        return [*self._inter_files, f"{self.name}.kg", f"{self.name}.link"]
+
+    @property
+    def processed_file_names(self) -> str:
+        rating = "" if self.min_rating is None else f"-min{self.min_rating!r}"
+        return f"{FORMAT}-{self.negatives}-{self.split}{rating}-seed{self.seed}.pt"
+
+    @property
+    def _inter_files(self) -> list[str]:
+        parts = [""] if self.split == "random" else [f".{part}" for part in _PARTS]
+        return [f"{self.name}{part}.inter" for part in parts]
+
+    def build(self) -> KGRecTables:
+        raw_users, raw_items, parts = self._interactions()
+        user, user_names = pd.factorize(raw_users)
+        item, item_names = pd.factorize(raw_items)
+        positives = distinct_pairs(user, item, len(item_names))
+        positive_parts = None
+        if self.split == "files":
+            row = index_pairs(positives, len(item_names)).get_indexer(user * len(item_names) + item)
+            positive_parts = np.empty(len(positives), dtype=np.int8)
+            positive_parts[row] = parts
+
+        kg = self._read(f"{self.name}.kg", {"head_id": str, "relation_id": str, "tail_id": str})
+        # An item stands as its index, which no token equals.
+        item_of = self._links(pd.Index(item_names))
+        head, tail = ([item_of.get(token, token) for token in kg[name]] for name in ("head_id", "tail_id"))
+        triples, num_entities, relation_names = number_triples(
+            np.array(head, dtype=object),
+            np.array(kg["relation_id"], dtype=object),
+            np.array(tail, dtype=object),
+            np.arange(len(item_names)).astype(object),
+        )
+        return KGRecTables(
+            positives=positives,
+            triples=triples,
+            num_users=len(user_names),
+            num_entities=num_entities,
+            item_names=[str(name) for name in item_names],
+            relation_names=relation_names,
+            positive_parts=positive_parts,
+        )
+
+    def _provide_raw_files(self) -> None:
+        missing = [name for name in self.raw_file_names if not Path(self.raw_dir, name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"'{self.raw_dir}' has no file {', '.join(missing)}. 'root' must be the folder that "
+                f"holds RecBole's data sets, and the files {', '.join(self.raw_file_names)} must lie "
+                f"in its folder '{self.name}'."
+            )
+
+    def _read(self, name: str, fields: dict[str, type]) -> RawTable:
+        """Reads the fields needed, in whatever order the file has them."""
+        path = Path(self.raw_dir, name)
+        with path.open("rb") as file:
+            header = file.readline().rstrip(b"\r\n").decode(errors="replace")
+        found = [field.partition(":")[0] for field in header.split("\t")]
+        for field in fields:
+            if found.count(field) != 1:
+                problem = f"the header {header!r} has {found.count(field)} fields '{field}' instead of one"
+                raise_at(path, 1, problem, _REMEDY)
+        # Fields that are ignored may bear any name, even the same one twice.
+        columns: dict[str, type | None] = {
+            field if field in fields else f"field {i}": fields.get(field)
+            for i, field in enumerate(found, start=1)
+        }
+        return RawTable.read(path, columns, header, remedy=_REMEDY)
+
+    def _interactions(
+        self,
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.int8]]:
+        """The users, the items and the parts of the interactions, each once."""
+        fields: dict[str, type] = {"user_id": str, "item_id": str}
+        if self.min_rating is not None:
+            fields["rating"] = float
+        tables = [self._read(name, fields) for name in self._inter_files]
+        part_of: dict[tuple[str, str], int] = {}
+        for part, table in enumerate(tables):
+            keep = np.ones(len(table["user_id"]), dtype=bool)
+            if self.min_rating is not None:
+                keep = table["rating"] >= self.min_rating
+            for row in np.flatnonzero(keep).tolist():
+                pair = table["user_id"][row], table["item_id"][row]
+                if part_of.setdefault(pair, part) != part:
+                    problem = f"user {pair[0]} and item {pair[1]} have a line in another part of the split"
+                    table.fail(row, problem)
+        if not part_of:
+            least = "" if self.min_rating is None else f" with a rating of at least {self.min_rating:g}"
+            raise_at(tables[0].path, None, f"no interaction is left{least}", _REMEDY)
+        users, items = zip(*part_of, strict=True)
+        parts = np.fromiter(part_of.values(), np.int8, len(part_of))
+        return np.array(users, dtype=object), np.array(items, dtype=object), parts
+
+    def _links(self, items: pd.Index) -> dict[str, int]:
+        """The item of each linked entity."""
+        table = self._read(f"{self.name}.link", {"item_id": str, "entity_id": str})
+        item_of: dict[str, int] = {}
+        robbed = set()
+        links = zip(items.get_indexer(table["item_id"]).tolist(), table["entity_id"], strict=True)
+        for item, entity in links:
+            if item >= 0:
+                robbed.add(item_of.get(entity, item))
+                item_of[entity] = item
+        robbed -= set(item_of.values())
+        if robbed:
+            warnings.warn(
+                f"'{table.path}' links {len(robbed)} items to an entity that a later line links to "
+                f"another item (the first is item {items[min(robbed)]}): they stay without triples.",
+                stacklevel=2,
+            )
+        return item_of
+
+
+def _check_rating(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"'min_rating' must be a finite number or None (got {value!r})")
+    return float(value)

@@ -1,0 +1,292 @@
+"""RecBole's atomic files: tiny ones by hand, and Last.FM's raw files converted to them."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from mgwa_pyg.datasets import LastFMKG, RawDataError, RecBoleKG
+
+KG = ("entity", "kg", "entity")
+LISTENS = ("user", "listens", "entity")
+MASKS = ("train_mask", "val_mask", "test_mask")
+
+# Item x has no link, item ü one that leads nowhere, item gone no interaction; "b" is an item and an
+# entity that have nothing to do with each other.
+TINY = {
+    "inter": (
+        "timestamp:float\titem_id:token\trating:float\tuser_id:token\tnote:token_seq\n"
+        "1.5\tb\t4.5\tanna k.\t\n2\tx\t2\tanna k.\tso so\n3\tü\t4\t7\t\n4\tb\t4.5\tanna k.\t\n"
+        "5\t007\t5e0\t07\t\n6\tx\t4\t07\t\n7\tlow\t1\tlow\t\n"
+    ),
+    "kg": (
+        "head_id:token\trelation_id:token\ttail_id:token\n"
+        "m.1\tby\tm.9\nm.2\tin\tb\nm.7\tby\tm.1\nm.5\tin\tb\nm.2\tby\tm.9\n"
+    ),
+    "link": "entity_id:token\titem_id:token\nm.1\tb\nm.404\tü\nm.2\t007\nm.5\tgone\nm.6\tlow\n",
+}
+PARTS = {
+    "train.inter": "user_id:token\titem_id:token\trating:float\nu\ta\t5\nv\tb\t3\nu\tc\t4\nv\tb\t3\n",
+    "valid.inter": "rating:float\tuser_id:token\titem_id:token\n1\tu\td\n4\tv\ta\n",
+    "test.inter": "user_id:token\titem_id:token\trating:float\nu\tb\t3\n",
+    # Entities enough for each user's negatives.
+    "kg": "head_id:token\trelation_id:token\ttail_id:token\ne\tr\tf\ng\tr\th\n",
+    "link": "item_id:token\tentity_id:token\na\te\n",
+}
+
+
+def write(root, files, name="tiny"):
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for end, text in files.items():
+        (folder / f"{name}.{end}").write_bytes(text.encode())
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _raw_variable_does_not_matter(tmp_path, monkeypatch, request):
+    if request.node.get_closest_marker("real_data") is None:
+        monkeypatch.setenv("MGWA_PYG_RAW", str(tmp_path / "nowhere"))
+
+
+def named(dataset):
+    """Positives by name with their part, and triples with items by name."""
+    data = dataset[0]
+    listens = data[LISTENS]
+    part = sum(i * listens[mask].long() for i, mask in enumerate(MASKS))
+    half = dataset.num_interactions
+    positives = [
+        (user, dataset.item_names[item], int(part[row]))
+        for row, (user, item) in enumerate(listens.edge_label_index[:, :half].t().tolist())
+    ]
+    kg = data[KG]
+    names = dict(enumerate(dataset.item_names))
+    triples = [
+        (names.get(h, h), dataset.relation_names[r], names.get(t, t))
+        for h, r, t in torch.stack([kg.edge_index[0], kg.rel_type, kg.edge_index[1]])
+        .t()
+        .tolist()[: dataset.num_triples]
+    ]
+    return positives, triples
+
+
+@pytest.mark.parametrize("negatives", ["items", "entities"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_tables_by_hand(tmp_path, negatives, end):
+    folder = write(tmp_path, {name: text.replace("\n", end) for name, text in TINY.items()})
+    dataset = RecBoleKG(tmp_path, "tiny", negatives=negatives)
+    assert dataset[0].validate()
+    assert repr(dataset) == "RecBoleKG(users=4, items=5, interactions=6, entities=9, relations=2, triples=5)"
+    assert dataset.item_names == ["b", "x", "ü", "007", "low"]
+    assert dataset.relation_names == ["by", "in"]
+    positives, triples = named(dataset)
+    # Users "anna k.", "7", "07" and "low".
+    assert [pair[:2] for pair in positives] == [
+        *((0, "b"), (0, "x"), (1, "ü"), (2, "x"), (2, "007"), (3, "low")),
+    ]
+    # Entities beyond the items: m.9, b, m.7 and m.5.
+    assert triples == [
+        *(("b", "by", 5), ("007", "in", 6), (7, "by", "b"), (8, "in", 6), ("007", "by", 5)),
+    ]
+    assert [path.name for path in (folder / "processed").iterdir()] == [f"v1-{negatives}-random-seed0.pt"]
+
+
+def test_min_rating(tmp_path):
+    folder = write(tmp_path, TINY)
+    dataset = RecBoleKG(tmp_path, "tiny", min_rating=4)
+    # m.6 is in no triple; item low is gone, and user low with it.
+    assert repr(dataset) == "RecBoleKG(users=3, items=4, interactions=4, entities=8, relations=2, triples=5)"
+    assert dataset.item_names == ["b", "ü", "007", "x"]
+    assert RecBoleKG(tmp_path, "tiny", min_rating=1).num_interactions == 6
+    assert RecBoleKG(tmp_path, "tiny", min_rating=4.0).num_interactions == 4
+    assert RecBoleKG(tmp_path, "tiny").num_interactions == 6
+    assert sorted(path.name for path in (folder / "processed").iterdir()) == [
+        "v1-items-random-min1.0-seed0.pt",
+        "v1-items-random-min4.0-seed0.pt",
+        "v1-items-random-seed0.pt",
+    ]
+
+
+def test_files_split(tmp_path):
+    write(tmp_path, PARTS)
+    dataset = RecBoleKG(tmp_path, "tiny", negatives="entities", split="files", min_rating=3)
+    positives, _ = named(dataset)
+    assert dataset.item_names == ["a", "b", "c"]
+    assert positives == [(0, "a", 0), (0, "b", 2), (0, "c", 0), (1, "a", 1), (1, "b", 0)]
+    listens = dataset[0][LISTENS]
+    assert listens.edge_index.tolist() == [[0, 0, 1], [0, 2, 1]]
+    for mask in MASKS:
+        assert listens[mask][:5].equal(listens[mask][5:])
+
+
+def test_several_items_linked_to_one_entity(tmp_path):
+    link = "item_id:token\tentity_id:token\nb\tm.1\nx\tm.1\nb\tm.2\n007\tm.9\nx\tm.9\ngone\tm.1\ngone\tm.9\n"
+    write(tmp_path, {**TINY, "link": link})
+    with pytest.warns(UserWarning, match=r"links 1 items to an entity .* \(the first is item 007\): they"):
+        dataset = RecBoleKG(tmp_path, "tiny")
+    _, triples = named(dataset)
+    # m.1 and m.9 belong to x, m.2 to b, which so keeps triples.
+    assert [triple[:1] + triple[2:] for triple in triples] == [
+        *(("x", "x"), ("b", 5), (6, "x"), (7, 5), ("b", "x")),
+    ]
+    write(tmp_path, {**TINY, "link": TINY["link"] + "m.1\tb\n"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        RecBoleKG(tmp_path, "tiny", force_reload=True)
+
+
+@pytest.mark.parametrize(
+    ("end", "old", "new", "line", "problem"),
+    [
+        ("inter", "user_id:token", "user:token", 1, "fields 'user_id' instead of one"),
+        ("inter", "item_id:token", "items:token", 1, "has 0 fields 'item_id' instead of one"),
+        ("inter", "rating:float", "stars:float", 1, "has 0 fields 'rating' instead of one"),
+        ("inter", "note:token_seq", "user_id:token", 1, "has 2 fields 'user_id' instead of one"),
+        (
+            "inter",
+            "3\tü\t4\t7\t\n",
+            "3\tü\t4\t7\n",
+            4,
+            "has 4 fields instead of 5 (field 1, item_id, rating,",
+        ),
+        ("inter", "3\tü\t4\t7\t\n", "3\tü\tfour\t7\t\n", 4, "the rating 'four' is not a number"),
+        ("inter", "3\tü\t4\t7\t\n", "3\tü\t\t7\t\n", 4, "the rating is missing"),
+        ("inter", "3\tü\t4\t7\t\n", "3\t\t4\t7\t\n", 4, "the item_id is missing"),
+        ("inter", None, "user_id:token\titem_id:token\trating:float\n", None, "no row below its header"),
+        (
+            "inter",
+            None,
+            "user_id:token\titem_id:token\trating:float\na\tb\t0\n",
+            None,
+            "no interaction is left",
+        ),
+        ("inter", None, "", 1, "has 0 fields 'user_id'"),
+        ("kg", "head_id", "head", 1, "has 0 fields 'head_id' instead of one"),
+        ("kg", "m.7\tby\tm.1", "m.7\tby", 4, "'m.7\\tby' has 2 fields instead of 3 (head_id, relation_id"),
+        ("link", "entity_id", "entity", 1, "has 0 fields 'entity_id'"),
+        ("link", "m.2\t007", "m.2 007", 4, "'m.2 007' has 1 fields instead of 2 (entity_id, item_id)"),
+    ],
+)
+def test_bad_files(tmp_path, end, old, new, line, problem):
+    assert old is None or old in TINY[end]
+    text = new if old is None else TINY[end].replace(old, new, 1)
+    folder = write(tmp_path, {**TINY, end: text})
+    with pytest.raises(RawDataError) as error:
+        RecBoleKG(tmp_path, "tiny", min_rating=1)
+    where = f"'{folder / 'tiny'}.{end}'"
+    assert str(error.value).startswith(f"{where}: " if line is None else f"{where}, line {line}: ")
+    assert problem in str(error.value)
+    assert str(error.value).endswith("Correct the file, or convert it again: see RecBole's description of "
+                                     "atomic files.")  # fmt: skip
+    assert not (folder / "processed").exists()
+
+
+def test_the_rating_is_needed_for_min_rating_only(tmp_path):
+    write(tmp_path, {**TINY, "inter": TINY["inter"].replace("rating:float", "stars:float")})
+    assert RecBoleKG(tmp_path, "tiny").num_interactions == 6
+
+
+def test_a_pair_in_two_parts(tmp_path):
+    folder = write(tmp_path, {**PARTS, "test.inter": PARTS["test.inter"] + "v\tb\t5\n"})
+    with pytest.raises(RawDataError) as error:
+        RecBoleKG(tmp_path, "tiny", split="files")
+    problem = "user v and item b have a line in another part of the split"
+    assert str(error.value).startswith(f"'{folder / 'tiny.test.inter'}', line 3: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("split", "files", "missing"),
+    [
+        ("random", PARTS, "tiny.inter"),
+        ("files", TINY, "tiny.train.inter, tiny.valid.inter, tiny.test.inter"),
+        ("random", {"inter": ""}, "tiny.kg, tiny.link"),
+    ],
+)
+def test_missing_files(tmp_path, split, files, missing):
+    folder = write(tmp_path, files)
+    with pytest.raises(FileNotFoundError) as error:
+        RecBoleKG(tmp_path, "tiny", split=split)
+    assert str(error.value).startswith(f"'{folder}' has no file {missing}. 'root' must be the folder that")
+    assert "must lie in its folder 'tiny'." in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": ""}, "'name' must be the name of a folder in 'root'"),
+        ({"name": "../tiny"}, "'name' must be"),
+        ({"name": ".."}, "'name' must be"),
+        ({"name": None}, r"'name' must be .* \(got None\)"),
+        ({"min_rating": "4"}, r"'min_rating' must be a finite number or None \(got '4'\)"),
+        ({"min_rating": float("nan")}, "'min_rating' must be"),
+        ({"min_rating": True}, "'min_rating' must be"),
+        ({"split": "lightkg"}, "'split' must be one of 'random', 'files'"),
+        ({"negatives": "frozen"}, "'negatives' must be one of 'items', 'entities'"),
+    ],
+)
+def test_bad_arguments(tmp_path, arguments, message):
+    write(tmp_path, TINY)
+    with pytest.raises(ValueError, match=message):
+        RecBoleKG(tmp_path, **{"name": "tiny", **arguments})
+
+
+def atomic_files(folder):
+    """Last.FM's raw files as atomic files, and those of the public split beside them."""
+    items = [line.split() for line in (folder / "item_index2entity_id.txt").read_text().splitlines()]
+    known = {artist for artist, _ in items}
+    plays = [line.split("\t") for line in (folder / "user_artists.dat").read_text().splitlines()[1:]]
+    facts = (folder / "kg.txt").read_text().splitlines()
+    parts = {part: folder / "lightkg_split" / f"lastfm.{part}.inter" for part in ("train", "valid", "test")}
+    return {
+        "inter": "user_id:token\tweight:float\titem_id:token\n"
+        + "".join(f"{user}\t{weight}\t{artist}\n" for user, artist, weight in plays if artist in known),
+        "kg": "head_id:token\trelation_id:token\ttail_id:token\n" + "".join(f"{fact}\n" for fact in facts),
+        "link": "item_id:token\tentity_id:token\n" + "".join(f"{a}\t{e}\n" for a, e in items),
+        **{f"{part}.inter": path.read_text() for part, path in parts.items()},
+    }
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("split", "lastfm_split"), [("random", "random"), ("files", "lightkg")])
+def test_real_lastfm_in_atomic_files(tmp_path, lastfm_raw, split, lastfm_split):
+    folder = lastfm_raw / "lastfm"
+    write(tmp_path, atomic_files(folder), "lastfm")
+    ours = RecBoleKG(tmp_path, "lastfm", split=split)
+    theirs = LastFMKG(tmp_path / "lastfmkg", split=lastfm_split)
+    assert repr(ours).removeprefix("RecBole") == repr(theirs).removeprefix("LastFM")
+    assert sorted(ours.relation_names) == sorted(theirs.relation_names)
+
+    # The same numbering of items by token; users and further entities are matched through it.
+    lines = (folder / "item_index2entity_id.txt").read_text().splitlines()
+    item_of = {line.split()[0]: i for i, line in enumerate(lines)}
+    entity = np.full(ours.num_entities, -1)
+    entity[: ours.num_items] = [item_of[token] for token in ours.item_names]
+    entity[ours.num_items :] = np.arange(ours.num_items, ours.num_entities)
+    relation = np.array([theirs.relation_names.index(name) for name in ours.relation_names])
+    a, b = ours[0][KG], theirs[0][KG]
+    triples = ours.num_triples
+    # Both number entities and relations by first appearance in the same file.
+    assert entity[a.edge_index[:, :triples].numpy()].tolist() == b.edge_index[:, :triples].tolist()
+    assert relation[a.rel_type[:triples].numpy()].tolist() == b.rel_type[:triples].tolist()
+
+    if split == "files":
+        texts = [
+            (tmp_path / "lastfm" / f"lastfm.{part}.inter").read_text() for part in ("train", "valid", "test")
+        ]
+        ours_first = [line.split("\t")[0] for text in texts for line in text.splitlines()[1:]]
+    else:
+        ours_first = [line.split("\t")[0] for line in atomic_files(folder)["inter"].splitlines()[1:]]
+    theirs_first = [line.split("\t")[0] for line in atomic_files(folder)["inter"].splitlines()[1:]]
+    order = {user: i for i, user in enumerate(dict.fromkeys(theirs_first))}
+    users = np.array([order[user] for user in dict.fromkeys(ours_first)])
+
+    def rows(dataset, user_of, item_of):
+        listens = dataset[0][LISTENS]
+        half = dataset.num_interactions
+        part = sum(i * listens[mask].long() for i, mask in enumerate(MASKS)) * (split == "files")
+        user, item = listens.edge_label_index[:, :half].numpy()
+        return sorted(zip(user_of[user].tolist(), item_of[item].tolist(), part[:half].tolist(), strict=True))
+
+    same = np.arange(theirs.num_entities)
+    assert rows(ours, users, entity) == rows(theirs, same, same)
