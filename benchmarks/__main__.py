@@ -11,7 +11,7 @@ from benchmarks.harness import NoDataError, Report, Settings, environment, table
 from mgwa_pyg.files import write_json
 
 #: Modules with a function `run`, imported when asked for. Those that need the fewest packages come first.
-BENCHMARKS = ["layer", "train", "table2", "topk", "ablations"]
+BENCHMARKS = ["layer", "train", "rank", "table2", "topk", "ablations"]
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.harness import NoDataError, Settings, environment, figure
-from mgwa_pyg.datasets import DownloadError, KGRecDataset, LastFMKG, SyntheticKG
+from mgwa_pyg.datasets import BookCrossingKG, DownloadError, KGRecDataset, LastFMKG, SyntheticKG
 from mgwa_pyg.evaluation import click_report, predict_heuristics
 from mgwa_pyg.train import FitConfig, fit
 
@@ -40,8 +40,9 @@ def load(settings: Settings, negatives: str, seed: int, split: str = "random") -
     """The data set of an experiment."""
     if settings.data == "synthetic":
         return SyntheticKG(negatives=negatives, seed=seed)
+    dataset = {"lastfm": LastFMKG, "bookcrossing": BookCrossingKG}[settings.data]
     try:
-        return LastFMKG(settings.root / "LastFMKG", negatives=negatives, seed=seed, split=split)
+        return dataset(settings.root / dataset.__name__, negatives=negatives, seed=seed, split=split)
     except DownloadError as error:
         raise NoDataError(str(error)) from error
 
@@ -58,7 +59,8 @@ def over_seeds(settings: Settings) -> str:
 
 def data_name(settings: Settings) -> str:
     """What pages and plots call the data."""
-    return "Last.FM" if settings.data == "lastfm" else "SYNTHETIC data, not Last.FM"
+    names = {"lastfm": "Last.FM", "bookcrossing": "Book-Crossing", "synthetic": "SYNTHETIC data, not Last.FM"}
+    return names[settings.data]
 
 
 @dataclass(frozen=True)
