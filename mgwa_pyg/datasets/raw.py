@@ -20,6 +20,11 @@ REMEDY = "Delete the file and let the data set download it again, or restore it 
 CHUNK = 2**20  # Rows that are in memory at a time.
 
 
+def index_type(size: int) -> type[np.signedinteger]:
+    r"""Returns the type that holds indices below :obj:`size` in the least memory: 32 or 64 bits."""
+    return np.int32 if size <= 2**31 else np.int64
+
+
 class RawDataError(ValueError):
     r"""A raw file does not hold what it should; the message names the file and the line."""
 

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from mgwa_pyg.datasets.raw import IntArray
+from mgwa_pyg.datasets.raw import IntArray, index_type
 
 TRAIN, VAL, TEST = 0, 1, 2
 
@@ -48,10 +48,14 @@ def sample_negatives(
     rank[~in_crowd] = _ranks_by_rejection(user[~in_crowd], free, generator)
 
     # … and turn rank r into a candidate by counting the positives below it: the j-th positive p is
-    # below if p - j <= r.
+    # below if p - j <= r. All users are searched at once, by halves.
     start = (np.cumsum(count) - count)[user]
-    below = user * pool_size + item - (np.arange(len(item)) - start)
-    shift = np.searchsorted(below, user * pool_size + rank, side="right") - start
+    below = item - (np.arange(len(item)) - start)
+    most = count[user]
+    shift = np.zeros_like(rank)
+    for bit in reversed(range(int(count.max()).bit_length())):
+        more = np.minimum(shift + 2**bit, most)
+        np.copyto(shift, more, where=below[start + more - 1] <= rank)
     return np.stack([user, rank + shift], axis=1)
 
 
@@ -66,15 +70,24 @@ def _ranks_by_shuffling(count: IntArray, free: IntArray, generator: np.random.Ge
 
 def _ranks_by_rejection(user: IntArray, free: IntArray, generator: np.random.Generator) -> IntArray:
     """Draws all ranks and draws those again that the same user has already."""
-    rank = np.empty_like(user)
-    is_open = np.ones(len(user), dtype=bool)
+    rank = generator.integers(free[user])
+    # Most users are done, and equal keys tell which are not. A product beyond 64 bits makes other
+    # keys equal too; the user is then looked at in vain.
+    key = user * free.max() + rank
+    order = np.argsort(key)
+    has_repeated = np.zeros(len(free), dtype=bool)
+    has_repeated[user[order[1:][np.diff(key[order]) == 0]]] = True
+    row = np.flatnonzero(has_repeated[user])
+
+    is_open = np.ones(len(row), dtype=bool)
     while is_open.any():
-        rank[is_open] = generator.integers(free[user[is_open]])
         # Settled rows sort first among equals, so that a repetition is always a new draw.
-        order = np.lexsort([is_open, rank, user])
-        repeated = (np.diff(user[order]) == 0) & (np.diff(rank[order]) == 0)
+        row_user, row_rank = user[row], rank[row]
+        order = np.lexsort([is_open, row_rank, row_user])
+        repeated = (np.diff(row_user[order]) == 0) & (np.diff(row_rank[order]) == 0)
         is_open[:] = False
         is_open[order[1:][repeated]] = True
+        rank[row[is_open]] = generator.integers(free[row_user[is_open]])
     return rank
 
 
@@ -91,7 +104,8 @@ def random_parts(num_rows: int, generator: np.random.Generator) -> npt.NDArray[n
     """
     size = int(0.2 * num_rows)
     parts = np.full(num_rows, TRAIN, dtype=np.int8)
-    order = generator.permutation(num_rows)
+    order = np.arange(num_rows, dtype=index_type(num_rows))
+    generator.shuffle(order)
     parts[order[:size]] = VAL
     parts[order[size : 2 * size]] = TEST
     return parts

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, random_parts, sample_negatives
+from mgwa_pyg.datasets.splits import (
+    TEST,
+    TRAIN,
+    VAL,
+    _ranks_by_rejection,
+    _ranks_by_shuffling,
+    random_parts,
+    sample_negatives,
+)
 
 
 @st.composite
@@ -51,6 +59,37 @@ def test_a_user_may_take_every_free_candidate():
     positives = np.array([[0, 1], [0, 3], [2, 0], [2, 1]])
     negatives = sample_negatives(positives, 3, 4, np.random.default_rng(0))
     assert sorted(negatives.tolist()) == [[0, 0], [0, 2], [2, 2], [2, 3]]
+
+
+# Products of users and candidates do not fit into 64 bits here.
+def test_a_huge_pool():
+    num_users, pool = 5000, 2**62
+    item = np.random.default_rng(1).integers(pool, size=(num_users, 20))
+    positives = np.stack([np.repeat(np.arange(num_users), 20), np.sort(item, axis=1).ravel()], axis=1)
+    negatives = sample_negatives(positives, num_users, pool, np.random.default_rng(0))
+    assert np.array_equal(negatives[:, 0], positives[:, 0])
+    assert ((negatives[:, 1] >= 0) & (negatives[:, 1] < pool)).all()
+    # Each user's negatives rise evenly through the pool.
+    rank = np.sort(negatives[:, 1].reshape(num_users, 20), axis=1).mean(axis=0) / pool
+    np.testing.assert_allclose(rank, np.arange(1, 21) / 21, atol=0.005)
+
+
+# A definition: each rank is looked up in the list of the user's free candidates.
+def test_ranks_become_free_candidates():
+    generator = np.random.default_rng(2)
+    is_positive = generator.random((50, 40)) < generator.random((50, 1)) / 2.5
+    positives = np.argwhere(is_positive)
+    count = is_positive.sum(axis=1)
+    crowded = 2 * count > 40 - count
+    negatives = sample_negatives(positives, 50, 40, np.random.default_rng(3))
+
+    generator = np.random.default_rng(3)
+    shuffled = iter(_ranks_by_shuffling(count[crowded], 40 - count[crowded], generator))
+    user = positives[~crowded[positives[:, 0]], 0]
+    rejected = iter(_ranks_by_rejection(user, 40 - count, generator))
+    for user, negative in negatives:
+        rank = next(shuffled if crowded[user] else rejected)
+        assert negative == np.flatnonzero(~is_positive[user])[rank]
 
 
 def test_too_few_candidates():
