@@ -4,7 +4,7 @@ import operator
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,13 +30,13 @@ class KGRecTables:
 
     Args:
         positives (np.ndarray): The interactions as pairs of user and item, distinct, and sorted by
-            user and then by item. [num_interactions, 2]
-        triples (np.ndarray): Head, relation and tail; the items are the first entities.
-            [num_triples, 3]
+            user and then by item, of any integer type. [num_interactions, 2]
+        triples (np.ndarray): Head, relation and tail, of any integer type; the items are the first
+            entities. [num_triples, 3]
         num_users (int): The number of users.
         num_entities (int): The number of entities, items included.
-        item_names (list[str]): The items' names, in the order of their indices.
-        relation_names (list[str]): The relations' names, in the order of their indices.
+        item_names (sequence of str): The items' names, in the order of their indices.
+        relation_names (sequence of str): The relations' names, in the order of their indices.
         negatives (np.ndarray, optional): The negatives where they are given, as many for each user
             as positives, sorted by user; :obj:`None` draws them. (default: :obj:`None`)
         positive_parts (np.ndarray, optional): The part of each positive where it is given; a user's
@@ -44,12 +44,12 @@ class KGRecTables:
             (default: :obj:`None`)
     """
 
-    positives: IntArray
-    triples: IntArray
+    positives: npt.NDArray[np.integer]
+    triples: npt.NDArray[np.integer]
     num_users: int
     num_entities: int
-    item_names: list[str]
-    relation_names: list[str]
+    item_names: Sequence[str]
+    relation_names: Sequence[str]
     negatives: IntArray | None = None
     positive_parts: npt.NDArray[np.int8] | None = None
 
@@ -130,8 +130,8 @@ class KGRecDataset(InMemoryDataset):
         content = self._content(None if root is None else Path(self.processed_paths[0]))
         self.data = HeteroData.from_dict(content["data"])
         self._statistics: dict[str, int] = content["statistics"]
-        self._item_names: list[str] = content["item_names"]
-        self._relation_names: list[str] = content["relation_names"]
+        self._item_names: Sequence[str] = content["item_names"]
+        self._relation_names: Sequence[str] = content["relation_names"]
 
     def build(self) -> KGRecTables:
         r"""Reads or generates the tables of the data set."""
@@ -183,12 +183,12 @@ class KGRecDataset(InMemoryDataset):
         return self._statistics["triples"]
 
     @property
-    def item_names(self) -> list[str]:
+    def item_names(self) -> Sequence[str]:
         r"""The items' names."""
         return self._item_names
 
     @property
-    def relation_names(self) -> list[str]:
+    def relation_names(self) -> Sequence[str]:
         r"""The relations' names, inverses not counted."""
         return self._relation_names
 
@@ -239,34 +239,46 @@ class KGRecDataset(InMemoryDataset):
         download_files({name: self.raw_files[name] for name in missing}, folder)
 
     def _to_data(self, tables: KGRecTables) -> HeteroData:
-        positives, negatives = tables.positives, tables.negatives
-        if negatives is None:
+        num_positives, num_triples = len(tables.positives), len(tables.triples)
+        # Large arrays are written once, where they stay.
+        pairs = np.empty((2, 2 * num_positives), dtype=np.int64)
+        positives, negatives = pairs[:, :num_positives].T, pairs[:, num_positives:].T
+        positives[:] = tables.positives
+        if tables.negatives is None:
             pool = len(tables.item_names) if self.negatives == "items" else tables.num_entities
             generator = np.random.default_rng([self.seed, 0])
-            negatives = sample_negatives(positives, tables.num_users, pool, generator)
-        pairs = np.concatenate([positives, negatives])
+            negatives[:] = sample_negatives(positives, tables.num_users, pool, generator)
+        else:
+            negatives[:] = tables.negatives
         # The split has a generator of its own and sees the positives first: with one seed, every
         # pool of negatives leaves them in the same parts.
         if tables.positive_parts is None:
-            parts = random_parts(len(pairs), np.random.default_rng([self.seed, 1]))
+            parts = random_parts(2 * num_positives, np.random.default_rng([self.seed, 1]))
         else:
             parts = np.tile(tables.positive_parts, 2)
-        in_train = parts[: len(positives)] == TRAIN
+        in_train = parts[:num_positives] == TRAIN
+
+        head, relation, tail = tables.triples.T
+        edge_index = np.empty((2, 2 * num_triples), dtype=np.int64)
+        edge_index[0, :num_triples] = edge_index[1, num_triples:] = head
+        edge_index[1, :num_triples] = edge_index[0, num_triples:] = tail
+        rel_type = np.empty(2 * num_triples, dtype=np.int64)
+        rel_type[:num_triples] = relation
+        np.add(rel_type[:num_triples], len(tables.relation_names), out=rel_type[num_triples:])
 
         data = HeteroData()
         data["user"].num_nodes = tables.num_users
         data["entity"].num_nodes = tables.num_entities
 
-        head, relation, tail = _to_tensor(tables.triples.T)
         kg = data["entity", "kg", "entity"]
-        kg.edge_index = torch.stack([torch.cat([head, tail]), torch.cat([tail, head])])
-        kg.rel_type = torch.cat([relation, relation + len(tables.relation_names)])
+        kg.edge_index = torch.from_numpy(edge_index)
+        kg.rel_type = torch.from_numpy(rel_type)
 
         listens = data["user", "listens", "entity"]
-        listens.edge_index = _to_tensor(positives[in_train].T)
-        listens.edge_label_index = _to_tensor(pairs.T)
-        listens.edge_label = torch.zeros(len(pairs))
-        listens.edge_label[: len(positives)] = 1.0
+        listens.edge_index = torch.from_numpy(np.compress(in_train, pairs[:, :num_positives], axis=1))
+        listens.edge_label_index = torch.from_numpy(pairs)
+        listens.edge_label = torch.zeros(2 * num_positives)
+        listens.edge_label[:num_positives] = 1.0
         listens.train_mask = torch.from_numpy(parts == TRAIN)
         listens.val_mask = torch.from_numpy(parts == VAL)
         listens.test_mask = torch.from_numpy(parts == TEST)
@@ -301,7 +313,3 @@ def _load(path: Path) -> dict[str, Any]:
             f"'{path}' is damaged ({type(error).__name__}: {error}). Delete it, or pass "
             f"`force_reload=True` to make it anew."
         ) from error
-
-
-def _to_tensor(array: IntArray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array))

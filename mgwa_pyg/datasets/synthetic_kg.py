@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,10 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from mgwa_pyg.datasets.base import FORMAT, KGRecDataset, KGRecTables, check_int
-from mgwa_pyg.datasets.raw import IntArray
+from mgwa_pyg.datasets.raw import IntArray, index_type
 
 FloatArray = npt.NDArray[np.floating]
+AnyIntArray = npt.NDArray[np.integer]
 
 NUM_TOPICS = 8
 NUM_ASPECTS = 4
@@ -24,6 +26,7 @@ POPULARITY = 0.3  # The standard deviation of the items' popularity, on the same
 NOISE = 0.15  # The share of triples whose tail ignores the topic.
 SLATE = 1024  # The items that a group of users chooses from.
 GROUP = 256
+CHUNK = 2**18  # The rows that are drawn at a time.
 
 
 class SyntheticKG(KGRecDataset):
@@ -41,6 +44,9 @@ class SyntheticKG(KGRecDataset):
     without replacement from the softmax of the taste, scaled, plus a mild popularity of each item.
     Some items have no triple, some pairs of entities share several relations, and some entities are
     isolated.
+
+    Any size will do that fits into memory: while they are made, 100 million triples and 20 million
+    interactions take about a third more than the data themselves.
 
     Args:
         root (str, optional): The folder of the data set; :obj:`None` writes nothing to disk.
@@ -117,8 +123,8 @@ class SyntheticKG(KGRecDataset):
             triples=triples,
             num_users=sizes.users,
             num_entities=sizes.entities,
-            item_names=[f"item {i}" for i in range(sizes.items)],
-            relation_names=[f"relation {r}" for r in range(sizes.relations)],
+            item_names=_Names("item", sizes.items),
+            relation_names=_Names("relation", sizes.relations),
         )
 
     def planted_score(self, user: Tensor, item: Tensor) -> Tensor:
@@ -133,13 +139,43 @@ class SyntheticKG(KGRecDataset):
             _, self._preferences = self._plant()
         score = torch.full(user.shape, -torch.inf)
         is_item = item < self.num_items
-        score[is_item] = torch.from_numpy(
-            self._preferences.of_pairs(user[is_item].numpy(), item[is_item].numpy())
-        ).float()
+        pairs = torch.stack([user[is_item], item[is_item]]).numpy()
+        planted = np.empty(pairs.shape[1], dtype=np.float32)
+        for chunk, _ in _chunks(len(planted)):
+            planted[chunk] = self._preferences.of_pairs(*pairs[:, chunk])
+        score[is_item] = torch.from_numpy(planted)
         return score
 
-    def _plant(self) -> tuple[IntArray, "_Preferences"]:
+    def _plant(self) -> tuple[AnyIntArray, "_Preferences"]:
         return _plant(self._sizes, np.random.default_rng([self.seed, 2]))
+
+
+class _Names(Sequence[str]):
+    """A list of numbered names that are made when they are asked for."""
+
+    def __init__(self, word: str, size: int) -> None:
+        self.word = word
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: Any) -> Any:
+        number = range(self.size)[index]
+        if isinstance(number, range):
+            return [f"{self.word} {i}" for i in number]
+        return f"{self.word} {number}"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, _Names):
+            return vars(self) == vars(other)
+        return isinstance(other, list) and len(other) == len(self) and other == list(self)
+
+    def __repr__(self) -> str:
+        return f"[{', '.join(map(repr, self[:3]))}{', ...' if len(self) > 3 else ''}]"
+
+
+torch.serialization.add_safe_globals([_Names])  # They go into the processed file.
 
 
 @dataclass(frozen=True)
@@ -190,7 +226,35 @@ class _Preferences:
         return TASTE * total / np.where(weight > 0, weight, 1) + self.popularity[item]
 
 
-def _plant(sizes: _Sizes, generator: np.random.Generator) -> tuple[IntArray, _Preferences]:
+class _Lottery:
+    """Draws numbers with given weights, as NumPy's :obj:`choice` does, in constant time each."""
+
+    def __init__(self, weight: FloatArray) -> None:
+        total = (weight / weight.sum()).cumsum()
+        self.total = total / total[-1]
+        # Where the search begins for a value between k / size and (k + 1) / size. Powers of two
+        # multiply without rounding.
+        self.size = 2 ** len(weight).bit_length()
+        self.start = self.total.searchsorted(np.arange(self.size) / self.size, side="right")
+
+    def draw(self, count: int, generator: np.random.Generator) -> IntArray:
+        value = generator.random(count)
+        number = self.start[(self.size * value).astype(np.int64)]
+        behind = np.flatnonzero(self.total[number] <= value)
+        while len(behind):
+            number[behind] += 1
+            behind = behind[self.total[number[behind]] <= value[behind]]
+        return number
+
+
+def _chunks(num_rows: int) -> Iterator[tuple[slice, int]]:
+    """Cuts rows into slices of bounded size."""
+    for start in range(0, num_rows, CHUNK):
+        stop = min(start + CHUNK, num_rows)
+        yield slice(start, stop), stop - start
+
+
+def _plant(sizes: _Sizes, generator: np.random.Generator) -> tuple[AnyIntArray, _Preferences]:
     """Draws the knowledge graph and the preferences that go with it."""
     # Where all entities are items, they are each other's neighbours.
     first = sizes.items if sizes.entities > sizes.items else 0
@@ -198,53 +262,73 @@ def _plant(sizes: _Sizes, generator: np.random.Generator) -> tuple[IntArray, _Pr
     topics = min(NUM_TOPICS, num_carriers)
     aspects = min(NUM_ASPECTS, sizes.relations)
 
-    # Carrier number c has topic c % topics.
-    def draw_carrier(topic: IntArray) -> IntArray:
-        noise = generator.random(len(topic)) < NOISE
-        topic = np.where(noise, generator.integers(topics, size=len(topic)), topic)
-        num_choices = (num_carriers - 1 - topic) // topics + 1
-        # The square makes some carriers hubs.
-        choice = (num_choices * generator.random(len(topic)) ** 2).astype(np.int64)
-        return first + topic + topics * choice
-
     num_copies = sizes.triples // 20
     num_between_carriers = sizes.triples // 5
-    num_of_items = sizes.triples - num_copies - num_between_carriers
+    num_base = sizes.triples - num_copies
+    num_of_items = num_base - num_between_carriers
 
-    item_topic = generator.integers(topics, size=(sizes.items, aspects))
+    # Everything is drawn column by column, in chunks, into the memory where it stays.
+    dtype = index_type(max(sizes.entities, 2 * sizes.relations))
+    triples = np.empty((3, sizes.triples), dtype=dtype)
+    base, copies = triples[:, :num_base], triples[:, num_base:]
+    head, relation, tail = base
+    topic = np.empty(num_base, dtype=np.int8)
+    is_noise = np.empty(num_base, dtype=bool)
 
-    fame = 0.25 + generator.exponential(size=sizes.items)
-    item = generator.choice(sizes.items, size=num_of_items, p=fame / fame.sum())
-    carrier = generator.integers(num_carriers, size=num_between_carriers)
-    relation = generator.integers(sizes.relations, size=num_of_items + num_between_carriers)
-    topic = np.concatenate([item_topic[item, relation[:num_of_items] % aspects], carrier % topics])
-    head = np.concatenate([item, first + carrier])
-    base = np.stack([head, relation, draw_carrier(topic)], axis=1)
+    item_topic = generator.integers(topics, size=(sizes.items, aspects)).astype(np.int8)
 
-    copies = base[generator.integers(len(base), size=num_copies)]
+    lottery = _Lottery(0.25 + generator.exponential(size=sizes.items))
+    of_item, of_carrier = head[:num_of_items], head[num_of_items:]
+    for chunk, size in _chunks(num_of_items):
+        of_item[chunk] = lottery.draw(size, generator)
+    for chunk, size in _chunks(num_between_carriers):
+        of_carrier[chunk] = first + generator.integers(num_carriers, size=size)
+    for chunk, size in _chunks(num_base):
+        relation[chunk] = generator.integers(sizes.relations, size=size)
+
+    # Carrier number c has topic c % topics.
+    for chunk, _ in _chunks(num_of_items):
+        topic[chunk] = item_topic[of_item[chunk], relation[chunk] % aspects]
+    for chunk, _ in _chunks(num_between_carriers):
+        topic[num_of_items:][chunk] = (of_carrier[chunk] - first) % topics
+    for chunk, size in _chunks(num_base):
+        is_noise[chunk] = generator.random(size) < NOISE
+    for chunk, size in _chunks(num_base):
+        np.copyto(topic[chunk], generator.integers(topics, size=size), "same_kind", where=is_noise[chunk])
+    num_choices = (num_carriers - 1 - np.arange(topics)) // topics + 1
+    for chunk, size in _chunks(num_base):
+        # The square makes some carriers hubs.
+        choice = (num_choices[topic[chunk]] * generator.random(size) ** 2).astype(np.int64)
+        tail[chunk] = topics * choice + topic[chunk] + first
+
+    for chunk, size in _chunks(num_copies):
+        copies[:, chunk] = base[:, generator.integers(num_base, size=size)]
     if sizes.relations > 1:
-        copies[:, 1] += generator.integers(1, sizes.relations, size=num_copies)
-        copies[:, 1] %= sizes.relations
-    triples = np.concatenate([base, copies])
+        for chunk, size in _chunks(num_copies):
+            copies[1, chunk] += generator.integers(1, sizes.relations, size=size)
+            copies[1, chunk] %= sizes.relations
 
-    head, relation, tail = triples[triples[:, 0] < sizes.items].T
-    cell = (head * aspects + relation % aspects) * topics + (tail - first) % topics
-    counts = np.bincount(cell, minlength=sizes.items * aspects * topics)
+    counts = torch.zeros(sizes.items * aspects * topics, dtype=torch.int32)
+    for chunk, _ in _chunks(sizes.triples):
+        head, relation, tail = triples[:, chunk].astype(np.int64)
+        cell = (head * aspects + relation % aspects) * topics + (tail - first) % topics
+        cell = torch.from_numpy(cell[head < sizes.items])
+        counts.index_add_(0, cell, torch.ones_like(cell, dtype=torch.int32))
 
     taste = 0.2 * generator.standard_normal((sizes.users, topics))
     liked = generator.integers(topics, size=(sizes.users, 2))
     np.put_along_axis(taste, liked, 1.0, axis=1)
     care = np.exp(2.5 * generator.standard_normal((sizes.users, aspects)))
     popularity = POPULARITY * generator.standard_normal(sizes.items)
-    return triples, _Preferences(
+    return triples.T, _Preferences(
         taste=(taste - taste.mean(axis=1, keepdims=True)).astype(np.float32),
         care=(care / care.sum(axis=1, keepdims=True)).astype(np.float32),
         popularity=popularity.astype(np.float32),
-        triples=counts.reshape(sizes.items, aspects, topics).astype(np.float32),
+        triples=counts.float().view(sizes.items, aspects, topics).numpy(),
     )
 
 
-def _choose(preferences: _Preferences, sizes: _Sizes, generator: np.random.Generator) -> IntArray:
+def _choose(preferences: _Preferences, sizes: _Sizes, generator: np.random.Generator) -> AnyIntArray:
     """Draws every user's interactions."""
     # One each; the others are shared out with weights around 1, no more than half the items each.
     others = sizes.interactions - sizes.users
@@ -254,7 +338,8 @@ def _choose(preferences: _Preferences, sizes: _Sizes, generator: np.random.Gener
 
     # In groups, as all users times all items do not fit in memory at large sizes.
     slate_size = min(sizes.items, max(SLATE, 4 * int(count.max())))
-    pairs = []
+    pairs = np.empty((2, sizes.interactions), dtype=index_type(max(sizes.users, sizes.items)))
+    done = 0
     for start in range(0, sizes.users, GROUP):
         user = np.arange(start, min(start + GROUP, sizes.users))
         slate = np.sort(generator.choice(sizes.items, size=slate_size, replace=False))
@@ -264,6 +349,8 @@ def _choose(preferences: _Preferences, sizes: _Sizes, generator: np.random.Gener
         noisy = torch.from_numpy(score - np.log(np.maximum(noise, np.float32(1e-30))))
         choice = noisy.topk(int(count[user].max())).indices.numpy()
         taken = np.arange(choice.shape[1]) < count[user, None]
-        pairs.append(np.stack([np.repeat(user, count[user]), slate[choice[taken]]], axis=1))
-    positives = np.concatenate(pairs)
-    return positives[np.lexsort([positives[:, 1], positives[:, 0]])]
+        choice = np.sort(np.where(taken, choice, slate_size), axis=1)
+        part = pairs[:, done : done + count[user].sum()]
+        part[0], part[1] = np.repeat(user, count[user]), slate[choice[taken]]
+        done += part.shape[1]
+    return pairs.T

@@ -1,12 +1,16 @@
 """The generated data set: its schema, its determinism, and what it plants."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 from torch_geometric import transforms as T
 
-from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.datasets import SyntheticKG, synthetic_kg
 
 KG = ("entity", "kg", "entity")
 LISTENS = ("user", "listens", "entity")
@@ -71,6 +75,112 @@ def test_seeds_and_pools():
     assert entities[LISTENS].edge_label_index[1].max() >= 60
 
 
+# More rows than are drawn at a time.
+def test_middle_size():
+    dataset = SyntheticKG(
+        num_users=6_000,
+        num_items=5_000,
+        num_entities=30_000,
+        num_relations=60,
+        num_triples=300_000,
+        num_interactions=60_000,
+    )
+    data = dataset[0]
+    assert data.validate()
+    assert (dataset.num_triples, dataset.num_interactions) == (300_000, 60_000)
+    assert (len(dataset.item_names), len(dataset.relation_names)) == (5_000, 60)
+
+    edge_index, rel_type = data[KG].edge_index, data[KG].rel_type
+    assert edge_index.dtype == rel_type.dtype == torch.long
+    assert (edge_index.size(1), rel_type.numel()) == (600_000, 600_000)
+    head, tail = edge_index[:, :300_000]
+    assert edge_index[:, 300_000:].equal(torch.stack([tail, head]))
+    assert rel_type[300_000:].equal(rel_type[:300_000] + 60)
+    assert (int(rel_type[:300_000].min()), int(rel_type[:300_000].max())) == (0, 59)
+    assert 0 <= head.min() < head.max() < 30_000
+    assert 5_000 <= tail.min() < tail.max() < 30_000  # No item is a tail.
+    # Three quarters are about items, then a fifth about others; the last ones repeat any of them.
+    assert head[:225_000].max() < 5_000
+    assert head[225_000:285_000].min() >= 5_000
+    assert 0.75 < (head[285_000:] < 5_000).double().mean() < 0.83
+
+    listens = data[LISTENS]
+    user, item = listens.edge_label_index
+    assert user.numel() == listens.edge_label.numel() == 120_000
+    assert (user * 5_000 + item).unique().numel() == 120_000  # No pair twice, whatever its label.
+    assert (int(item.min()), int(item.max())) == (0, 4_999)
+    positives, negatives = (torch.bincount(half, minlength=6_000) for half in user.chunk(2))
+    assert positives.equal(negatives)
+    assert positives.min() >= 1
+    assert int(listens.train_mask.sum()) == 72_000
+
+    planted = dataset.planted_score(user, item)
+    assert roc_auc_score(listens.edge_label, planted) > 0.85
+
+
+def test_chunks_leave_no_trace(monkeypatch):
+    dataset = SyntheticKG(**SMALL)
+    pairs = dataset[0][LISTENS].edge_label_index
+    monkeypatch.setattr(synthetic_kg, "CHUNK", 7)
+    chunked = SyntheticKG(**SMALL)
+    assert same(dataset[0], chunked[0])
+    assert dataset.planted_score(*pairs).equal(chunked.planted_score(*pairs))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 64, 1000])
+def test_lottery_draws_what_numpy_draws(size):
+    weight = np.random.default_rng(1).exponential(size=size) ** 4
+    expected = np.random.default_rng(0).choice(size, size=5000, p=weight / weight.sum())
+    drawn = synthetic_kg._Lottery(weight).draw(5000, np.random.default_rng(0))
+    assert np.array_equal(drawn, expected)
+
+
+def test_names_are_a_list_but_for_their_memory():
+    names, expected = SyntheticKG(**SMALL).item_names, [f"item {i}" for i in range(60)]
+    assert names == expected
+    assert expected == names
+    assert names == SyntheticKG(**SMALL).item_names
+    assert names != expected[:-1]
+    assert names != [*expected[:-1], "item 60"]
+    assert names != SyntheticKG(**SMALL).relation_names
+    assert list(names) == expected
+    assert (names[-1], names[3:9:2]) == (expected[-1], expected[3:9:2])
+    assert names.index("item 7") == 7
+    assert "item 60" not in names
+    assert repr(names) == "['item 0', 'item 1', 'item 2', ...]"
+    with pytest.raises(IndexError):
+        names[60]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Reads the peak from Linux's /proc")
+def test_memory_stays_near_the_data():
+    # In a process of its own, as others' peaks count too. Less than 0.7 of the data is needed
+    # beside them: the triples and the preferences.
+    script = """
+import re, torch
+from mgwa_pyg.datasets import SyntheticKG
+
+def peak():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+
+SyntheticKG()  # Loads what is loaded late.
+before = peak()
+data = SyntheticKG(
+    num_users=100_000,
+    num_items=100_000,
+    num_entities=500_000,
+    num_relations=60,
+    num_triples=5_000_000,
+    num_interactions=1_000_000,
+)[0]
+size = sum(x.nbytes for store in data.edge_stores for x in store.values())
+print((peak() - before) / size)
+"""
+    run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert 1 <= float(run.stdout) < 1.7
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_preferences_can_be_recovered(seed):
     dataset = SyntheticKG(seed=seed)
@@ -130,6 +240,7 @@ def test_default_has_parallel_edges_and_bare_nodes(synthetic):
         {"num_users": 9, "num_items": 10, "num_entities": 11, "num_interactions": 45},
         {"num_users": 9, "num_items": 11, "num_entities": 50, "num_interactions": 9},
         {"num_users": 300, "num_items": 3000, "num_entities": 4000},
+        {"num_users": 90, "num_entities": 2**57, "num_interactions": 900, "negatives": "entities"},
     ],
 )
 def test_extreme_sizes(sizes):
@@ -149,6 +260,7 @@ def test_cache(tmp_path):
     dataset = SyntheticKG(tmp_path, **SMALL)
     cached = SyntheticKG(tmp_path, **SMALL)
     assert cached._preferences is None  # Not built again.
+    assert cached.item_names == dataset.item_names
     assert same(dataset[0], cached[0])
     assert repr(dataset) == repr(cached)
     pairs = dataset[0][LISTENS].edge_label_index
