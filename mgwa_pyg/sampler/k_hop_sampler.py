@@ -52,8 +52,8 @@ class KHopSampler(BaseSampler):
         replace (bool): Whether to draw with replacement. (default: :obj:`False`)
         exclude_supervision (bool): Whether the links that a batch of :class:`LinkLoader` is to predict,
             negatives included, take no part in its messages: all edges between their two nodes are left out,
-            of their own type and of its reverse, which swaps the nodes and is called the same or has
-            :obj:`"rev_"` before its name; between nodes of one type, in both directions.
+            of their own type and of its reverse, whose name is the same or has :obj:`"rev_"` before it;
+            between nodes of one type, in both directions. Seeds that are nodes have no links.
             (default: :obj:`False`)
         generator (torch.Generator, optional): The source of randomness, on the device of the graph, for
             loaders without workers; PyG draws shuffles and negatives without it.
@@ -145,7 +145,7 @@ class KHopSampler(BaseSampler):
             # The i-th negative of a triplet belongs to the link i % num_links.
             repeated = source.repeat(int(negatives.amount)) if negatives.is_triplet() else negatives.src
             source, target = torch.cat([source, repeated]), torch.cat([target, negatives.dst])
-        source, target = source.to(self._device), target.to(self._device)
+        source, target = source.to(self._device, torch.long), target.to(self._device, torch.long)
         link_type = inputs.input_type or _EDGE
         head, name, tail = link_type
         if head == tail:
