@@ -27,7 +27,7 @@ class Settings:
     out: Path = Path("benchmarks/results")
     """Where pages, plots and whatever is more than rows go."""
     data: str = "lastfm"
-    """What experiments run on: ``"lastfm"``, ``"bookcrossing"``, or ``"synthetic"`` for a trial without data."""
+    """What experiments run on: ``"lastfm"``, ``"bookcrossing"``, or ``"synthetic"`` without data."""
     root: Path = Path("data")
     """Where data sets are kept."""
 

@@ -1,12 +1,13 @@
-"""MGWA on graphs of millions of triples, on several processes or GPUs.
+"""MGWA on graphs of millions of triples, with any number of processes or GPUs.
 
-    python examples/distributed.py --data lastfm                            # one process
-    torchrun --nproc-per-node 2 examples/distributed.py --triples 10000000  # two, on synthetic data of that size
+    python examples/distributed.py --data lastfm
+    torchrun --nproc-per-node 2 examples/distributed.py --triples 10000000  # synthetic data of that size
     torchrun --nproc-per-node 2 examples/distributed.py --resume runs/NAME  # go on where it was interrupted
 
-The batch is shared out among the processes. What is drawn for a row follows from its number and the epoch, so
-any number of processes takes the same steps. One process of each machine prepares the data and leaves two files,
-which all of them map into memory: the graph lies there once.
+Each batch is shared out among the processes. What is drawn for a row follows from its number and the epoch:
+any number of processes takes the same steps. One process of each machine prepares the data and leaves two files
+that all of them map into memory, so that there is one copy of the graph. What takes how much memory is said in
+docs/scaling.md.
 """
 
 import argparse
@@ -16,6 +17,9 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+
+# Rows of large tables are read at random: with pages of 2 MiB that takes half the time. Torch reads it now.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import lightning as L
 import torch
@@ -27,12 +31,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 from torchmetrics.classification import BinaryAUROC
 
-from mgwa_pyg.datasets import KGRecDataset, LastFMKG, SyntheticKG
+from mgwa_pyg.datasets import BookCrossingKG, KGRecDataset, LastFMKG, SyntheticKG
 from mgwa_pyg.nn import MGWA
 from mgwa_pyg.sampler import NeighborSampler
 from mgwa_pyg.train.quiet import quiet_lightning
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # User, item, label and number of each row.
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,48 +48,53 @@ def parse_args() -> argparse.Namespace:
     # fmt: off
     add("--data", choices=["lastfm", "bookcrossing", "synthetic"], default="synthetic")
     add("--triples", type=int, default=100_000, metavar="N",
-        help="size of the synthetic graph; entities, items and users grow with it (default: 100000)")
+        help="of the synthetic graph, whose entities, items and users grow with them (default: 100000)")
     add("--layers", type=int, default=1, metavar="N", help="hops looked at (default: 1)")
     add("--dim", type=int, default=16, metavar="D", help="size of the embeddings (default: 16)")
     add("--fanout", type=int, default=8, metavar="K", help="neighbours kept per hop (default: 8)")
-    add("--batch-size", type=int, default=4096, metavar="N",
-        help="rows per step, of all processes together (default: 4096)")
+    add("--batch-size", type=int, default=1024, metavar="N",
+        help="rows per step, of all processes together (default: 1024)")
     add("--epochs", type=int, metavar="N", help="default: 5")
-    add("--steps", type=int, metavar="N", help="steps per epoch at most")
-    add("--lr", type=float, default=1e-2)
+    add("--steps", type=int, metavar="N", help="steps at most of an epoch, and of an evaluation")
+    add("--lr", type=float, default=0.03, help="learning rate (default: 0.03)")
     add("--clip", type=float, default=1.0, metavar="NORM", help="longest gradient (default: 1)")
-    add("--dense", action="store_true", help="dense gradients: quicker for tables of some 10000 rows")
+    add("--dense", action="store_true", help="dense gradients, which small tables are quicker with")
     add("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
     add("--seed", type=int, default=0)
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    add("--root", type=Path, default=REPOSITORY / "data", metavar="DIR", help="where data sets are kept")
+    add("--root", default=str(REPOSITORY / "data"), metavar="DIR", help="where data sets are kept")
     add("--out", type=Path, metavar="RUN", help="the folder to write (default: runs/distributed-TIME)")
-    add("--resume", type=Path, metavar="RUN", help="the folder of an interrupted run")
+    add("--resume", type=Path, metavar="RUN",
+        help="the folder of a run to go on with, all of whose settings but --epochs are kept")
     # fmt: on
     return parser.parse_args()
 
 
 def load(args: argparse.Namespace) -> KGRecDataset:
     if args.data == "lastfm":
-        return LastFMKG(args.root / "LastFMKG", seed=args.seed)
-    if args.data == "bookcrossing":  # noqa
-        return BookCrossingKG(args.root / "BookCrossingKG", seed=args.seed)
+        return LastFMKG(Path(args.root, "LastFMKG"), seed=args.seed)
+    if args.data == "bookcrossing":
+        return BookCrossingKG(Path(args.root, "BookCrossingKG"), seed=args.seed)
     return SyntheticKG(
-        args.root / "SyntheticKG",
-        num_users=max(2, args.triples // 50),
-        num_items=max(2, args.triples // 50),
-        num_entities=max(4, args.triples // 10),
+        Path(args.root, "SyntheticKG"),
+        num_users=args.triples // 200,
+        num_items=args.triples // 50,
+        num_entities=args.triples // 10,
         num_relations=60,
         num_triples=args.triples,
-        num_interactions=max(4, args.triples // 5),
+        num_interactions=args.triples // 5,
         seed=args.seed,
     )
 
 
-class Batches(Sampler[Tensor]):
-    """This process's share of each batch, as row numbers; with a seed in another order in each epoch."""
+def graph_file(dataset: KGRecDataset) -> Path:
+    return Path(dataset.processed_paths[0]).with_suffix(".graph.pt")
 
-    def __init__(self, num_rows: int, batch_size: int, rank: int, world_size: int, seed: int | None = None):
+
+class Batches(Sampler[Tensor]):
+    """This process's share of each batch of row numbers, in another order each epoch if there is a seed."""
+
+    def __init__(self, num_rows: int, batch_size: int, rank: int, world_size: int, seed: int | None) -> None:
         self.num_rows, self.batch_size, self.rank, self.world_size = num_rows, batch_size, rank, world_size
         self.seed, self.epoch = seed, 0
 
@@ -92,12 +102,14 @@ class Batches(Sampler[Tensor]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        # In training all shares are of one size, so that a mean of means is the mean.
-        return self.num_rows // self.batch_size if self.seed is not None else -(-self.num_rows // self.batch_size)
+        # In training whole batches only: with shares of one size, the mean of their means is the mean.
+        rest = 0 if self.seed is not None else self.batch_size - 1
+        return (self.num_rows + rest) // self.batch_size
 
     def __iter__(self) -> Iterator[Tensor]:
-        order = torch.arange(self.num_rows)
-        if self.seed is not None:
+        if self.seed is None:
+            order = torch.arange(self.num_rows)
+        else:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             order = torch.randperm(self.num_rows, generator=generator)
         for batch in order.split(self.batch_size)[: len(self)]:
@@ -111,14 +123,14 @@ class SharedData(L.LightningDataModule):
         super().__init__()
         self.args = args
 
-    def prepare_data(self) -> None:  # One process of each machine.
+    def prepare_data(self) -> None:  # In one process of each machine.
         dataset = load(self.args)
         if not graph_file(dataset).exists():
             kg = dataset[0]["entity", "kg", "entity"]
             relation = kg.rel_type % dataset.num_relations  # To the paper, both directions are one relation.
             NeighborSampler(kg.edge_index, relation, dataset.num_entities).save(graph_file(dataset))
 
-    def setup(self, stage: str) -> None:  # All processes.
+    def setup(self, stage: str) -> None:  # In all processes.
         self.dataset = load(self.args)
         self.sampler = NeighborSampler.load(graph_file(self.dataset))
         self.sampler.fanout = self.args.fanout
@@ -127,27 +139,24 @@ class SharedData(L.LightningDataModule):
         return self._loader("train", self.args.seed)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader("val")
+        return self._loader("val", None)
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader("test")
+        return self._loader("test", None)
 
-    def _loader(self, split: str, seed: int | None = None) -> DataLoader:
+    def _loader(self, split: str, seed: int | None) -> DataLoader:
         listens = self.dataset[0]["user", "listens", "entity"]
         row = listens[f"{split}_mask"].nonzero().squeeze(1)
         user, item = listens.edge_label_index[:, row]
         batch_size, world_size = self.args.batch_size, self.trainer.world_size
-        if batch_size % world_size or batch_size > len(row):
-            sys.exit(
-                f"error: --batch-size {batch_size} must be a multiple of the number of processes, {world_size}, "
-                f"and at most the number of {split} rows, {len(row)}"
+        if batch_size % world_size or (split == "train" and batch_size > len(row)):
+            raise ValueError(
+                f"--batch-size {batch_size} must be a multiple of the number of processes, {world_size}, and "
+                f"at most that of the {split} rows, {len(row)}"
             )
         batches = Batches(len(row), batch_size, self.trainer.global_rank, world_size, seed)
-        return DataLoader(TensorDataset(user, item, listens.edge_label[row], row), None, sampler=batches)
-
-
-def graph_file(dataset: KGRecDataset) -> Path:
-    return Path(dataset.processed_paths[0]).with_suffix(".graph.pt")
+        rows = TensorDataset(user, item, listens.edge_label[row], row)
+        return DataLoader(rows, batch_size=None, sampler=batches)
 
 
 class ClickModule(L.LightningModule):
@@ -156,7 +165,7 @@ class ClickModule(L.LightningModule):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__()
         self.args = args
-        self.save_hyperparameters({**vars(args), "root": str(args.root)}, ignore=["epochs", "resume", "out"])
+        self.save_hyperparameters(vars(args), ignore=["epochs", "out", "resume"])
         self.auc = torch.nn.ModuleDict({"val": BinaryAUROC(), "test": BinaryAUROC()})
 
     def configure_model(self) -> None:
@@ -172,13 +181,13 @@ class ClickModule(L.LightningModule):
         )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        # Of torch's optimizers that take sparse and dense gradients, the one that keeps least for each row.
+        # Of torch's optimizers for sparse and dense gradients, the one that keeps least for each row.
         return torch.optim.Adagrad(self.model.parameters(), lr=self.args.lr)
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float, gradient_clip_algorithm: str
     ) -> None:
-        # As torch.nn.utils.clip_grad_norm_ does it, which knows no sparse gradients.
+        # What torch.nn.utils.clip_grad_norm_ does, which knows no sparse gradients.
         for parameter in self.model.parameters():
             if parameter.grad.is_sparse:
                 parameter.grad = parameter.grad.coalesce()
@@ -193,12 +202,13 @@ class ClickModule(L.LightningModule):
     def forward(self, user: Tensor, item: Tensor, key: Tensor) -> Tensor:
         return self.model(user, *self.sampler.sample(item, self.args.layers, key=key))
 
-    def on_train_epoch_start(self) -> None:
-        self.started = time.perf_counter()
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.started = time.perf_counter()
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         user, item, label, row = batch
-        # Another key for each row, epoch and seed, below 2^63.
+        # Unlike that of any other row, epoch and seed.
         key = row + (self.current_epoch << 40) + (self.args.seed << 50)
         loss = F.binary_cross_entropy_with_logits(self(user, item, key), label)
         self.log("train_loss", loss, sync_dist=True)
@@ -207,10 +217,10 @@ class ClickModule(L.LightningModule):
     def on_validation_start(self) -> None:
         self.seconds = time.perf_counter() - self.started
 
-    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.evaluate("val", *batch)
 
-    def test_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.evaluate("test", *batch)
 
     def evaluate(self, split: str, user: Tensor, item: Tensor, label: Tensor, row: Tensor) -> None:
@@ -218,11 +228,11 @@ class ClickModule(L.LightningModule):
         self.log(f"{split}_auc", self.auc[split])
 
     def on_train_epoch_end(self) -> None:
-        num_rows = self.trainer.num_training_batches * self.args.batch_size
-        self.log("rows_per_second", num_rows / self.seconds, sync_dist=True)
+        rows_per_second = self.trainer.num_training_batches * self.args.batch_size / self.seconds
+        self.log("rows_per_second", rows_per_second, sync_dist=True)
         self.print(
             f"epoch {self.current_epoch + 1}: validation AUC {self.trainer.callback_metrics['val_auc']:.4f}, "
-            f"{num_rows / self.seconds:,.0f} rows/s in training"
+            f"{rows_per_second:,.0f} rows/s in training"
         )
 
 
@@ -232,29 +242,33 @@ def main() -> None:
     last = run / "last.ckpt"
     if args.resume:
         if not last.exists():
-            sys.exit(f"error: {last} is missing: there is nothing to go on from")
+            raise ValueError(f"{last} is missing: there is nothing to go on from")
         kept = torch.load(last, map_location="cpu", mmap=True, weights_only=True)["hyper_parameters"]
-        args = argparse.Namespace(**kept, epochs=args.epochs)
+        args = argparse.Namespace(**kept, epochs=args.epochs, resume=run)
     elif last.exists():
-        sys.exit(f"error: {run} holds a run already: go on with it (--resume {run}), or choose another folder")
+        raise ValueError(f"{run} holds a run: go on with it (--resume {run}), or choose another folder")
     torch.set_num_threads(1)  # Another process makes better use of another core.
+    torch.sparse.check_sparse_tensor_invariants.disable()  # Torch remarks on it if nobody has decided.
 
-    # Under torchrun there are as many processes as it has started.
+    # Torchrun says how many processes it has started.
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
-    # NCCL has no sum of sparse gradients.
-    strategy = DDPStrategy(process_group_backend=None if args.dense else "gloo")
     at_epoch_end = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     with quiet_lightning(".*Checkpoint directory .* exists and is not empty.*"):
         trainer = L.Trainer(
-            accelerator={"cuda": "gpu"}.get(args.device, args.device),
+            accelerator="gpu" if args.device == "cuda" else args.device,
             devices=local,
             num_nodes=world_size // local,
-            strategy=strategy if world_size > 1 else "auto",
+            # NCCL cannot add sparse gradients up.
+            strategy=DDPStrategy(process_group_backend=None if args.dense else "gloo")
+            if world_size > 1
+            else "auto",
             precision=args.precision,
             gradient_clip_val=args.clip,
             max_epochs=args.epochs or 5,
             limit_train_batches=args.steps,
+            limit_val_batches=args.steps,
+            limit_test_batches=args.steps,
             logger=CSVLogger(run, name="logs"),
             log_every_n_steps=1,
             callbacks=[
@@ -262,7 +276,7 @@ def main() -> None:
                 ModelCheckpoint(run, "last", **at_epoch_end),
             ],
             num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # Ours shares the rows out.
+            use_distributed_sampler=False,  # The rows are shared out already.
             enable_model_summary=False,
             enable_progress_bar=sys.stderr.isatty(),
         )
@@ -270,8 +284,13 @@ def main() -> None:
         trainer.fit(module, data, ckpt_path=last if args.resume else None)
         [result] = trainer.test(module, data, ckpt_path=run / "best.ckpt", verbose=False)
     if trainer.is_global_zero:
-        print(f"test AUC {result['test_auc']:.4f} of the epoch with the best validation AUC; all is in {run}")
+        print(
+            f"test AUC {result['test_auc']:.4f} after the epoch of the best validation AUC; all is in {run}"
+        )
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")

@@ -1,12 +1,20 @@
-"""Files that appear whole or not at all, whoever else works in the same folder."""
+"""Files that appear whole or not at all, whoever works in the same folder, and tensors mapped from them."""
 
 import json
 import os
+import pickle
 import secrets
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import torch
+
+
+class DamagedFileError(ValueError):
+    r"""A file is not what was written."""
 
 
 @contextmanager
@@ -37,3 +45,29 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     r"""Writes :obj:`content` as JSON, whole or not at all."""
     with whole_file(path) as file:
         file.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def load_mapped(path: Path) -> Any:
+    r"""Loads what :func:`torch.save` wrote, with its tensors mapped into memory: all processes of a machine
+    share one copy of what none of them changes, and what is not looked at takes no memory.
+
+    The checksums are verified, which reads the file once, as torch verifies none of a mapped file.
+
+    Args:
+        path (Path): The file. It must stay as it is; another may take its place.
+
+    Raises:
+        OSError: If it cannot be read.
+        pickle.UnpicklingError: If it holds what torch does not know to be safe.
+        DamagedFileError: If it was damaged, or not written by :func:`torch.save`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+        if wrong is not None:
+            raise zipfile.BadZipFile(f"the checksum of {wrong} is wrong")
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except (OSError, pickle.UnpicklingError):
+        raise
+    except Exception as error:
+        raise DamagedFileError(f"{type(error).__name__}: {error}") from error

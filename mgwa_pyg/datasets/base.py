@@ -2,6 +2,7 @@
 
 import operator
 import os
+import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from torch_geometric.io import fs
 from mgwa_pyg.datasets.download import RAW_VARIABLE, RawFile, download_files
 from mgwa_pyg.datasets.raw import IntArray
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, random_parts, sample_negatives
-from mgwa_pyg.files import whole_file
+from mgwa_pyg.files import load_mapped, whole_file
 
 FORMAT = "v1"  # Of the processed file: a new one leaves old files alone.
 _CONTENT = ("data", "statistics", "item_names", "relation_names", "pre_transform")
@@ -304,12 +305,14 @@ def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = fs.torch_load(str(path))
+        try:
+            content = load_mapped(path)
+        except pickle.UnpicklingError:  # A `pre_transform` may leave anything: PyG knows what to do.
+            content = fs.torch_load(str(path))
         return {key: content[key] for key in _CONTENT}
-    except (FileNotFoundError, PermissionError):
+    except OSError:
         raise
     except Exception as error:
         raise RuntimeError(
-            f"'{path}' is damaged ({type(error).__name__}: {error}). Delete it, or pass "
-            f"`force_reload=True` to make it anew."
+            f"'{path}' is damaged ({error}). Delete it, or pass `force_reload=True` to make it anew."
         ) from error

@@ -29,9 +29,9 @@ class MGWA(NeighborhoodRecommender):
             (default: :obj:`"sigmoid"`)
         dropout (float, optional): Dropout probability of the attention. (default: :obj:`0`)
         backend (str, optional): The backend of the layers. (default: :obj:`"auto"`)
-        sparse (bool, optional): Whether the gradients of users' and entities' embeddings are sparse, for tables
-            much larger than what a batch touches; they need an optimizer such as
-            :class:`torch.optim.SparseAdam`. (default: :obj:`False`)
+        sparse (bool, optional): Whether the gradients of users' and entities' embeddings are sparse, for
+            tables much larger than what a batch touches; they need an optimizer that takes them, such as
+            :class:`torch.optim.Adagrad`. (default: :obj:`False`)
 
     Raises:
         ValueError: If there is no layer, or the layer rejects an argument.

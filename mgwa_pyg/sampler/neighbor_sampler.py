@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mgwa_pyg.files import whole_file
+from mgwa_pyg.files import DamagedFileError, load_mapped, whole_file
 from mgwa_pyg.sampler.draws import derive_key
 from mgwa_pyg.sampler.in_edges import InEdges
 
@@ -143,8 +142,8 @@ class NeighborSampler:
     def load(cls, path: str | os.PathLike[str]) -> NeighborSampler:
         """Open a file that :meth:`save` wrote.
 
-        Its checksums are verified, which reads it once; then it is mapped into memory, so that all processes
-        of a machine share one copy of the graph. It must stay as it is while they use it.
+        Its tensors are mapped into memory, so that all processes of a machine share one copy of the graph.
+        The file must stay as it is while they use it.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -152,12 +151,8 @@ class NeighborSampler:
         """
         path = Path(path)
         try:
-            with zipfile.ZipFile(path) as archive:  # As all that torch writes; mapped, it checks nothing.
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        except (zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError) as error:
+            content = load_mapped(path)
+        except (DamagedFileError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is damaged, or not a file of a NeighborSampler: {error}") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise ValueError(f"{path} is not a file of a NeighborSampler ({_FORMAT})")
