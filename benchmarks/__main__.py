@@ -11,7 +11,7 @@ from benchmarks.harness import NoDataError, Report, Settings, environment, table
 from mgwa_pyg.files import write_json
 
 #: Modules with a function `run`, imported when asked for. Those that need the fewest packages come first.
-BENCHMARKS = ["layer", "train", "rank", "table2", "topk", "ablations"]
+BENCHMARKS = ["layer", "train", "rank", "scale", "table2", "topk", "ablations", "book_crossing"]
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     add("--json", type=Path, metavar="FILE", help="where to write the rows")
     add("--quick", action="store_true", help="fewer repetitions; experiments run one seed instead of five")
     add("--data", choices=["lastfm", "synthetic"], default="lastfm",
-        help="what table2, ablations and topk run on (default: lastfm)")
+        help="synthetic: a trial of all that run on real data without these")
     add("--root", type=Path, default=Path("data"), metavar="DIR",
         help="where data sets are kept (default: data)")
     add("--out", type=Path, metavar="DIR",

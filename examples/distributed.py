@@ -5,9 +5,9 @@
     torchrun --nproc-per-node 2 examples/distributed.py --resume runs/NAME  # go on where it was interrupted
 
 Each batch is shared out among the processes. What is drawn for a row follows from its number and the epoch:
-any number of processes takes the same steps. One process of each machine prepares the data and leaves two files
-that all of them map into memory, so that there is one copy of the graph. What takes how much memory is said in
-docs/scaling.md.
+any number of processes takes the same steps. One process of each machine prepares the data and leaves two
+files that all of them map into memory, so that there is one copy of the graph. How much memory is needed is
+said in docs/scaling.md.
 """
 
 import argparse

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablations, experiments, table2, topk
+from benchmarks import ablations, book_crossing, experiments, table2, topk
 from benchmarks.experiments import mean_sd, parallel, short
 from benchmarks.harness import Settings
 from mgwa_pyg.datasets import SyntheticKG
@@ -36,10 +36,22 @@ def _small(monkeypatch):
     }
     for module in (experiments, topk):
         monkeypatch.setattr(module, "load", small)
-    for module in (table2, topk):
+    for module in (table2, topk, book_crossing):
         monkeypatch.setattr(module, "MODELS", models)
-    for module in (table2, topk, ablations):
+    for module in (table2, topk, ablations, book_crossing):
         monkeypatch.setattr(module, "parallel", lambda function, jobs, name: [function(job) for job in jobs])
+
+
+def test_book_crossing(tmp_path):
+    report = book_crossing.run(Settings(out=tmp_path))
+    content = json.loads((tmp_path / "book_crossing.json").read_text())
+    assert content["rows"] == report.rows
+    assert len(content["seeds"]) == 3 * (4 + 4)  # Seeds, models and heuristics.
+    assert {row["case"] for row in report.rows} == {"items"}
+    auc = [row["auc"] for row in content["seeds"] if row["model"] == "MGWA"]
+    page = (tmp_path / "book_crossing.md").read_text()
+    assert page.startswith("# MGWA, KGCN and heuristics under the item protocol: Book-Crossing")
+    assert f"| MGWA | {short(statistics.mean(auc))} ± {short(statistics.stdev(auc))} |" in page
 
 
 def test_table2(tmp_path):

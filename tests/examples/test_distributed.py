@@ -1,0 +1,135 @@
+"""The distributed example: any number of processes takes the same steps, and what is interrupted goes on."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "distributed.py"
+# More neighbours than are drawn, and a last batch that is left out.
+OPTIONS = ["--triples", 20_000, "--layers", 2, "--fanout", 3, "--batch-size", 500, "--dim", 8, "--lr", 0.1]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Where all runs keep their data."""
+    return tmp_path_factory.mktemp("data")
+
+
+def losses(run, version=0):
+    """The loss of every step."""
+    return torch.tensor(
+        pd.read_csv(run / "logs" / f"version_{version}" / "metrics.csv")["train_loss"].dropna().to_numpy()
+    )
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """Run the example in this process; gives what it said, errors last."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *map(str, args)])
+        status = None
+        try:
+            runpy.run_path(str(EXAMPLE), run_name="__main__")
+        except SystemExit as error:
+            status = error.code
+        out, _ = capsys.readouterr()
+        return out if status is None else out + str(status)
+
+    return run
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(root, run_here, tmp_path):
+    run_here(*OPTIONS, "--root", root, "--epochs", 2, "--out", tmp_path / "one")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", EXAMPLE, *OPTIONS]
+    command += ["--root", root, "--epochs", 2, "--out", tmp_path / "two"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == 2 * (4800 // 500)
+    torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
+    assert one.std() > 1e-3  # There is something to agree on.
+    checkpoints = [torch.load(tmp_path / run / "last.ckpt", weights_only=True) for run in ("one", "two")]
+    for name, value in checkpoints[0]["state_dict"].items():
+        torch.testing.assert_close(checkpoints[1]["state_dict"][name], value, rtol=0, atol=1e-4)
+    assert "test AUC" in result.stdout
+
+
+def test_goes_on_as_if_it_had_not_been_interrupted(root, run_here, tmp_path):
+    whole = run_here(*OPTIONS, "--root", root, "--epochs", 3, "--out", tmp_path / "whole")
+    run_here(*OPTIONS, "--root", root, "--epochs", 1, "--out", tmp_path / "parts")
+    rest = run_here("--resume", tmp_path / "parts", "--epochs", 3)
+    assert torch.equal(
+        torch.cat([losses(tmp_path / "parts"), losses(tmp_path / "parts", 1)]), losses(tmp_path / "whole")
+    )
+    result = next(line for line in whole.splitlines() if "test AUC" in line)
+    assert result.split(";")[0] in rest
+
+
+def test_sparse_gradients_take_the_steps_of_dense_ones(root, run_here, tmp_path):
+    for name, options in {"sparse": [], "dense": ["--dense"], "half": ["--precision", "bf16-mixed"]}.items():
+        run_here(*OPTIONS, "--root", root, "--epochs", 1, "--out", tmp_path / name, *options)
+    sparse = losses(tmp_path / "sparse")
+    torch.testing.assert_close(losses(tmp_path / "dense"), sparse, rtol=0, atol=1e-5)
+    half = losses(tmp_path / "half")
+    assert not torch.equal(half, sparse)
+    torch.testing.assert_close(half, sparse, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("longest", [0.5, 100.0])
+def test_clips_sparse_gradients_as_torch_clips_dense_ones(longest):
+    index = torch.tensor([3, 1, 3, 0])
+    models = []
+    for sparse in (True, False):
+        torch.manual_seed(0)
+        model = torch.nn.ModuleList([torch.nn.Embedding(5, 4, sparse=sparse), torch.nn.Linear(4, 2)])
+        (3 * model[1](model[0](index))).square().sum().backward()
+        models.append(model)
+    example = runpy.run_path(str(EXAMPLE), run_name="imported")
+    clip = example["ClickModule"].configure_gradient_clipping
+    clip(SimpleNamespace(model=models[0]), None, longest, None)
+    torch.nn.utils.clip_grad_norm_(models[1].parameters(), longest)
+    for got, want in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(got.grad.to_dense(), want.grad)
+
+
+def test_the_shares_of_the_processes_are_the_batch():
+    batches = runpy.run_path(str(EXAMPLE), run_name="imported")["Batches"]
+
+    def epoch(rank, world_size, seed, number=0):
+        sampler = batches(103, 10, rank, world_size, seed)
+        sampler.set_epoch(number)
+        assert len(list(sampler)) == len(sampler)
+        return list(sampler)
+
+    whole = epoch(0, 1, seed=4)
+    shares = [epoch(rank, 2, seed=4) for rank in (0, 1)]
+    assert len(whole) == 10
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert [len(part) for part in parts] == [5, 5]
+        assert sorted(torch.cat(parts).tolist()) == sorted(batch.tolist())
+    rows = torch.cat(whole)
+    assert len(rows.unique()) == 100
+    assert not torch.equal(rows, torch.cat(epoch(0, 1, seed=4, number=1)))
+    assert not torch.equal(rows, torch.cat(epoch(0, 1, seed=5)))
+    in_order = torch.cat([torch.cat(epoch(rank, 2, seed=None)) for rank in (0, 1)])
+    assert sorted(in_order.tolist()) == list(range(103))  # Evaluation leaves no row out.
+
+
+def test_errors_say_what_to_do(root, run_here, tmp_path):
+    assert "last.ckpt is missing" in run_here("--resume", tmp_path / "nothing")
+    said = run_here(*OPTIONS, "--root", root, "--out", tmp_path / "large", "--batch-size", 10**6)
+    assert "--batch-size 1000000 must be" in said
+    (tmp_path / "last.ckpt").touch()
+    assert "go on with it (--resume" in run_here(*OPTIONS, "--out", tmp_path)
