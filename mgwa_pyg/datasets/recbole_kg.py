@@ -175,27 +175,36 @@ class RecBoleKG(KGRecDataset):
     def _interactions(
         self,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.int8]]:
-        """The users, the items and the parts of the interactions, each once."""
+        """The users, the items and the parts of the interactions, in the order of the files."""
         fields: dict[str, type] = {"user_id": str, "item_id": str}
         if self.min_rating is not None:
             fields["rating"] = float
         tables = [self._read(name, fields) for name in self._inter_files]
-        part_of: dict[tuple[str, str], int] = {}
-        for part, table in enumerate(tables):
-            keep = np.ones(len(table["user_id"]), dtype=bool)
-            if self.min_rating is not None:
-                keep = table["rating"] >= self.min_rating
-            for row in np.flatnonzero(keep).tolist():
-                pair = table["user_id"][row], table["item_id"][row]
-                if part_of.setdefault(pair, part) != part:
-                    problem = f"user {pair[0]} and item {pair[1]} have a line in another part of the split"
-                    table.fail(row, problem)
-        if not part_of:
+        rows = [
+            np.arange(len(table["user_id"]))
+            if self.min_rating is None
+            else np.flatnonzero(table["rating"] >= self.min_rating)
+            for table in tables
+        ]
+        users, items = (
+            np.concatenate(
+                [np.array(table[name], dtype=object)[row] for table, row in zip(tables, rows, strict=True)]
+            )
+            for name in ("user_id", "item_id")
+        )
+        if len(users) == 0:
             least = "" if self.min_rating is None else f" with a rating of at least {self.min_rating:g}"
             raise_at(tables[0].path, None, f"no interaction is left{least}", _REMEDY)
-        users, items = zip(*part_of, strict=True)
-        parts = np.fromiter(part_of.values(), np.int8, len(part_of))
-        return np.array(users, dtype=object), np.array(items, dtype=object), parts
+        parts = np.repeat(np.arange(len(tables), dtype=np.int8), [len(row) for row in rows])
+        if len(tables) > 1:
+            pairs = pd.MultiIndex.from_arrays([users, items])
+            _, first, inverse = np.unique(pairs.factorize()[0], return_index=True, return_inverse=True)
+            strayed = np.flatnonzero(parts != parts[first][inverse])
+            if len(strayed) > 0:
+                part, place = parts[strayed[0]], strayed[0] - int((parts < parts[strayed[0]]).sum())
+                pair = f"user {users[strayed[0]]} and item {items[strayed[0]]}"
+                tables[part].fail(rows[part][place], f"{pair} have a line in another part of the split")
+        return users, items, parts
 
     def _links(self, items: pd.Index) -> dict[str, int]:
         """The item of each linked entity."""
