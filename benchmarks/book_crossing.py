@@ -20,8 +20,8 @@ from mgwa_pyg.files import whole_file, write_json
 from mgwa_pyg.train import FitConfig, KGCNConfig, MGWAConfig
 
 #: Chosen on validation rows by ``python -m benchmarks.search MODEL --data bookcrossing``.
-_MGWA: dict[str, Any] = {}
-_KGCN: dict[str, Any] = {}
+_MGWA: dict[str, Any] = {"lr": 1e-2, "weight_decay": 1e-4, "channels": 16}
+_KGCN: dict[str, Any] = {"lr": 1e-2, "weight_decay": 1e-4}
 MODELS: dict[str, FitConfig] = {
     "MGWA": MGWAConfig(**_MGWA),
     "MGWA, two layers": MGWAConfig(**_MGWA, num_layers=2),

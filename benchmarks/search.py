@@ -42,13 +42,13 @@ GRIDS: dict[str, dict[str, dict[str, list[Any]]]] = {
     },
     "bookcrossing": {
         "mgwa": {
-            "lr": [1e-2, 2e-2],
-            "weight_decay": [1e-4, 3e-4],
+            "lr": [5e-3, 1e-2, 2e-2],
+            "weight_decay": [1e-5, 3e-5, 1e-4],
             "channels": [8, 16],
         },
         "kgcn": {
-            "lr": [5e-3, 1e-2],
-            "weight_decay": [1e-4, 3e-4],
+            "lr": [2e-3, 5e-3, 1e-2],
+            "weight_decay": [1e-5, 3e-5, 1e-4],
         },
     },
 }

@@ -185,30 +185,33 @@ class ItemScorer:
         r"""Return the logits of the items for the users, :math:`(n, \mathrm{stop} - \mathrm{start})`."""
         model = self._model
         profile = model.user_emb(user)
-        x = model.entity_emb.weight
+        x = model.entity_emb.weight.t()  # Entities are columns from here on, later those of each user.
         for layer, module in enumerate(model.convs):
             conv = cast("GatedAggregationConv", module)
             table = conv.relation_scores(model.scaled_query(profile), model.relation_emb.weight)[..., 0]
-            graph = self._graphs[layer]
-            neighborhood = self._aggregate(x, table, graph, layer == 0)
-            x = x[..., self._items, :] if layer == model.num_layers - 1 else x
-            x = conv.fusion(x, neighborhood.unsqueeze(-2)).squeeze(-2)
-            x = model.activate(x, layer)
-        return torch.bmm(x, profile.unsqueeze(2)).squeeze(2)
+            if layer == 0:
+                neighborhood = self._aggregate_shared(x.t(), table)
+            else:
+                neighborhood = self._aggregate(x.transpose(1, 2), table, self._graphs[layer])
+            x = x[..., self._items] if layer == model.num_layers - 1 else x
+            x = model.activate(conv.fusion.columns(x, neighborhood), layer)
+        return torch.bmm(profile.unsqueeze(1), x).squeeze(1)
 
-    def _aggregate(self, x: Tensor, table: Tensor, graph: RelationCSR, is_first: bool) -> Tensor:
-        """The neighbourhoods of all targets as each user sees them, ``(n, N_dst, d)``."""
-        if is_first:  # All users see the same features, each with weights of its own.
-            if self._sums is not None:
-                return self._sums.aggregate(table)
-            x = self._model.scaled_neighbors(x)
-            return relation_softmax_aggregate(x, table.unsqueeze(1), graph, backend="torch").transpose(0, 1)
+    def _aggregate_shared(self, x: Tensor, table: Tensor) -> Tensor:
+        """The neighbourhoods ``(n, d, N_dst)`` of features ``(N_src, d)`` that all users see."""
+        if self._sums is not None:
+            return self._sums.aggregate(table)
+        x = self._model.scaled_neighbors(x)
+        out = relation_softmax_aggregate(x, table.unsqueeze(1), self._graphs[0], backend="torch")
+        return out.permute(1, 2, 0)
+
+    def _aggregate(self, x: Tensor, table: Tensor, graph: RelationCSR) -> Tensor:
+        """The neighbourhoods ``(n, d, N_dst)`` of each user's features ``(n, N_src, d)``."""
         num_users, num_targets = table.size(0), graph.size[1]
-        graphs = graph.repeat(num_users)
         query_index = torch.arange(num_users, device=x.device).repeat_interleave(num_targets)
         x = self._model.scaled_neighbors(x).flatten(0, 1)
-        out = relation_softmax_aggregate(x, table, graphs, query_index, backend="torch")
-        return out.view(num_users, num_targets, -1)
+        out = relation_softmax_aggregate(x, table, graph.repeat(num_users), query_index, backend="torch")
+        return out.view(num_users, num_targets, -1).transpose(1, 2)
 
 
 def _sums_pay(graph: RelationCSR, x: Tensor) -> bool:

@@ -34,7 +34,8 @@ class RelationSums:
         num_targets, num_relations = plan.size[1], plan.num_relations
         cell = plan.rel.long() * num_targets + plan.dst
         sums = x.new_zeros(num_relations * num_targets, x.size(1))
-        self._sums = sums.index_add(0, cell, x.index_select(0, plan.col)).view(num_relations, -1)
+        sums = sums.index_add(0, cell, x.index_select(0, plan.col)).view(num_relations, num_targets, -1)
+        self._sums = sums.transpose(1, 2).flatten(1)
         counts = torch.bincount(cell, minlength=num_relations * num_targets)
         self._counts = counts.view(num_relations, num_targets).to(x.dtype)
         self._x, self._plan = x, plan
@@ -45,7 +46,8 @@ class RelationSums:
         return num_targets * num_relations * (x.size(1) + 1) * x.element_size()
 
     def aggregate(self, table: Tensor) -> Tensor:
-        r"""Return the aggregated features of all targets for each query, :math:`(Q, N_{dst}, C)`.
+        r"""Return the aggregated features of all targets for each query, as columns,
+        :math:`(Q, C, N_{dst})`.
 
         Args:
             table (torch.Tensor): The score of each query and relation, before the softmax, :math:`(Q, R)`.
@@ -53,8 +55,8 @@ class RelationSums:
         highest = table.amax(dim=1, keepdim=True)
         if table.numel() > 0 and float((highest - table.amin(dim=1, keepdim=True)).max()) > _MAX_SPREAD:
             out = relation_softmax_aggregate(self._x, table.unsqueeze(1), self._plan, backend="torch")
-            return out.transpose(0, 1)
+            return out.permute(1, 2, 0)
         weight = (table - highest).exp().to(self._x.dtype)
         total = (weight @ self._counts).clamp_(min=torch.finfo(weight.dtype).tiny)
-        out = (weight @ self._sums).view(*total.shape, self._x.size(1))
-        return out.div_(total.unsqueeze(2))
+        out = (weight @ self._sums).view(total.size(0), self._x.size(1), total.size(1))
+        return out.div_(total.unsqueeze(1))
