@@ -283,6 +283,8 @@ def main() -> None:
         module, data = ClickModule(args), SharedData(args)
         trainer.fit(module, data, ckpt_path=last if args.resume else None)
         [result] = trainer.test(module, data, ckpt_path=run / "best.ckpt", verbose=False)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # Lightning leaves it, and its threads may outlive Python.
     if trainer.is_global_zero:
         print(
             f"test AUC {result['test_auc']:.4f} after the epoch of the best validation AUC; all is in {run}"
