@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 # Rows of large tables are read at random: with pages of 2 MiB that takes half the time. Torch reads it now.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -26,12 +27,14 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 from torchmetrics.classification import BinaryAUROC
 
 from mgwa_pyg.datasets import BookCrossingKG, KGRecDataset, LastFMKG, SyntheticKG
+from mgwa_pyg.files import whole_file
 from mgwa_pyg.nn import MGWA
 from mgwa_pyg.sampler import NeighborSampler
 from mgwa_pyg.train.quiet import quiet_lightning
@@ -159,6 +162,21 @@ class SharedData(L.LightningDataModule):
         return DataLoader(rows, batch_size=None, sampler=batches)
 
 
+class MappedCheckpoints(TorchCheckpointIO):
+    """Checkpoints without another copy of the tables in memory, neither to write nor to read them."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str, storage_options: Any | None = None
+    ) -> None:
+        with whole_file(Path(path)) as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: str, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+
+
 class ClickModule(L.LightningModule):
     """Learns clicks by binary cross-entropy."""
 
@@ -263,6 +281,7 @@ def main() -> None:
             strategy=DDPStrategy(process_group_backend=None if args.dense else "gloo")
             if world_size > 1
             else "auto",
+            plugins=[MappedCheckpoints()],
             precision=args.precision,
             gradient_clip_val=args.clip,
             max_epochs=args.epochs or 5,
