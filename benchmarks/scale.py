@@ -180,7 +180,7 @@ def _run(
     root: Path, settings: Settings, options: list[Any], num_processes: int = 1
 ) -> tuple[dict[str, list[str]], int]:
     """Run the example; return what it logged, by name, and the peak memory of its first process in bytes."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", num_processes]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", num_processes]
     with tempfile.TemporaryDirectory() as run:
         arguments = [*(launcher if num_processes > 1 else []), _EXAMPLE, *options]
         arguments += ["--root", root, "--out", run, "--device", settings.device]

@@ -49,8 +49,8 @@ def run_here(monkeypatch, capsys):
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(root, run_here, tmp_path):
     run_here(*OPTIONS, "--root", root, "--epochs", 2, "--out", tmp_path / "one")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", EXAMPLE, *OPTIONS]
-    command += ["--root", root, "--epochs", 2, "--out", tmp_path / "two"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [EXAMPLE, *OPTIONS, "--root", root, "--epochs", 2, "--out", tmp_path / "two"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [*map(str, command)], capture_output=True, text=True, env=environment, check=False
