@@ -99,6 +99,7 @@ class KGRecDataset(InMemoryDataset):
         force_reload (bool): Whether to build the data set even if it has been built before.
 
     Raises:
+        TypeError: If there is no :obj:`root`, but the data set has raw files.
         ValueError: If :obj:`negatives`, :obj:`split` or :obj:`seed` is none of the allowed values.
         FileNotFoundError: If :obj:`MGWA_PYG_RAW` is set and a raw file is missing there.
         DownloadError: If a raw file cannot be downloaded.
@@ -113,13 +114,15 @@ class KGRecDataset(InMemoryDataset):
     def __init__(
         self,
         root: str | os.PathLike[str] | None,
-        negatives: str,
-        seed: int,
-        split: str,
-        transform: Callable[[HeteroData], HeteroData] | None,
-        pre_transform: Callable[[HeteroData], HeteroData] | None,
-        force_reload: bool,
+        negatives: str = "items",
+        seed: int = 0,
+        split: str = "random",
+        transform: Callable[[HeteroData], HeteroData] | None = None,
+        pre_transform: Callable[[HeteroData], HeteroData] | None = None,
+        force_reload: bool = False,
     ) -> None:
+        if root is None and self.raw_files:
+            raise TypeError(f"{type(self).__name__} needs a folder for its files, but root is None")
         self.negatives = _check_choice("negatives", negatives, self.negative_pools)
         self.split = _check_choice("split", split, self.splits)
         self.seed = check_int("seed", seed, minimum=0)

@@ -1,12 +1,10 @@
 """Book-Crossing ratings with a Microsoft Satori knowledge graph."""
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from torch_geometric.data import HeteroData
 
 from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.download import RawFile
@@ -87,19 +85,6 @@ class BookCrossingKG(KGRecDataset):
         ),
     }
     negative_pools = ("items", "entities", "frozen")
-
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        negatives: str = "items",
-        seed: int = 0,
-        split: str = "random",
-        transform: Callable[[HeteroData], HeteroData] | None = None,
-        pre_transform: Callable[[HeteroData], HeteroData] | None = None,
-        force_reload: bool = False,
-    ) -> None:
-        root = os.fspath(root)
-        super().__init__(root, negatives, seed, split, transform, pre_transform, force_reload)
 
     def build(self) -> KGRecTables:
         ratings = RawTable.read_npy(Path(self.raw_dir, _RATINGS), ("user", "item", "label"))

@@ -1,14 +1,12 @@
 """Last.FM listening data with a Microsoft Satori knowledge graph."""
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from torch_geometric.data import HeteroData
 
 from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.download import RawFile
@@ -137,19 +135,6 @@ class LastFMKG(KGRecDataset):
     }
     negative_pools = ("items", "entities", "frozen")
     splits = ("random", "lightkg")
-
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        negatives: str = "items",
-        seed: int = 0,
-        split: str = "random",
-        transform: Callable[[HeteroData], HeteroData] | None = None,
-        pre_transform: Callable[[HeteroData], HeteroData] | None = None,
-        force_reload: bool = False,
-    ) -> None:
-        root = os.fspath(root)
-        super().__init__(root, negatives, seed, split, transform, pre_transform, force_reload)
 
     @property
     def raw_file_names(self) -> list[str]:

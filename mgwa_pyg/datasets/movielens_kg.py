@@ -1,13 +1,11 @@
 """MovieLens ratings with a Microsoft Satori knowledge graph: 20M as in KGCN, 1M as in RippleNet."""
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from torch_geometric.data import HeteroData
 
 from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.download import RawFile
@@ -29,19 +27,6 @@ class _MovieLensKG(KGRecDataset):
     items_file: ClassVar[str]
     triples_files: ClassVar[tuple[str, ...]]
     expected_statistics: ClassVar[Mapping[str, int]]
-
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        negatives: str = "items",
-        seed: int = 0,
-        split: str = "random",
-        transform: Callable[[HeteroData], HeteroData] | None = None,
-        pre_transform: Callable[[HeteroData], HeteroData] | None = None,
-        force_reload: bool = False,
-    ) -> None:
-        root = os.fspath(root)
-        super().__init__(root, negatives, seed, split, transform, pre_transform, force_reload)
 
     def build(self) -> KGRecTables:
         items = self._read(self.items_file, {"movie": int, "entity": str})

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.datasets import LastFMKG, SyntheticKG
 
 SIZES = {"num_users": 20, "num_items": 30, "num_entities": 50, "num_triples": 400, "num_interactions": 60}
 
@@ -43,3 +43,8 @@ def test_the_cache_may_be_replaced_while_it_is_mapped(tmp_path):
 def test_a_pre_transform_may_leave_anything(tmp_path):
     SyntheticKG(tmp_path, **SIZES, pre_transform=add_note)
     assert isinstance(SyntheticKG(tmp_path, **SIZES, pre_transform=add_note)[0].note, Note)
+
+
+def test_files_need_a_folder():
+    with pytest.raises(TypeError, match="LastFMKG needs a folder for its files, but root is None"):
+        LastFMKG(None)
