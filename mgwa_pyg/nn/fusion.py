@@ -11,7 +11,7 @@ from torch_geometric.nn.dense.linear import Linear
 
 
 class HeadLinear(Linear):
-    r"""One linear map per head, :math:`(*, H, F_{in}) \to (*, H, F_{out})`.
+    r"""One linear map per head, :math:`(N, H, F_{in}) \to (N, H, F_{out})`.
 
     ``in_channels=-1`` derives the width from the first call.
     """
@@ -24,14 +24,12 @@ class HeadLinear(Linear):
         if self.heads == 1:
             return super().forward(x)
         weight = self.weight.view(self.heads, -1, self.in_channels)
-        out = torch.einsum("...hf,hkf->...hk", x, weight)
+        out = torch.einsum("nhf,hkf->nhk", x, weight)
         return out if self.bias is None else out + self.bias.view(self.heads, -1)
 
 
 class Fusion(torch.nn.Module):
-    r"""What every fusion is: :math:`(*, F_{self})` and :math:`(*, H, F_{nbr})` to :math:`(*, H, F_{out})`.
-
-    The leading dimensions are those of the nodes. They broadcast: one node may meet many neighbourhoods.
+    r"""What every fusion is: :math:`(N, F_{self})` and :math:`(N, H, F_{nbr})` to :math:`(N, H, F_{out})`.
 
     Args:
         in_self (int): Width of the node's own features, or :obj:`-1` to derive it.
@@ -80,7 +78,7 @@ class ConcatFusion(Fusion):
 
     def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
         z = self.lin_neighbor(neighborhood)
-        return self.lin_self(x).unflatten(-1, (z.size(-2), -1)) + z
+        return self.lin_self(x).view_as(z) + z
 
     def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         own = _map_columns(self.lin_self.weight, x, self.lin_neighbor.bias)
@@ -118,7 +116,7 @@ class SumFusion(Fusion):
 
     def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
         assert x is not None
-        return self.lin(x.unsqueeze(-2) + neighborhood)
+        return self.lin(x.unsqueeze(1) + neighborhood)
 
     def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         return _map_columns(self.lin.weight, x + neighborhood, self.lin.bias)
