@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mgwa_pyg.checks import check_range, is_integer, values_are_checked
 from mgwa_pyg.ops.backends import SEGMENT_OPS, choose_backend, segment_ops
-from mgwa_pyg.ops.plan import RelationCSR
+from mgwa_pyg.ops.plan import RelationCSR, copies, index_type, pointer_copies
 
 with warnings.catch_warnings():
     # Torch says once per process that its CSR tensors are in beta: here, where nobody needs to hear it.
@@ -172,19 +172,13 @@ def _by_table(
     if num_tables == 1:
         return rowptr, col, dst, cell
     num_edges, num_dst = col.size(0), rowptr.size(0) - 1
-    dtype = _index_type(num_tables * max(num_edges, num_dst, num_cells), col)
-
-    def copies(index: Tensor, step: int) -> Tensor:
-        shift = torch.arange(num_tables, dtype=dtype, device=index.device) * step
-        return (shift.unsqueeze(1) + index).flatten()
-
-    end = rowptr[-1:].to(dtype) + (num_tables - 1) * num_edges
-    rowptr = torch.cat([copies(rowptr[:-1], num_edges), end])
-    return rowptr, copies(col, 0), copies(dst, num_dst), copies(cell, num_cells)
-
-
-def _index_type(largest: int, index: Tensor) -> torch.dtype:
-    return index.dtype if largest < torch.iinfo(torch.int32).max else torch.long
+    dtype = index_type(num_tables * max(num_edges, num_dst, num_cells), col)
+    return (
+        pointer_copies(rowptr, num_tables, num_edges, dtype),
+        copies(col, num_tables, 0, dtype),
+        copies(dst, num_tables, num_dst, dtype),
+        copies(cell, num_tables, num_cells, dtype),
+    )
 
 
 def _weighted_sum(x: Tensor, index: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
@@ -198,7 +192,7 @@ def _weighted_sum_by_source(grad: Tensor, weight: Tensor, colptr: Tensor, cdst: 
     """Sum the rows of ``grad``, :math:`(H, N_{dst}, C)`, that edges out of each source lead to."""
     num_tables, num_dst, num_channels = grad.shape
     if num_tables > 1:  # All copies of an edge next to each other.
-        dtype = _index_type(num_tables * max(cdst.size(0), num_dst), cdst)
+        dtype = index_type(num_tables * max(cdst.size(0), num_dst), cdst)
         shift = torch.arange(num_tables, dtype=dtype, device=cdst.device) * num_dst
         cdst, colptr = (cdst.unsqueeze(1) + shift).flatten(), colptr.to(dtype) * num_tables
         weight = weight.t()

@@ -142,27 +142,17 @@ class RelationCSR:
 
     def repeat(self, times: int) -> RelationCSR:
         """So many copies of the graph side by side, with nodes of their own each: a block-diagonal graph."""
-        num_src, num_dst = self.size
-        largest = times * max(self.num_edges, num_src, num_dst)
-        dtype = self.col.dtype if largest < _INT32_MAX else torch.int64
-
-        def copies(index: Tensor, step: int) -> Tensor:
-            shift = torch.arange(times, dtype=dtype, device=index.device) * step
-            return (shift.unsqueeze(1) + index).flatten()
-
-        def pointers(ptr: Tensor) -> Tensor:
-            end = ptr.new_full((1,), times * self.num_edges, dtype=dtype)
-            return torch.cat([copies(ptr[:-1], self.num_edges), end])
-
+        num_edges, (num_src, num_dst) = self.num_edges, self.size
+        dtype = index_type(times * max(num_edges, num_src, num_dst), self.col)
         return RelationCSR(
-            rowptr=pointers(self.rowptr),
-            col=copies(self.col, num_src),
-            dst=copies(self.dst, num_dst),
-            rel=self.rel.to(dtype).repeat(times),
-            colptr=pointers(self.colptr),
-            cdst=copies(self.cdst, num_dst),
-            csc=None if self.csc is None else copies(self.csc, self.num_edges),
-            perm=None if self.perm is None else copies(self.perm, self.num_edges),
+            rowptr=pointer_copies(self.rowptr, times, num_edges, dtype),
+            col=copies(self.col, times, num_src, dtype),
+            dst=copies(self.dst, times, num_dst, dtype),
+            rel=copies(self.rel, times, 0, dtype),
+            colptr=pointer_copies(self.colptr, times, num_edges, dtype),
+            cdst=copies(self.cdst, times, num_dst, dtype),
+            csc=None if self.csc is None else copies(self.csc, times, num_edges, dtype),
+            perm=None if self.perm is None else copies(self.perm, times, num_edges, dtype),
             num_relations=self.num_relations,
             size=(times * num_src, times * num_dst),
         )
@@ -185,6 +175,23 @@ class RelationCSR:
             f"{self.__class__.__name__}(num_edges={self.num_edges}, num_relations={self.num_relations}, "
             f"size={self.size})"
         )
+
+
+def index_type(largest: int, index: Tensor) -> torch.dtype:
+    """The type of ``index``, or :obj:`torch.int64` where ``largest`` does not fit."""
+    return index.dtype if largest < _INT32_MAX else torch.int64
+
+
+def copies(index: Tensor, times: int, step: int, dtype: torch.dtype) -> Tensor:
+    """So many copies of an index one after the other, each ``step`` above the one before."""
+    shift = torch.arange(times, dtype=dtype, device=index.device) * step
+    return (shift.unsqueeze(1) + index).flatten()
+
+
+def pointer_copies(ptr: Tensor, times: int, num_edges: int, dtype: torch.dtype) -> Tensor:
+    """The pointers to so many copies of edges."""
+    end = ptr[-1:].to(dtype) + (times - 1) * num_edges
+    return torch.cat([copies(ptr[:-1], times, num_edges, dtype), end])
 
 
 def _sort(key: Tensor) -> tuple[Tensor, Tensor]:
