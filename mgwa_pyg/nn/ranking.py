@@ -12,6 +12,7 @@ from torch_geometric.utils.sparse import index2ptr
 from mgwa_pyg.checks import check_no_nan, check_range, is_integer, values_are_checked
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 from mgwa_pyg.ops.relation_sums import RelationSums
+from mgwa_pyg.ranges import ranges
 
 if TYPE_CHECKING:
     from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
@@ -110,9 +111,8 @@ class _Pairs:
 
     def cells(self, users: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Where the pairs lie in a matrix of these users and the items from ``start`` to before ``stop``."""
-        begin, count = self._ptr[users], self._ptr[users + 1] - self._ptr[users]
-        row = torch.repeat_interleave(count)
-        place = torch.arange(row.numel(), device=row.device) + (begin - count.cumsum(0) + count)[row]
+        begin = self._ptr[users]
+        row, place = ranges(begin, self._ptr[users + 1] - begin)
         item = self._item[place]
         inside = (item >= start) & (item < stop)
         return row[inside], item[inside] - start

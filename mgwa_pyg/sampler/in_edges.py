@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 
 from mgwa_pyg.checks import check_range, is_integer
+from mgwa_pyg.ranges import ranges
 from mgwa_pyg.sampler.draws import draw_distinct, uniform
 
 _INT32 = torch.iinfo(torch.int32)
@@ -133,7 +134,7 @@ class InEdges:
         if fanout is not None:
             count = (degree > 0) * fanout if replace else degree.clamp(max=fanout)
             drawn_from = (degree > (0 if replace else fanout)).nonzero().squeeze(1)
-        target, position = _ranges(begin, count)
+        target, position = ranges(begin, count)
         if fanout is not None and drawn_from is not None and drawn_from.numel() > 0:
             stop = degree[drawn_from]
             chance = uniform(
@@ -172,14 +173,7 @@ class InEdges:
             before &= low < high
             low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
         first, last = low.chunk(2)
-        return _ranges(first, last - first)[1].unique()
-
-
-def _ranges(begin: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """``count`` numbers from each ``begin`` on, and which of these each belongs to."""
-    owner = torch.repeat_interleave(count)
-    shift = begin - count.cumsum(0) + count
-    return owner, torch.arange(owner.numel(), device=begin.device) + shift[owner]
+        return ranges(first, last - first)[1].unique()
 
 
 def _order(key: Tensor, stop: int) -> Tensor:
