@@ -49,8 +49,9 @@ def run(settings: Settings) -> Report:
     sizes = [10**5, 10**6] if settings.quick else [10**6, 10**7, 10**8]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
+        base = _base_memory()
         for num_triples in sizes:
-            rows += _train(root, num_triples, settings)
+            rows += _train(root, num_triples, base, settings)
         rows += _processes(root, sizes[0], settings)
     return Report(rows, statuses=statuses)
 
@@ -130,8 +131,8 @@ def _not_run(case: str, implementation: str, reason: str) -> dict[str, str]:
     return {"case": case, "implementation": implementation, "status": "not run", "reason": reason}
 
 
-def _train(root: Path, num_triples: int, settings: Settings) -> list[dict[str, Any]]:
-    """Steps at a fixed batch and fanout, and the memory that they take beside the model's."""
+def _train(root: Path, num_triples: int, base: int, settings: Settings) -> list[dict[str, Any]]:
+    """Steps at a fixed batch and fanout, and the memory that they take beside the model's with ``base``."""
     case = f"{num_triples:,} triples, batch={_BATCH_SIZE}, fanout={_FANOUT}, 1 layer"
     rows = []
     # What prepares the data takes more memory than training on them; it is to be another process.
@@ -149,7 +150,6 @@ def _train(root: Path, num_triples: int, settings: Settings) -> list[dict[str, A
                 model = memory_model(
                     num_triples // 200, num_triples // 10, num_triples, 2 * (num_triples // 5), dim
                 )
-                base = _base_memory()
                 rows.append(figure("scale", case, name, "resident memory", "MiB", [peak / 2**20]))
                 expected = (base + sum(model.values())) / 2**20
                 rows.append(figure("scale", case, name, "memory model", "MiB", [expected]))

@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
     add("--steps", type=int, metavar="N", help="steps at most of an epoch, and of an evaluation")
     add("--lr", type=float, default=0.03, help="learning rate (default: 0.03)")
     add("--clip", type=float, default=1.0, metavar="NORM", help="longest gradient (default: 1)")
-    add("--dense", action="store_true", help="dense gradients, which small tables are quicker with")
+    add("--dense", action="store_true", help="dense gradients: quicker where a batch touches most rows")
     add("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
     add("--seed", type=int, default=0)
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -125,8 +125,11 @@ class SharedData(L.LightningDataModule):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__()
         self.args = args
+        self.dataset: KGRecDataset | None = None
 
-    def prepare_data(self) -> None:  # In one process of each machine.
+    def prepare_data(self) -> None:  # In one process of each machine, before training and before the test.
+        if self.dataset is not None:
+            return
         dataset = load(self.args)
         if not graph_file(dataset).exists():
             kg = dataset[0]["entity", "kg", "entity"]
@@ -134,6 +137,8 @@ class SharedData(L.LightningDataModule):
             NeighborSampler(kg.edge_index, relation, dataset.num_entities).save(graph_file(dataset))
 
     def setup(self, stage: str) -> None:  # In all processes.
+        if self.dataset is not None:
+            return
         self.dataset = load(self.args)
         self.sampler = NeighborSampler.load(graph_file(self.dataset))
         self.sampler.fanout = self.args.fanout
