@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn.dense.linear import Linear
+from torch_geometric.nn.inits import zeros
 
 
 class HeadLinear(Linear):
@@ -138,6 +139,70 @@ class NeighborFusion(Fusion):
         return _map_columns(self.lin_neighbor.weight, neighborhood, self.lin_neighbor.bias)
 
 
+class IdentityFusion(Fusion):
+    r""":math:`\mathbf{e}_{N(v)}`, the neighbourhood as it is, without parameters: as wide as the result."""
+
+    uses_self: ClassVar[bool] = False
+
+    def __init__(self, in_self: int, in_neighbor: int, out_channels: int, heads: int, bias: bool) -> None:
+        _check_widths("identity", out_channels, in_neighbor=in_neighbor)
+        super().__init__(in_self, in_neighbor, out_channels, heads, bias)
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+        # A width of -1 is known only now.
+        _check_widths("identity", self.out_channels, in_neighbor=neighborhood.size(-1))
+        return neighborhood
+
+    def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
+        return neighborhood
+
+
+class HighwayFusion(Fusion):
+    r""":math:`g \, \mathbf{e}_v + (1 - g) \, \mathbf{e}_{N(v)}` with
+    :math:`g = \sigma([\mathbf{e}_v \Vert \mathbf{e}_{N(v)}] \, \mathbf{w} + b)`, one number for each node and
+    head.
+
+    The gate of the `"Highway Networks" <https://arxiv.org/abs/1505.00387>`_ paper, between a node and its
+    neighbourhood, and for all channels at once. It starts half open everywhere; node, neighbourhood and
+    result have the same width.
+    """
+
+    def __init__(self, in_self: int, in_neighbor: int, out_channels: int, heads: int, bias: bool) -> None:
+        _check_widths("highway", out_channels, in_self=in_self, in_neighbor=in_neighbor)
+        super().__init__(in_self, in_neighbor, out_channels, heads, bias)
+        self.out_channels = out_channels
+        self.lin_self = Linear(out_channels, heads, bias=False)
+        self.lin_neighbor = HeadLinear(out_channels, 1, heads, bias)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for parameter in self.parameters():
+            zeros(parameter)
+
+    def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+        assert x is not None
+        # A width of -1 is known only now.
+        _check_widths("highway", self.out_channels, in_self=x.size(-1), in_neighbor=neighborhood.size(-1))
+        gate = torch.sigmoid(self.lin_self(x).unsqueeze(-1) + self.lin_neighbor(neighborhood))
+        # Under autocast the maps' results are in half precision, and lerp takes one type alone.
+        return torch.lerp(neighborhood, x.unsqueeze(1), gate.to(neighborhood.dtype))
+
+    def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
+        logit = _map_columns(self.lin_self.weight, x, self.lin_neighbor.bias)
+        gate = torch.sigmoid(_map_columns(self.lin_neighbor.weight, neighborhood).add_(logit))
+        return torch.lerp(neighborhood, x.expand_as(neighborhood), gate)
+
+
+def _check_widths(fusion: str, out_channels: int, **widths: int) -> None:
+    for name, width in widths.items():
+        if width not in (-1, out_channels):
+            raise ValueError(
+                f"fusion={fusion!r} keeps the width, but {name}={width} and out_channels={out_channels}: "
+                f"they must be equal"
+            )
+
+
 def _map_columns(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """A linear map where :func:`torch.nn.functional.linear` has rows."""
     # The product of a matrix with a batch of them copies the batch, that of two batches doesn't.
@@ -151,4 +216,6 @@ FUSIONS: dict[str, type[Fusion]] = {
     "sum": SumFusion,
     "concat": ConcatFusion,
     "neighbor": NeighborFusion,
+    "highway": HighwayFusion,
+    "identity": IdentityFusion,
 }

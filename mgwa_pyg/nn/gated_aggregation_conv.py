@@ -1,5 +1,7 @@
 """`GatedAggregationConv`: relation-aware softmax attention, then a gate of a node and its neighbourhood."""
 
+import math
+
 # PyG's code templates read the annotations, and cannot read `int | None`.
 from typing import Any, ClassVar, Literal, Optional, overload
 
@@ -11,7 +13,7 @@ from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import glorot
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTensor
-from torch_geometric.utils import is_sparse, is_torch_sparse_tensor, to_edge_index
+from torch_geometric.utils import degree, is_sparse, is_torch_sparse_tensor, to_edge_index
 from torch_geometric.utils.sparse import set_sparse_value
 
 from mgwa_pyg.checks import check_no_nan, check_range, is_integer, values_are_checked
@@ -78,8 +80,9 @@ class GatedAggregationConv(MessagePassing):
         fusion (str, optional): How a node and its neighbourhood become one vector: :obj:`"gated"` as
             above, or :obj:`"sum"`, :obj:`"concat"` and :obj:`"neighbor"` as in the `"Knowledge Graph
             Convolutional Networks for Recommender Systems" <https://arxiv.org/abs/1904.12575>`_ paper,
-            which are linear (the model around the layer applies the non-linearity).
-            (default: :obj:`"gated"`)
+            which are linear (the model around the layer applies the non-linearity). :obj:`"highway"` weighs
+            the two by one number for each node, and :obj:`"identity"` returns the neighbourhood: both
+            keep the width. (default: :obj:`"gated"`)
         edge_dim (int, optional): Size of edge features, which are mapped to :math:`D` dimensions and
             added to the relation's vector. (default: :obj:`None`)
         dropout (float, optional): Dropout probability of the attention coefficients.
@@ -92,6 +95,10 @@ class GatedAggregationConv(MessagePassing):
             :obj:`"auto"`, which chooses by device and size. All give the same result. Where messages are
             asked for, by edge features, returned attention weights, hooks, explanations or a subclass with
             methods of its own, the first two compose as :obj:`"reference"` does. (default: :obj:`"auto"`)
+        degree_power (float, optional): The neighbourhood is multiplied by the number of its edges to this
+            power before it is fused. A softmax cannot count: whatever the number of unrelated neighbours,
+            :obj:`0.5` keeps the length of what they come to, while neighbours that agree count for more the
+            more they are. :obj:`0` is the paper. (default: :obj:`0`)
         **kwargs (optional): Additional arguments of :class:`torch_geometric.nn.conv.MessagePassing`.
 
     Shapes:
@@ -136,6 +143,7 @@ class GatedAggregationConv(MessagePassing):
         dropout: float = 0.0,
         bias: bool = True,
         backend: str = "auto",
+        degree_power: float = 0.0,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("aggr", "add")
@@ -157,6 +165,8 @@ class GatedAggregationConv(MessagePassing):
             raise ValueError(f"fusion={fusion!r} is unknown: choose one of {[*FUSIONS]}")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout={dropout}: a probability in [0, 1) is needed")
+        if not isinstance(degree_power, (int, float)) or not math.isfinite(degree_power):
+            raise ValueError(f"degree_power={degree_power!r}: a finite number is needed")
 
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -168,6 +178,7 @@ class GatedAggregationConv(MessagePassing):
         self.edge_dim = edge_dim
         self.dropout = dropout
         self.backend = backend
+        self.degree_power = degree_power
         self._ops = segment_ops(backend)
 
         if isinstance(in_channels, int):
@@ -368,6 +379,11 @@ class GatedAggregationConv(MessagePassing):
             alpha = alpha.to(x_source.dtype)
             out = self.propagate(edge_index, x=x_source, alpha=alpha, size=size)
 
+        if self.degree_power != 0.0:
+            count = self._count_edges(edge_index if plan is None else plan, target, num_targets)
+            # In single precision at least: half precision cannot hold large counts.
+            count = count.clamp(min=1).to(torch.promote_types(out.dtype, torch.float32))
+            out = out * count.pow(self.degree_power).to(out.dtype).view(-1, 1, 1)
         out = self.fusion(x_target, out)
         out = out.flatten(1) if self.concat else out.mean(dim=1)
 
@@ -378,6 +394,15 @@ class GatedAggregationConv(MessagePassing):
                 return out, (set_sparse_value(edge_index, alpha), alpha)
             return out, (edge_index, alpha)
         return out
+
+    @staticmethod
+    def _count_edges(edge_index: Adj | RelationCSR, target: int, num_targets: int) -> Tensor:
+        """The number of edges into each target."""
+        if isinstance(edge_index, RelationCSR):
+            return edge_index.rowptr.diff()
+        if is_sparse(edge_index):
+            edge_index, target = to_edge_index(edge_index)[0], 0
+        return degree(edge_index[target], num_targets, dtype=torch.long)
 
     def _looks_at_edges(self) -> bool:
         """Whether somebody wants to see or change what lies on the edges, so that it has to be made."""

@@ -42,8 +42,19 @@ def aggregate(edges, alpha, x_source, num_targets):
     return rows
 
 
+def scale_by_degree(edges, rows, power):
+    """Each target's row times the number of its edges to this power, where there are any."""
+    scaled = []
+    for node, row in enumerate(rows):
+        count = sum(1 for _, target, _ in edges if target == node)
+        scaled.append(row * float(count) ** power if count > 0 else row)
+    return scaled
+
+
 def fuse(name, x, neighborhood, parameters):
-    """Eqs. 8 to 10, and KGCN's aggregators, for one node and one head."""
+    """Eqs. 8 to 10, KGCN's aggregators and those that keep the width, for one node and one head."""
+    if name == "identity":
+        return neighborhood
     if name == "sum":
         return (x + neighborhood) @ parameters["W"] + parameters["b"]
     if name == "neighbor":
@@ -51,13 +62,17 @@ def fuse(name, x, neighborhood, parameters):
     z = torch.cat([x, neighborhood])
     if name == "concat":
         return z @ parameters["W"] + parameters["b"]
-    gate = z @ parameters["W"] + parameters["b"]
-    return (1 / (1 + torch.exp(-gate))) * (z @ parameters["V"] + parameters["c"])
+    gate = 1 / (1 + torch.exp(-(z @ parameters["W"] + parameters["b"])))
+    if name == "highway":
+        return gate * x + (1 - gate) * neighborhood
+    return gate * (z @ parameters["V"] + parameters["c"])
 
 
 def head_parameters(fusion, name, head, heads):
     """The equations' matrices, cut out of the layer's merged maps."""
     state = dict(fusion.named_parameters())
+    if name == "identity":
+        return {}
 
     def cut(key):
         tensor = state[key]
@@ -69,7 +84,19 @@ def head_parameters(fusion, name, head, heads):
     if name == "neighbor":
         return {"W": W, "b": b}
     merged = torch.cat([cut("lin_self.weight").t(), W])
-    if name == "concat":
+    if name in ("concat", "highway"):
         return {"W": merged, "b": b}
     (V, W), (c, b) = merged.chunk(2, dim=1), b.chunk(2)
     return {"V": V, "c": c, "W": W, "b": b}
+
+
+def width(fusion, in_channels, out_channels):
+    """The width of a layer's result: ``out_channels``, unless its fusion keeps that of the input."""
+    return in_channels if fusion in ("highway", "identity") else out_channels
+
+
+def randomize(fusion):
+    """Draw all parameters, so that no term of the equations is missing because it starts at zero."""
+    for parameter in fusion.parameters():
+        torch.nn.init.normal_(parameter)
+    return fusion

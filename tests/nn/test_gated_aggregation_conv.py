@@ -6,13 +6,15 @@ import pickle
 
 import pytest
 import torch
-from oracle import aggregate, attention, fuse, head_parameters
+from oracle import aggregate, attention, fuse, head_parameters, randomize, scale_by_degree, width
 from torch.autograd import gradcheck
 
 from mgwa_pyg.nn import FUSIONS, GatedAggregationConv
+from mgwa_pyg.ops import RelationCSR
 
 BACKENDS = ["auto", "torch", "reference", pytest.param("scatter", marks=pytest.mark.scatter)]
 ACTIVATIONS = ["sigmoid", "leaky_relu", "tanh", None]
+POWERS = [0.5, 1, -1.5]
 
 
 def multigraph(num_source=7, num_target=7, num_edges=30, num_relations=4, isolated=2):
@@ -26,17 +28,18 @@ def multigraph(num_source=7, num_target=7, num_edges=30, num_relations=4, isolat
     return torch.stack([source, target]), edge_type
 
 
-def expected(conv, fusion, activation, x, edge_index, edge_type, queries, extra=None, concat=True):
+def expected(conv, fusion, activation, x, edge_index, edge_type, queries, extra=None, concat=True, power=0.0):
     """The layer's output and attention by the oracle's loops."""
     edges = list(zip(*edge_index.tolist(), edge_type.tolist(), strict=True))
     x_source, x_target = (x, x) if isinstance(x, torch.Tensor) else x
-    heads, width = conv.heads, conv.query_channels // conv.heads
+    heads, share = conv.heads, conv.query_channels // conv.heads
     outputs, alphas = [], []
     for head in range(heads):
-        part = slice(head * width, (head + 1) * width)
+        part = slice(head * share, (head + 1) * share)
         added = None if extra is None else extra[:, part]
         alpha = attention(edges, queries[:, part], conv.relation[:, part], activation, added)
         neighborhood = aggregate(edges, alpha, x_source, x_target.size(0))
+        neighborhood = scale_by_degree(edges, neighborhood, power)
         parameters = head_parameters(conv.fusion, fusion, head, heads)
         rows = [fuse(fusion, x_target[v], neighborhood[v], parameters) for v in range(x_target.size(0))]
         outputs.append(torch.stack(rows))
@@ -48,19 +51,28 @@ def expected(conv, fusion, activation, x, edge_index, edge_type, queries, extra=
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("heads", [1, 2])
-def test_values_and_gradients_equal_the_equations(backend, fusion, heads):
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_values_and_gradients_equal_the_equations(backend, fusion, heads, power):
     edge_index, edge_type = multigraph()
     conv = GatedAggregationConv(
-        5, 3, num_relations=4, query_channels=6, heads=heads, fusion=fusion, backend=backend
+        5,
+        width(fusion, 5, 3),
+        num_relations=4,
+        query_channels=6,
+        heads=heads,
+        fusion=fusion,
+        backend=backend,
+        degree_power=power,
     ).double()
-    torch.nn.init.normal_(conv.fusion.get_parameter("lin.bias" if fusion == "sum" else "lin_neighbor.bias"))
+    randomize(conv.fusion)
     x = torch.randn(7, 5, dtype=torch.double, requires_grad=True)
     query = torch.randn(7, 6, dtype=torch.double, requires_grad=True)
 
     out, (_, alpha) = conv(x, edge_index, edge_type, query=query, return_attention_weights=True)
-    want, want_alpha = expected(conv, fusion, "sigmoid", x, edge_index, edge_type, query)
+    want, want_alpha = expected(conv, fusion, "sigmoid", x, edge_index, edge_type, query, power=power)
     torch.testing.assert_close(out, want)
     torch.testing.assert_close(alpha, want_alpha)
+    torch.testing.assert_close(conv(x, edge_index, edge_type, query=query), want)
 
     weight = torch.randn_like(out)
     inputs = [x, query, conv.relation, *conv.fusion.parameters()]
@@ -157,12 +169,114 @@ def test_bipartite_lazy_and_size(backend):
     torch.testing.assert_close(out, want)
 
 
+@pytest.mark.parametrize("fusion", ["highway", "identity"])
+def test_lazy_layers_that_keep_the_width(fusion):
+    edge_index, edge_type = multigraph()
+    conv = GatedAggregationConv(-1, 5, num_relations=4, fusion=fusion)
+    randomize(conv.fusion)
+    x = torch.randn(7, 5)
+    out = conv(x, edge_index, edge_type)
+    want, _ = expected(conv, fusion, "sigmoid", x, edge_index, edge_type, conv.lin_query(x))
+    torch.testing.assert_close(out, want)
+    narrow = GatedAggregationConv(-1, 4, num_relations=4, fusion=fusion)
+    with pytest.raises(ValueError, match=f"fusion='{fusion}' keeps the width"):
+        narrow(x, edge_index, edge_type)
+
+
 def test_targets_without_features():
     edge_index, edge_type = multigraph(num_source=9, num_target=5)
     conv = GatedAggregationConv(4, 3, num_relations=4, fusion="neighbor")
     x, query = torch.randn(9, 4), torch.randn(5, 3)
     out = conv((x, None), edge_index, edge_type, query=query, size=(9, 5))
     torch.testing.assert_close(out, conv((x, torch.randn(5, 4)), edge_index, edge_type, query=query))
+
+
+def degree_twins(power, *args, **options):
+    """A layer that returns its neighbourhoods by degree and one that returns them as they are."""
+    conv = GatedAggregationConv(*args, fusion="identity", degree_power=power, **options)
+    plain = GatedAggregationConv(*args, fusion="identity", **options)
+    plain.load_state_dict(conv.state_dict())
+    return conv, plain
+
+
+def by_degree(out, edge_index, power):
+    """The rows of ``out`` times the number of edges into each of them to this power."""
+    targets = edge_index[1].tolist()
+    factor = [float(targets.count(node)) ** power if node in targets else 1.0 for node in range(len(out))]
+    return out * torch.tensor(factor, dtype=out.dtype).unsqueeze(1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("power", POWERS)
+def test_degree_power_multiplies_the_neighbourhood(backend, heads, power):
+    edge_index, edge_type = multigraph()
+    conv, plain = degree_twins(power, 5, 5, num_relations=4, heads=heads, backend=backend)
+    x = torch.randn(7, 5, requires_grad=True)
+    want, (_, want_alpha) = plain(x, edge_index, edge_type, return_attention_weights=True)
+    want = by_degree(want, edge_index, power)
+    out = conv(x, edge_index, edge_type)
+    torch.testing.assert_close(out, want)
+    assert not out[5:].any()  # These have no edges.
+    looked_at, (_, alpha) = conv(x, edge_index, edge_type, return_attention_weights=True)
+    torch.testing.assert_close(looked_at, want)
+    torch.testing.assert_close(alpha, want_alpha)
+    inputs = zip([x, *conv.parameters()], [x, *plain.parameters()], strict=True)
+    weight = torch.randn_like(out)
+    for leaf, want_leaf in inputs:
+        (gradient,) = torch.autograd.grad((out * weight).sum(), leaf, retain_graph=True)
+        (want_gradient,) = torch.autograd.grad((want * weight).sum(), want_leaf, retain_graph=True)
+        torch.testing.assert_close(gradient, want_gradient)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
+@pytest.mark.parametrize("given", ["edges", "plan"])
+def test_degree_power_counts_the_edges_of_targets(backend, flow, given):
+    edge_index, edge_type = multigraph(num_source=9, num_target=5)
+    conv, plain = degree_twins(0.5, (4, 6), 4, num_relations=4, backend=backend, flow=flow)
+    x = (torch.randn(9, 4), torch.randn(5, 6))
+    as_given = edge_index if flow == "source_to_target" else edge_index.flip(0)
+    want = by_degree(plain(x, as_given, edge_type), edge_index, 0.5)
+    edges = (as_given, edge_type)
+    if given == "plan":  # It leads from source to target whatever the flow.
+        edges = (RelationCSR.from_edge_index(edge_index, edge_type, 4, (9, 5)),)
+    torch.testing.assert_close(conv(x, *edges), want)
+    out, _ = conv(x, *edges, return_attention_weights=True)
+    torch.testing.assert_close(out, want)
+
+
+@pytest.mark.parametrize("given", ["edges", "plan"])
+def test_degree_power_of_targets_without_features(given):
+    edge_index, edge_type = multigraph(num_source=9, num_target=5)
+    conv, plain = degree_twins(0.5, 4, 4, num_relations=4)
+    x, query = torch.randn(9, 4), torch.randn(5, 4)
+    want = by_degree(plain((x, None), edge_index, edge_type, query=query, size=(9, 5)), edge_index, 0.5)
+    if given == "plan":
+        out = conv((x, None), RelationCSR.from_edge_index(edge_index, edge_type, 4, (9, 5)), query=query)
+    else:
+        out = conv((x, None), edge_index, edge_type, query=query, size=(9, 5))
+    torch.testing.assert_close(out, want)
+
+
+def test_degree_power_counts_what_dropout_drops():
+    edge_index, edge_type = multigraph()
+    conv, plain = degree_twins(0.5, 5, 5, num_relations=4, dropout=0.5)
+    x = torch.randn(7, 5)
+    torch.manual_seed(1)
+    out = conv(x, edge_index, edge_type)
+    torch.manual_seed(1)
+    torch.testing.assert_close(out, by_degree(plain(x, edge_index, edge_type), edge_index, 0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_degree_power_takes_more_edges_than_half_precision_can_count(dtype):
+    count = 70_000  # The largest number of torch.float16 is 65504.
+    conv = GatedAggregationConv(3, 3, fusion="identity", degree_power=0.5, backend="torch")
+    edge_index = torch.stack([torch.zeros(count, dtype=torch.long), torch.ones(count, dtype=torch.long)])
+    out = conv(torch.ones(2, 3, dtype=dtype), edge_index)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out[1].float(), torch.full((3,), count**0.5), atol=0.0, rtol=0.01)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -188,8 +302,9 @@ def test_target_to_source_is_the_reverse_graph():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("num_nodes", [0, 3])
-def test_graph_without_edges(backend, num_nodes):
-    conv = GatedAggregationConv(5, 3, num_relations=4, backend=backend)
+@pytest.mark.parametrize("power", [0.0, -0.5])
+def test_graph_without_edges(backend, num_nodes, power):
+    conv = GatedAggregationConv(5, 3, num_relations=4, backend=backend, degree_power=power)
     x = torch.randn(num_nodes, 5)
     out = conv(x, torch.empty(2, 0, dtype=torch.long), torch.empty(0, dtype=torch.long))
     torch.testing.assert_close(out, conv.fusion(x, torch.zeros(num_nodes, 1, 5)).flatten(1))
@@ -225,9 +340,10 @@ def test_attention_dropout():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_stays_close(dtype):
+@pytest.mark.parametrize("options", [{}, {"fusion": "highway"}, {"degree_power": 0.5}])
+def test_half_precision_stays_close(dtype, options):
     edge_index, edge_type = multigraph()
-    conv = GatedAggregationConv(5, 3, num_relations=4)
+    conv = GatedAggregationConv(5, 5, num_relations=4, **options)
     x = torch.randn(7, 5)
     want = conv(x, edge_index, edge_type)
     out = copy.deepcopy(conv).to(dtype)(x.to(dtype), edge_index, edge_type)
@@ -236,10 +352,19 @@ def test_half_precision_stays_close(dtype):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_gradcheck(backend, fusion):
+@pytest.mark.parametrize(("fusion", "power"), [*((fusion, 0.0) for fusion in FUSIONS), ("gated", 0.5)])
+def test_gradcheck(backend, fusion, power):
     edge_index, edge_type = multigraph(num_edges=12)
-    conv = GatedAggregationConv(3, 2, num_relations=4, fusion=fusion, backend=backend).double()
+    conv = GatedAggregationConv(
+        3,
+        width(fusion, 3, 2),
+        num_relations=4,
+        query_channels=2,
+        fusion=fusion,
+        backend=backend,
+        degree_power=power,
+    ).double()
+    randomize(conv.fusion)
     x = torch.randn(7, 3, dtype=torch.double, requires_grad=True)
     query = torch.randn(7, 2, dtype=torch.double, requires_grad=True)
     relation = torch.randn(4, 2, dtype=torch.double, requires_grad=True)
@@ -299,6 +424,13 @@ def test_it_is_a_first_class_message_passing_layer():
         ({"heads": 2, "query_channels": 5}, "query_channels=5 cannot be shared out to heads=2"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"in_channels": (4, 5), "fusion": "sum"}, "fusion='sum' adds"),
+        ({"in_channels": (4, 5), "fusion": "highway"}, "fusion='highway' keeps the width"),
+        ({"in_channels": 5, "fusion": "highway"}, "fusion='highway' keeps the width"),
+        ({"in_channels": 5, "fusion": "identity"}, "fusion='identity' keeps the width"),
+        ({"degree_power": float("nan")}, "degree_power=nan: a finite number"),
+        ({"degree_power": float("inf")}, "degree_power=inf: a finite number"),
+        ({"degree_power": "0.5"}, "degree_power='0.5': a finite number"),
+        ({"degree_power": None}, "degree_power=None: a finite number"),
     ],
 )
 def test_bad_options(options, message):

@@ -1,16 +1,21 @@
 """The layer under PyG's layouts of edges, and under what torch does to modules."""
 
 import contextlib
+import itertools
 
 import pytest
 import torch
 import torch_geometric.typing
+from oracle import randomize, width
 from test_gated_aggregation_conv import BACKENDS, multigraph
 from torch_geometric import EdgeIndex
 from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import coalesce, to_torch_coo_tensor, to_torch_csc_tensor
 
 from mgwa_pyg.nn import FUSIONS, GatedAggregationConv
+
+# What the layer does with neighbourhoods beyond the default.
+OPTIONS = [{}, {"fusion": "highway"}, {"fusion": "identity"}, {"degree_power": 0.5}]
 
 
 def simple_graph(num_source=7, num_target=7):
@@ -29,11 +34,11 @@ def deterministic():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"heads": 2}, {"degree_power": 0.5}])
 @pytest.mark.parametrize("layout", [to_torch_csc_tensor, to_torch_coo_tensor])
-def test_torch_sparse_layouts(backend, heads, layout):
+def test_torch_sparse_layouts(backend, options, layout):
     edge_index, edge_type = simple_graph(9, 5)
-    conv = GatedAggregationConv((4, 6), 3, num_relations=4, heads=heads, backend=backend)
+    conv = GatedAggregationConv((4, 6), 3, num_relations=4, backend=backend, **options)
     x = (torch.randn(9, 4), torch.randn(5, 6))
     want, (_, want_alpha) = conv(x, edge_index, edge_type, return_attention_weights=True)
 
@@ -51,9 +56,10 @@ def test_torch_sparse_layouts(backend, heads, layout):
 @pytest.mark.skipif(
     not torch_geometric.typing.WITH_TORCH_SPARSE, reason="PyG's optional package torch_sparse is not used"
 )
-def test_sparse_tensor():
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_sparse_tensor(power):
     edge_index, edge_type = simple_graph(9, 5)
-    conv = GatedAggregationConv((4, 6), 3, num_relations=4)
+    conv = GatedAggregationConv((4, 6), 3, num_relations=4, degree_power=power)
     x = (torch.randn(9, 4), torch.randn(5, 6))
     adj_t = SparseTensor.from_edge_index(edge_index, edge_type, sparse_sizes=(9, 5)).t()
     torch.testing.assert_close(conv(x, adj_t), conv(x, edge_index, edge_type))
@@ -75,14 +81,14 @@ def test_sparse_layouts_that_cannot_carry_types():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"heads": 2}, {"degree_power": 0.5}])
 @pytest.mark.parametrize("sort_order", [None, "row", "col"])
-def test_edge_index_class(backend, heads, sort_order):
+def test_edge_index_class(backend, options, sort_order):
     edge_index, edge_type = multigraph()
     if sort_order is not None:
         order = edge_index[0 if sort_order == "row" else 1].argsort(stable=True)
         edge_index, edge_type = edge_index[:, order], edge_type[order]
-    conv = GatedAggregationConv(5, 3, num_relations=4, heads=heads, backend=backend)
+    conv = GatedAggregationConv(5, 3, num_relations=4, backend=backend, **options)
     x = torch.randn(7, 5, requires_grad=True)
     want = conv(x, edge_index, edge_type)
     typed = EdgeIndex(edge_index, sparse_size=(7, 7), sort_order=sort_order)
@@ -113,11 +119,17 @@ def test_attention_is_returned_on_demand_only(answer):
     assert isinstance(out, torch.Tensor)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("options", [{}, {"heads": 2}, {"edge_dim": 2}, {"dropout": 0.5}])
+@pytest.mark.parametrize(
+    ("fusion", "options"),
+    [
+        *itertools.product(FUSIONS, [{}, {"heads": 2}, {"edge_dim": 2}, {"dropout": 0.5}]),
+        ("gated", {"degree_power": 0.5}),
+    ],
+)
 def test_compiles_without_a_graph_break(fusion, options):
     edge_index, edge_type = multigraph()
-    conv = GatedAggregationConv(5, 3, num_relations=4, fusion=fusion, **options).eval()
+    conv = GatedAggregationConv(5, width(fusion, 5, 3), num_relations=4, fusion=fusion, **options).eval()
+    randomize(conv.fusion)
     edge_attr = torch.randn(30, 2) if "edge_dim" in options else None
     x = torch.randn(7, 5, requires_grad=True)
     torch._dynamo.reset()
@@ -149,9 +161,11 @@ def test_inductor_gives_the_same():
     )
 
 
-def test_exports_with_dynamic_shapes():
+@pytest.mark.parametrize("options", OPTIONS)
+def test_exports_with_dynamic_shapes(options):
     edge_index, edge_type = multigraph()
-    conv = GatedAggregationConv(5, 3, num_relations=4)
+    conv = GatedAggregationConv(5, 5, num_relations=4, **options)
+    randomize(conv.fusion)
     nodes, edges = torch.export.Dim("nodes", min=2), torch.export.Dim("edges", min=2)
     shapes = {"x": {0: nodes}, "edge_index": {1: edges}, "edge_type": {0: edges}}
     program = torch.export.export(
@@ -165,9 +179,10 @@ def test_exports_with_dynamic_shapes():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_keeps_the_softmax_in_single_precision(dtype):
+@pytest.mark.parametrize("options", OPTIONS)
+def test_autocast_keeps_the_softmax_in_single_precision(dtype, options):
     edge_index, edge_type = multigraph()
-    conv = GatedAggregationConv(5, 3, num_relations=4)
+    conv = GatedAggregationConv(5, 5, num_relations=4, **options)
     x = torch.randn(7, 5)
     want = conv(x, edge_index, edge_type)
     with torch.autocast("cpu", dtype=dtype):
@@ -180,9 +195,10 @@ def test_autocast_keeps_the_softmax_in_single_precision(dtype):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_deterministic_mode_repeats_itself(backend):
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_deterministic_mode_repeats_itself(backend, power):
     edge_index, edge_type = multigraph(num_source=200, num_target=200, num_edges=5000)
-    conv = GatedAggregationConv(32, 16, num_relations=4, heads=2, backend=backend)
+    conv = GatedAggregationConv(32, 16, num_relations=4, heads=2, backend=backend, degree_power=power)
     x = torch.randn(200, 32, requires_grad=True)
 
     def run():

@@ -151,12 +151,20 @@ def test_heads_share_the_hidden_channels_and_the_output_is_their_mean():
 
 def test_arguments_reach_every_layer():
     model = GatedAggregationGNN(
-        5, 8, 3, num_relations=RELATIONS, fusion="concat", score_activation="tanh", backend="reference"
+        5,
+        8,
+        3,
+        num_relations=RELATIONS,
+        fusion="concat",
+        score_activation="tanh",
+        backend="reference",
+        degree_power=0.5,
     )
     for conv in model.convs:
         assert conv.num_relations == RELATIONS
         assert conv.score_activation == "tanh"
         assert conv.backend == "reference"
+        assert conv.degree_power == 0.5
         assert type(conv.fusion).__name__ == "ConcatFusion"
 
 

@@ -306,7 +306,7 @@ def test_gnn_explainer(level, explanation_type):
 
 
 @pytest.mark.parametrize("reduce", ["mean", "max"])
-@pytest.mark.parametrize("options", [{}, {"heads": 2}, {"backend": "torch"}])
+@pytest.mark.parametrize("options", [{}, {"heads": 2}, {"backend": "torch"}, {"degree_power": 0.5}])
 def test_attention_explainer_reads_the_attention(reduce, options):
     x, edge_index, edge_type = typed_graph()
     model = Classifier(**options).eval()
@@ -352,6 +352,19 @@ def test_edge_masks_remove_edges_from_the_aggregation(backend):
     clear_masks(conv)
     torch.testing.assert_close(alone, conv(x, edge_index[:, :0], edge_type[:0]))
     torch.testing.assert_close(conv(x, edge_index, edge_type), plain)
+
+
+def test_masked_edges_still_count_for_the_degree_power():
+    x, edge_index, edge_type = typed_graph()
+    conv = typed_conv(fusion="identity", degree_power=0.5)
+    _, (_, alpha) = conv(x, edge_index, edge_type, return_attention_weights=True)
+    mask = (torch.rand(E) < 0.5).float()
+    messages = mask[:, None] * alpha * x[edge_index[0]]
+    degree = torch.bincount(edge_index[1], minlength=N)
+    want = torch.zeros(N, C).index_add(0, edge_index[1], messages) * degree[:, None] ** 0.5
+    set_masks(conv, mask, edge_index, apply_sigmoid=False)
+    torch.testing.assert_close(conv(x, edge_index, edge_type), want)
+    clear_masks(conv)
 
 
 def test_edge_masks_of_a_whole_target_equal_its_removal():

@@ -13,6 +13,8 @@ MODELS = {
     "mgwa": (MGWA, {}),
     "mgwa sum": (MGWA, {"fusion": "sum"}),
     "mgwa neighbor": (MGWA, {"fusion": "neighbor"}),
+    "mgwa highway": (MGWA, {"fusion": "highway"}),
+    "mgwa identity": (MGWA, {"fusion": "identity"}),
     "kgcn concat": (KGCN, {"fusion": "concat"}),
     "kgcn official": (KGCN, {"equations": "official", "num_neighbors": 4}),
 }
