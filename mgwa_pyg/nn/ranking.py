@@ -66,8 +66,7 @@ def rank(
 ) -> Ranking:
     """See :meth:`NeighborhoodRecommender.rank`."""
     _check(model, users, graph, num_items)
-    if not 1 <= k <= num_items:
-        raise ValueError(f"k={k}: between 1 and num_items={num_items} items can be ranked")
+    _check_k(k, num_items)
     seen = None if exclude is None else _Pairs(exclude, model.user_emb.num_embeddings, num_items)
     num_users, block = _block_sizes(model, graph, num_items, max_bytes, users.device)
     best = Ranking(
@@ -79,19 +78,42 @@ def rank(
         scorer = ItemScorer(model, graph, start, stop)
         for row in range(0, users.numel(), num_users):
             part = users[row : row + num_users]
-            score = scorer.score(part)
-            if values_are_checked(score.device):
-                check_no_nan(f"the matrix of scores of the items from {start} to {stop - 1}", score)
-            if seen is not None:
-                score[seen.cells(part, start, stop)] = -torch.inf
-            top = score.topk(min(k, stop - start))
-            item = (top.indices + start).masked_fill(top.values == -torch.inf, num_items)
+            top = _best_of(scorer.score(part), part, k, start, num_items, seen)
             # The best of this part and of those before it.
             rows = slice(row, row + num_users)
-            merged = torch.cat([best.score[rows], top.values], dim=1).topk(k)
-            best.item[rows] = torch.cat([best.item[rows], item], dim=1).gather(1, merged.indices)
+            merged = torch.cat([best.score[rows], top.score], dim=1).topk(k)
+            best.item[rows] = torch.cat([best.item[rows], top.item], dim=1).gather(1, merged.indices)
             best.score[rows] = merged.values
     return best
+
+
+def rank_by_product(z_user: Tensor, z_item: Tensor, users: Tensor, k: int, exclude: Tensor | None) -> Ranking:
+    r"""Return the best items where the scores are inner products of users :math:`(U, d)` and items
+    :math:`(M, d)`; the other arguments and the errors are those of :meth:`NeighborhoodRecommender.rank`.
+    """
+    num_users, num_items = z_user.size(0), z_item.size(0)
+    _check_users(users, num_users)
+    _check_k(k, num_items)
+    seen = None if exclude is None else _Pairs(exclude, num_users, num_items)
+    max_bytes = _MAX_BYTES.get(z_item.device.type, _MAX_BYTES_ELSEWHERE)
+    parts = [
+        _best_of(z_user[part] @ z_item.t(), part, k, 0, num_items, seen)
+        for part in users.split(max(1, max_bytes // (num_items * z_item.element_size())))
+    ]
+    return Ranking(torch.cat([part.item for part in parts]), torch.cat([part.score for part in parts]))
+
+
+def _best_of(
+    score: Tensor, users: Tensor, k: int, start: int, num_items: int, seen: _Pairs | None
+) -> Ranking:
+    """The best of the items from ``start`` on, whose scores these are; pairs that were seen are left out."""
+    stop = start + score.size(1)
+    if values_are_checked(score.device):
+        check_no_nan(f"the matrix of scores of the items from {start} to {stop - 1}", score)
+    if seen is not None:
+        score[seen.cells(users, start, stop)] = -torch.inf
+    top = score.topk(min(k, stop - start))
+    return Ranking((top.indices + start).masked_fill(top.values == -torch.inf, num_items), top.values)
 
 
 class _Pairs:
@@ -121,12 +143,7 @@ class _Pairs:
 def _check(model: NeighborhoodRecommender, users: Tensor, graph: RelationCSR, num_items: int) -> None:
     num_users, num_entities = model.user_emb.num_embeddings, model.entity_emb.num_embeddings
     num_relations = model.relation_emb.num_embeddings
-    if users.dim() != 1 or not is_integer(users):
-        raise ValueError(
-            f"users has shape {tuple(users.shape)} and type {users.dtype}, but a vector of whole numbers is "
-            f"needed"
-        )
-    check_range("users", users, num_users, "the number of users")
+    _check_users(users, num_users)
     if graph.size != (num_entities, num_entities) or graph.num_relations != num_relations:
         raise ValueError(
             f"graph is of size {graph.size} with {graph.num_relations} relations, but the model was made for "
@@ -134,6 +151,20 @@ def _check(model: NeighborhoodRecommender, users: Tensor, graph: RelationCSR, nu
         )
     if not 1 <= num_items <= num_entities:
         raise ValueError(f"num_items={num_items}: items are the first of {num_entities} entities")
+
+
+def _check_users(users: Tensor, num_users: int) -> None:
+    if users.dim() != 1 or not is_integer(users):
+        raise ValueError(
+            f"users has shape {tuple(users.shape)} and type {users.dtype}, but a vector of whole numbers is "
+            f"needed"
+        )
+    check_range("users", users, num_users, "the number of users")
+
+
+def _check_k(k: int, num_items: int) -> None:
+    if not 1 <= k <= num_items:
+        raise ValueError(f"k={k}: between 1 and num_items={num_items} items can be ranked")
 
 
 def _block_sizes(

@@ -1,0 +1,231 @@
+"""`CollaborativeMGWA`: gated aggregation over users, items and entities in one graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch_geometric.nn.inits import glorot
+from torch_geometric.utils import degree, scatter
+
+from mgwa_pyg.checks import check_range, is_integer
+from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
+from mgwa_pyg.nn.ranking import Ranking, rank_by_product
+from mgwa_pyg.ops import RelationCSR
+
+
+class CollaborativeMGWA(torch.nn.Module):
+    r"""A recommender whose users pass messages: MGWA's layer over the collaborative knowledge graph.
+
+    Not the paper's model. Users, items and the other entities are the nodes of one graph; to the :math:`2R`
+    relations of the knowledge graph come *listens*, from user to item, and *is heard by*, back. A node's
+    own features are the query of its attention. Of all :math:`L` layers :class:`GatedAggregationConv` and of
+    what they start from, the mean counts, and the click is predicted by an inner product
+
+    .. math::
+        \mathbf{z}_v = \frac{1}{L + 1} \sum_{l=0}^{L} \mathbf{x}_v^{(l)}, \qquad
+        \hat{y}_{ui} = \sigma(\mathbf{z}_u^{\top} \mathbf{z}_i + \mathbf{w}^{\top} \mathbf{f}_i),
+
+    where the features :math:`\mathbf{f}_i` say how much is known of an entity: :math:`\log(1 + n_i)` of its
+    :math:`n_i` listeners, whether there are none, :math:`\log(1 + k_i)` of its :math:`k_i` triples, and
+    whether it is an item.
+
+    **A user is what they listened to.** There are no embeddings of users. The items :math:`\mathcal{H}_u`
+    that a user is seen to listen to each say something about their listeners, and a user starts from the sum,
+    :math:`\mathbf{x}_u^{(0)} = |\mathcal{H}_u|^{-1/2} \sum_{i \in \mathcal{H}_u} \mathbf{h}_i`. So the model
+    knows any user whose interactions the graph holds, and nothing of them but those.
+
+    **Nothing but the graph passes messages.** :meth:`encode` sees the edges of its graph alone. While
+    training, leave the interactions that are to be predicted out of it.
+
+    Args:
+        num_items (int): Number of items: the first entities.
+        num_entities (int): Number of entities, the items among them.
+        num_relations (int): Number of relations of the knowledge graph, inverses counted if it has them.
+        channels (int, optional): Size of all embeddings. (default: :obj:`32`)
+        num_layers (int, optional): Number of layers, each looking one hop further. (default: :obj:`2`)
+        fusion (str, optional): The fusion of the layers: :obj:`"identity"` keeps the neighbourhood as it is,
+            :obj:`"highway"` gates it against the node, :obj:`"gated"` is the paper's gate.
+            (default: :obj:`"identity"`)
+        attention (bool, optional): Whether relations are told apart; without, the neighbourhood is a plain
+            mean. (default: :obj:`True`)
+        dropout (float, optional): Dropout probability of what nodes start from. (default: :obj:`0.1`)
+        degree_power (float, optional): Neighbourhoods are multiplied by the number of edges to this power, so
+            that items with many listeners are long. (default: :obj:`0.5`)
+        backend (str, optional): The backend of the layers. (default: :obj:`"auto"`)
+
+    Raises:
+        ValueError: If a size is below 1, there are more items than entities, or the layer rejects an
+            argument.
+    """
+
+    #: How a probability is read from a logit: its factor, the evidence's, a constant. Set by training.
+    calibration: Tensor
+
+    def __init__(
+        self,
+        num_items: int,
+        num_entities: int,
+        num_relations: int,
+        channels: int = 32,
+        num_layers: int = 2,
+        fusion: str = "identity",
+        attention: bool = True,
+        dropout: float = 0.1,
+        degree_power: float = 0.5,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if not 1 <= num_items <= num_entities:
+            raise ValueError(f"num_items={num_items}: items are the first of num_entities={num_entities}")
+        if num_relations < 0 or channels < 1 or num_layers < 0:
+            raise ValueError(
+                f"num_relations={num_relations}, channels={channels} and num_layers={num_layers}: the second "
+                f"must be at least 1, the others not negative"
+            )
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout={dropout}: a probability in [0, 1) is needed")
+        self.num_items = num_items
+        self.num_entities = num_entities
+        self.num_relations = num_relations
+        self.channels = channels
+        self.attention = attention
+        self.dropout = dropout
+        self.entity_emb = torch.nn.Embedding(num_entities, channels)
+        #: What an item says about its listeners.
+        self.history_emb = torch.nn.Embedding(num_items, channels)
+        self.convs = torch.nn.ModuleList(
+            GatedAggregationConv(
+                channels,
+                channels,
+                num_relations=num_relations + 2 if attention else 1,
+                fusion=fusion,
+                backend=backend,
+                degree_power=degree_power,
+            )
+            for _ in range(num_layers)
+        )
+        self.entity_bias = torch.nn.Linear(4, 1, bias=False)
+        self.register_buffer("calibration", torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, the embeddings after Glorot over their whole tables."""
+        for embedding in (self.entity_emb, self.history_emb):
+            glorot(embedding.weight)
+        for conv in self.convs:
+            cast(GatedAggregationConv, conv).reset_parameters()
+        torch.nn.init.zeros_(self.entity_bias.weight)
+
+    def graph(self, listens: Tensor, edge_index: Tensor, edge_type: Tensor, num_users: int) -> RelationCSR:
+        r"""Return the collaborative knowledge graph: what all messages pass along.
+
+        Its nodes are the entities, then the users.
+
+        Args:
+            listens (torch.Tensor): The interactions that pass messages, user and item, :math:`(2, P)`.
+            edge_index (torch.Tensor): The edges between entities, in both directions, :math:`(2, E)`.
+            edge_type (torch.Tensor): The relation of each edge, :math:`(E)`.
+            num_users (int): Number of users.
+
+        Raises:
+            ValueError: If shapes or types do not go together.
+            IndexError: If a user, an item, an entity or a relation is out of range.
+        """
+        if listens.dim() != 2 or listens.size(0) != 2 or not is_integer(listens):
+            raise ValueError(
+                f"listens has shape {tuple(listens.shape)} and type {listens.dtype}, but pairs of user and "
+                f"item are needed, whole numbers of shape (2, num_pairs)"
+            )
+        check_range("listens[0]", listens[0], num_users, "num_users")
+        check_range("listens[1]", listens[1], self.num_items, "num_items")
+        check_range("edge_type", edge_type, self.num_relations, "num_relations")
+        user, item = listens[0] + self.num_entities, listens[1]
+        both = torch.cat([torch.stack([user, item]), torch.stack([item, user])], dim=1)
+        relation = torch.arange(2, device=user.device).repeat_interleave(user.numel()) + self.num_relations
+        num_nodes = self.num_entities + num_users
+        return RelationCSR.from_edge_index(
+            torch.cat([edge_index, both], dim=1),
+            torch.cat([edge_type, relation]),
+            self.num_relations + 2,
+            (num_nodes, num_nodes),
+        )
+
+    def encode(self, graph: RelationCSR) -> tuple[Tensor, Tensor]:
+        r"""Return users, :math:`(U, d + 1)`, and entities, :math:`(N, d + 1)`, whose inner products are the
+        logits: the last dimension of an entity is its bias, that of a user 1.
+
+        Args:
+            graph (RelationCSR): As :meth:`graph` returns it.
+
+        Raises:
+            ValueError: If the graph has another number of relations, or fewer nodes than there are entities.
+        """
+        num_users = graph.size[0] - self.num_entities
+        if graph.num_relations != self.num_relations + 2 or num_users < 0 or graph.size[0] != graph.size[1]:
+            raise ValueError(
+                f"graph is of size {graph.size} with {graph.num_relations} relations, but the model was made "
+                f"for {self.num_entities} entities, users beside them, and {self.num_relations} + 2 relations"
+            )
+        is_heard = graph.rel == self.num_relations + 1
+        item, user = graph.col[is_heard].long(), graph.dst[is_heard].long() - self.num_entities
+        heard = scatter(self.history_emb(item), user, dim_size=num_users, reduce="sum")
+        heard = heard * degree(user, num_users, dtype=heard.dtype).clamp(min=1).rsqrt().unsqueeze(1)
+        x = torch.cat([self.entity_emb.weight, heard])
+        x = total = torch.nn.functional.dropout(x, self.dropout, self.training)
+        edges = graph
+        if not self.attention:
+            edges = replace(graph, rel=torch.zeros_like(graph.rel), num_relations=1)
+        for conv in self.convs:
+            x = conv(x, edges)
+            total = total + x
+        z = total / (len(self.convs) + 1)
+        z_entity, z_user = z.split([self.num_entities, num_users])
+        bias = self.entity_bias(self.evidence(graph))
+        return torch.cat([z_user, torch.ones_like(z_user[:, :1])], 1), torch.cat([z_entity, bias], 1)
+
+    def evidence(self, graph: RelationCSR) -> Tensor:
+        r"""Return how much the graph knows of each entity, :math:`(N, 4)`: :math:`\log(1 + n)` of its
+        listeners, whether it has none, :math:`\log(1 + k)` of its triples, and whether it is an item.
+        """
+        is_entity = graph.dst < self.num_entities
+        entity, listens = graph.dst[is_entity].long(), graph.rel[is_entity] == self.num_relations
+        dtype = self.entity_emb.weight.dtype
+        count = degree(entity[listens], self.num_entities, dtype=dtype)
+        triples = degree(entity[~listens], self.num_entities, dtype=dtype)
+        is_item = torch.arange(self.num_entities, device=count.device) < self.num_items
+        flags = torch.stack([count == 0, is_item]).to(dtype)
+        return torch.stack([count.log1p(), flags[0], triples.log1p(), flags[1]], dim=1)
+
+    def forward(self, user: Tensor, item: Tensor, graph: RelationCSR) -> Tensor:
+        r"""Return the logit of a click for :math:`B` pairs of a user and an entity, :math:`(B)`.
+
+        Args:
+            user (torch.Tensor): The users, :math:`(B)`.
+            item (torch.Tensor): The entities, :math:`(B)`.
+            graph (RelationCSR): As :meth:`graph` returns it.
+        """
+        z_user, z_entity = self.encode(graph)
+        return (z_user[user] * z_entity[item]).sum(dim=-1)
+
+    @torch.no_grad()
+    def rank(self, users: Tensor, k: int, graph: RelationCSR, exclude: Tensor | None = None) -> Ranking:
+        r"""Return the :math:`k` best items of :math:`n` users; nothing is dropped out.
+
+        Args:
+            users (torch.Tensor): The users, :math:`(n)`.
+            k (int): How many items.
+            graph (RelationCSR): As :meth:`graph` returns it.
+            exclude (torch.Tensor, optional): Pairs of user and item that are left out, :math:`(2, P)`.
+                (default: :obj:`None`)
+
+        Raises:
+            ValueError: If an argument does not go with the model, or a score is NaN.
+            IndexError: If a user is out of range.
+        """
+        was_training = self.training
+        z_user, z_entity = self.eval().encode(graph)
+        self.train(was_training)
+        return rank_by_product(z_user, z_entity[: self.num_items], users, k, exclude)

@@ -1,0 +1,208 @@
+"""CollaborativeMGWA against its equations in loops, and what its messages may know."""
+
+import math
+
+import pytest
+import torch
+
+from mgwa_pyg.nn import CollaborativeMGWA
+from mgwa_pyg.ops import RelationCSR
+
+NUM_USERS, NUM_ITEMS, NUM_ENTITIES, NUM_RELATIONS = 4, 5, 8, 3
+LISTENS = torch.tensor([[0, 0, 1, 2, 2, 2], [0, 1, 1, 0, 2, 3]])  # User 3 and item 4 have no interaction.
+EDGES = torch.tensor([[0, 5, 1, 6, 4, 5, 2], [5, 0, 6, 1, 5, 4, 6]])
+TYPES = torch.tensor([0, 1, 0, 1, 2, 2, 0])
+
+
+def make(**options):
+    model = CollaborativeMGWA(NUM_ITEMS, NUM_ENTITIES, NUM_RELATIONS, channels=6, **options).double().eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.6)
+    return model
+
+
+def naive(model, listens):
+    """Embeddings of users and entities, and the entities' biases, node by node."""
+    edges = [(int(a), int(b), int(r)) for (a, b), r in zip(EDGES.t(), TYPES, strict=True)]
+    for user, item in listens.t().tolist():
+        edges.append((NUM_ENTITIES + user, item, NUM_RELATIONS))
+        edges.append((item, NUM_ENTITIES + user, NUM_RELATIONS + 1))
+    x = list(model.entity_emb.weight)
+    for user in range(NUM_USERS):
+        heard = [model.history_emb.weight[i] for u, i in listens.t().tolist() if u == user]
+        zero = torch.zeros(6, dtype=torch.double)
+        x.append(sum(heard, zero) / math.sqrt(max(1, len(heard))))
+    layers = [x]
+    for conv in model.convs:
+        after = []
+        for v, own in enumerate(x):
+            into = [(a, r) for a, b, r in edges if b == v]
+            scores = [
+                torch.sigmoid(conv.lin_query.weight @ own @ conv.relation[r])
+                if model.attention
+                else own.sum() * 0
+                for _, r in into
+            ]
+            exp = [score.exp() for score in scores]
+            zero = torch.zeros(6, dtype=torch.double)
+            m = sum((e / sum(exp) * x[a] for e, (a, _) in zip(exp, into, strict=True)), zero)
+            m = m * math.sqrt(max(1, len(into)))
+            if hasattr(conv.fusion, "lin_self"):
+                fusion = conv.fusion
+                logit = (
+                    fusion.lin_self.weight @ own + fusion.lin_neighbor.weight @ m + fusion.lin_neighbor.bias
+                )
+                gate = torch.sigmoid(logit)
+                m = gate * own + (1 - gate) * m
+            after.append(m)
+        x = after
+        layers.append(x)
+    z = [torch.stack(nodes).mean(dim=0) for nodes in zip(*layers, strict=True)]
+    bias = []
+    for v in range(NUM_ENTITIES):
+        count = sum(i == v for _, i in listens.t().tolist())
+        triples = sum(b == v and r < NUM_RELATIONS for _, b, r in edges)
+        known = [math.log(1 + count), count == 0, math.log(1 + triples), v < NUM_ITEMS]
+        bias.append(torch.tensor(known, dtype=torch.double) @ model.entity_bias.weight[0])
+    return torch.stack(z[NUM_ENTITIES:]), torch.stack(z[:NUM_ENTITIES]), torch.stack(bias)
+
+
+@pytest.mark.parametrize("fusion", ["highway", "identity"])
+@pytest.mark.parametrize("attention", [True, False])
+@pytest.mark.parametrize("num_layers", [0, 1, 2])
+def test_scores_and_gradients_equal_the_equations(fusion, attention, num_layers):
+    model = make(fusion=fusion, attention=attention, num_layers=num_layers)
+    graph = model.graph(LISTENS, EDGES, TYPES, NUM_USERS)
+    z_user, z_item, bias = naive(model, LISTENS)
+    want = z_user @ z_item.t() + bias
+    user, item = torch.cartesian_prod(torch.arange(NUM_USERS), torch.arange(NUM_ENTITIES)).t()
+    got = model(user, item, graph).view(NUM_USERS, NUM_ENTITIES)
+    torch.testing.assert_close(got, want)
+
+    weight = torch.randn_like(got)
+    parameters = list(model.parameters())
+    gradients = [torch.autograd.grad((s * weight).sum(), parameters, allow_unused=True) for s in (got, want)]
+    for gradient, want_gradient in zip(*gradients, strict=True):
+        if want_gradient is not None:
+            torch.testing.assert_close(gradient, want_gradient)
+
+
+def test_a_user_is_what_they_listened_to():
+    model = make()
+    # The same histories under other numbers, one of them twice, and a user without any.
+    others = torch.tensor([[3, 3, 0, 1, 1, 1, 5, 5], [0, 1, 1, 0, 2, 3, 0, 1]])
+    z_user, _ = model.encode(model.graph(others, EDGES, TYPES, 6))
+    torch.testing.assert_close(z_user[3], z_user[5])
+    assert not torch.allclose(z_user[3], z_user[0])
+    assert (z_user[[2, 4], :-1] == 0).all()
+    # Users without interactions change nothing for anybody.
+    few = model.encode(model.graph(LISTENS, EDGES, TYPES, NUM_USERS))
+    more = model.encode(model.graph(LISTENS, EDGES, TYPES, NUM_USERS + 3))
+    torch.testing.assert_close(more[0][:NUM_USERS], few[0])
+    torch.testing.assert_close(more[1], few[1])
+
+
+def test_only_the_edges_of_the_graph_pass_messages():
+    model = make()
+    graph = model.graph(LISTENS[:, 1:], EDGES, TYPES, NUM_USERS)
+    edge_index, edge_type = graph.to_edge_index()
+    own = edge_type < NUM_RELATIONS
+    assert sorted(zip(*edge_index[:, own].tolist(), edge_type[own].tolist(), strict=True)) == sorted(
+        zip(*EDGES.tolist(), TYPES.tolist(), strict=True)
+    )
+    listens = edge_index[:, edge_type == NUM_RELATIONS]
+    assert sorted(map(tuple, (listens.t() - torch.tensor([NUM_ENTITIES, 0])).tolist())) == sorted(
+        map(tuple, LISTENS[:, 1:].t().tolist())
+    )
+    back = edge_index[:, edge_type == NUM_RELATIONS + 1]
+    assert sorted(map(tuple, back.flip(0).t().tolist())) == sorted(map(tuple, listens.t().tolist()))
+    # Left out, the interaction of user 0 and item 0 is seen nowhere: as if there had never been one.
+    z_user, z_item, _ = naive(model, LISTENS[:, 1:])
+    torch.testing.assert_close(model.encode(graph)[0][:, :-1], z_user)
+    torch.testing.assert_close(model.encode(graph)[1][:, :-1], z_item)
+
+
+def test_evidence_counts_listeners_and_triples():
+    model = make()
+    got = model.evidence(model.graph(LISTENS, EDGES, TYPES, NUM_USERS))
+    assert got[:, 1].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]  # Nobody listens to item 4, nor to what is no item.
+    assert got[:, 3].tolist() == [1] * NUM_ITEMS + [0] * (NUM_ENTITIES - NUM_ITEMS)
+    got = got.expm1()[:, [0, 2]]
+    count = [[2, 1], [2, 1], [1, 0], [1, 0], [0, 1], [0, 2], [0, 2], [0, 0]]
+    torch.testing.assert_close(got, torch.tensor(count, dtype=torch.double))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_ranking_is_by_the_scores_of_pairs(training):
+    model = make(dropout=0.5)
+    graph = model.graph(LISTENS, EDGES, TYPES, NUM_USERS)
+    users = torch.tensor([2, 0, 2])
+    item = torch.arange(NUM_ITEMS).repeat(3)
+    score = model(users.repeat_interleave(NUM_ITEMS), item, graph).view(3, NUM_ITEMS)
+    best = model.train(training).rank(users, 3, graph)
+    assert model.training is training
+    want = score.sort(dim=1, descending=True)
+    torch.testing.assert_close(best.score, want.values[:, :3])
+    assert torch.equal(best.item, want.indices[:, :3])
+
+    best = model.rank(users, NUM_ITEMS, graph, exclude=LISTENS)
+    assert (best.item[1] < NUM_ITEMS).sum() == 3
+    assert not set(best.item[0].tolist()) & {0, 2, 3}
+    assert (best.score[0, 2:] == -math.inf).all()
+
+
+def test_dropout_is_for_training_only():
+    model = make(dropout=0.5)
+    graph = model.graph(LISTENS, EDGES, TYPES, NUM_USERS)
+    torch.testing.assert_close(model.encode(graph), model.encode(graph))
+    model.train()
+    assert not torch.equal(model.encode(graph)[1], model.encode(graph)[1])
+
+
+def test_reset_parameters_draws_all_anew():
+    model = CollaborativeMGWA(NUM_ITEMS, NUM_ENTITIES, NUM_RELATIONS, channels=6)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, 3.0)
+    model.reset_parameters()
+    for name, value in model.named_parameters():
+        assert not (value == 3).any(), name
+        zero = "bias" in name or ".fusion." in name or "entity_bias" in name
+        assert torch.equal(value, before[name]) is zero, name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_items": 9}, "num_items=9"),
+        ({"num_items": 0}, "num_items=0"),
+        ({"num_relations": -1}, "num_relations=-1"),
+        ({"channels": 0}, "channels=0"),
+        ({"num_layers": -1}, "num_layers=-1"),
+        ({"dropout": 1.0}, "dropout=1.0"),
+        ({"fusion": "mean"}, "fusion='mean' is unknown"),
+    ],
+)
+def test_bad_options(options, message):
+    sizes = {"num_items": NUM_ITEMS, "num_entities": NUM_ENTITIES, "num_relations": NUM_RELATIONS}
+    with pytest.raises(ValueError, match=message):
+        CollaborativeMGWA(**{**sizes, **options})
+
+
+def test_bad_graphs():
+    model = make()
+    with pytest.raises(ValueError, match=r"listens has shape \(3, 2\)"):
+        model.graph(torch.zeros(3, 2, dtype=torch.long), EDGES, TYPES, NUM_USERS)
+    with pytest.raises(IndexError, match=r"listens\[0\]"):
+        model.graph(LISTENS, EDGES, TYPES, 2)
+    with pytest.raises(IndexError, match=r"listens\[1\]"):
+        model.graph(torch.tensor([[0], [NUM_ITEMS]]), EDGES, TYPES, NUM_USERS)
+    with pytest.raises(IndexError, match="edge_type"):
+        model.graph(LISTENS, EDGES, TYPES + 1, NUM_USERS)
+    other = RelationCSR.from_edge_index(EDGES, TYPES, NUM_RELATIONS, (NUM_ENTITIES,) * 2)
+    with pytest.raises(ValueError, match=r"made for 8 entities, users beside them, and 3 \+ 2 relations"):
+        model.encode(other)
+    with pytest.raises(ValueError, match="k=6"):
+        model.rank(torch.tensor([0]), 6, model.graph(LISTENS, EDGES, TYPES, NUM_USERS))
+    with pytest.raises(IndexError, match="users"):
+        model.rank(torch.tensor([4]), 2, model.graph(LISTENS, EDGES, TYPES, NUM_USERS))
