@@ -90,21 +90,22 @@ def run_job(job: Job) -> Outcome:
     data = dataset[0]
     listens = data["user", "listens", "entity"]
     history: list[dict[str, float]] = []
-    transe = None
+    transe = seconds = None
     if job.config is None:
         scores = predict_heuristics(data, dataset.num_items)
     else:
         with tempfile.TemporaryDirectory() as folder:
             result = fit(dataset, job.config, folder, seed=job.seed, device=job.settings.device)
         scores = {job.model: (result.val_score, result.score)}
-        history, transe = result.history, result.transe
+        history, transe, seconds = result.history, result.transe, result.train_seconds
     rows, frames = [], []
     key = {"negatives": job.negatives, "seed": job.seed}
     label = listens.edge_label[listens.test_mask].long().numpy()
     for model, (val_score, score) in scores.items():
         val_auc = max((epoch["val_auc"] for epoch in history), default=None)
         report = click_report(data, val_score, score)
-        rows.append({"model": model, **key, **report, "val_auc": val_auc, "epochs": len(history) or None})
+        cost = {"val_auc": val_auc, "epochs": len(history) or None, "fit_seconds": seconds}
+        rows.append({"model": model, **key, **report, **cost})
         frames.append(pd.DataFrame({"model": model, **key, "label": label, "score": score.numpy()}))
     return Outcome(rows, pd.concat(frames), history, transe)
 

@@ -3,10 +3,11 @@
 Trains a model for each protocol and seed, and prints one table of the test rows with the paper's figures and
 heuristics beside it. Everything is kept in a run folder.
 
-    python examples/lastfm_mgwa.py                      # MGWA, both protocols, five seeds
-    python examples/lastfm_mgwa.py --transe             # start from TransE's embeddings
+    python examples/lastfm_mgwa.py                         # MGWA, both protocols, five seeds
+    python examples/lastfm_mgwa.py --transe                # start from TransE's embeddings
+    python examples/lastfm_mgwa.py --model collaborative   # our own model, the most accurate one
     python examples/lastfm_mgwa.py --model kgcn --fusion concat --negatives items --seeds 1
-    python examples/lastfm_mgwa.py --resume runs/NAME   # go on with an interrupted run
+    python examples/lastfm_mgwa.py --resume runs/NAME      # go on with an interrupted run
 """
 
 import argparse

@@ -1,7 +1,14 @@
 """From a model and a data set to a checkpoint and a run folder."""
 
 from mgwa_pyg.train.click import ClickData, ClickModule
-from mgwa_pyg.train.config import CONFIGS, FitConfig, KGCNConfig, MGWAConfig, RippleNetConfig
+from mgwa_pyg.train.config import (
+    CONFIGS,
+    CollaborativeConfig,
+    FitConfig,
+    KGCNConfig,
+    MGWAConfig,
+    RippleNetConfig,
+)
 from mgwa_pyg.train.fit import FitResult, fit
 from mgwa_pyg.train.run_folder import RunFolder
 from mgwa_pyg.train.transe import TransEResult, fit_transe
@@ -10,6 +17,7 @@ __all__ = [
     "CONFIGS",
     "ClickData",
     "ClickModule",
+    "CollaborativeConfig",
     "FitConfig",
     "FitResult",
     "KGCNConfig",

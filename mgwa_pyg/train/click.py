@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +18,41 @@ from torch.utils.data.distributed import DistributedSampler
 from torch_geometric.data import HeteroData
 
 from mgwa_pyg.checks import NaNError
-from mgwa_pyg.train.config import FitConfig
+from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.evaluation import full_ranking
+from mgwa_pyg.train.config import CollaborativeConfig, FitConfig
 from mgwa_pyg.train.scorer import make_scorer
-
-# Rows scored at once outside training, where the neighbourhoods are whole.
-_EVAL_BATCH_SIZE = 2048
 
 
 class ClickData(L.LightningDataModule):
     """The labelled user-item rows of a data set, in batches of ``(user, item, label)``.
 
     Training rows come in an order that depends on the seed and the epoch alone, so that a resumed fit
-    sees the same batches as one that was never interrupted.
+    sees the same batches as one that was never interrupted. A model that draws its own negatives gets the
+    positives only, in shares of those that are left out of its graph.
 
     Args:
         data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
-        batch_size (int): Rows per training step.
+        config (FitConfig): The hyper-parameters, for the size of batches and epochs.
         seed (int): The seed of the order.
+        eval_batch_size (int, optional): Rows scored at once outside training. (default: :obj:`2048`)
     """
 
-    def __init__(self, data: HeteroData, batch_size: int, seed: int) -> None:
+    def __init__(self, data: HeteroData, config: FitConfig, seed: int, eval_batch_size: int = 2048) -> None:
         super().__init__()
-        self.batch_size = batch_size
         self.seed = seed
+        self.eval_batch_size = eval_batch_size
         self._listens = data["user", "listens", "entity"]
+        self.batch_size, self._passes, self._train = config.batch_size, 1, self.rows("train")
+        if isinstance(config, CollaborativeConfig):
+            user, item = self._listens.edge_index
+            self.batch_size = math.ceil((config.hold_out or 1.0) * user.numel())
+            self._passes, self._train = config.passes, _Rows(user, item, torch.ones(user.numel()))
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """The number of training rows in an epoch."""
+        return self._passes * len(self._train)
 
     def rows(self, split: str) -> TensorDataset:
         """Return the rows of ``split``, one of ``"train"``, ``"val"`` and ``"test"``."""
@@ -48,20 +61,17 @@ class ClickData(L.LightningDataModule):
         return _Rows(user, item, self._listens.edge_label[mask])
 
     def train_dataloader(self) -> DataLoader:
-        rows = self.rows("train")
-        order: DistributedSampler = DistributedSampler(
-            rows, num_replicas=1, rank=0, shuffle=True, seed=self.seed
-        )
-        return self._loader(rows, order, self.batch_size)
+        order = _Passes(self._train, self._passes, self.seed)
+        return self._loader(self._train, order, self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
         rows = self.rows("val")
-        return self._loader(rows, SequentialSampler(rows), _EVAL_BATCH_SIZE)
+        return self._loader(rows, SequentialSampler(rows), self.eval_batch_size)
 
     def predict_dataloader(self) -> list[DataLoader]:
         """The validation rows, then the test rows."""
         parts = [self.rows(split) for split in ("val", "test")]
-        return [self._loader(rows, SequentialSampler(rows), _EVAL_BATCH_SIZE) for rows in parts]
+        return [self._loader(rows, SequentialSampler(rows), self.eval_batch_size) for rows in parts]
 
     @staticmethod
     def _loader(rows: TensorDataset, order: Any, batch_size: int) -> DataLoader:
@@ -75,14 +85,31 @@ class _Rows(TensorDataset):
         return self[torch.tensor(index)]
 
 
+class _Passes(DistributedSampler):
+    """All rows so many times over, in another order each time."""
+
+    def __init__(self, rows: TensorDataset, passes: int, seed: int) -> None:
+        super().__init__(rows, num_replicas=1, rank=0, shuffle=True, seed=seed)
+        self._passes = passes
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = self.epoch
+        for number in range(self._passes):
+            self.epoch = epoch * self._passes + number
+            yield from super().__iter__()
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._passes * super().__len__()
+
+
 class ClickModule(L.LightningModule):
-    """Learns clicks by binary cross-entropy and what the model adds to it.
+    """Learns clicks by the loss of the model's scorer.
 
     What is random in validation and prediction has a fixed seed.
 
     Args:
-        data (HeteroData): The data set, for its knowledge graph, training positives and sizes.
-        num_relations (int): The number of relations, inverses not counted.
+        dataset (KGRecDataset): The data set, for its knowledge graph, training positives and sizes.
         config (FitConfig): The hyper-parameters, and with them the model.
         seed (int): The seed of everything random in training.
         origin (dict, optional): What the data is, kept in checkpoints. (default: :obj:`None`)
@@ -90,48 +117,42 @@ class ClickModule(L.LightningModule):
 
     def __init__(
         self,
-        data: HeteroData,
-        num_relations: int,
+        dataset: KGRecDataset,
         config: FitConfig,
         seed: int,
         origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        sizes = {
-            "num_users": data["user"].num_nodes,
-            "num_entities": data["entity"].num_nodes,
-            "num_relations": num_relations,
-        }
         self.save_hyperparameters(
-            {"config": config.to_dict(), "seed": seed, "sizes": sizes, "origin": origin}
+            {"config": config.to_dict(), "seed": seed, "sizes": _sizes(dataset), "origin": origin}
         )
         self.config = config
         self.seed = seed
-        self.scorer = make_scorer(data, num_relations, config, seed)
+        self._dataset = dataset
+        self.scorer = make_scorer(dataset, config, seed)
         self.model = self.scorer.model
         #: One entry an epoch: losses, AUCs and seconds of training.
         self.history: list[dict[str, float]] = []
-        self._outputs: dict[str, list[tuple[Tensor, Tensor]]] = {"train": [], "val": []}
+        self._outputs: dict[str, list[tuple[Tensor, ...]]] = {"train": [], "val": []}
         self._started = self._train_seconds = 0.0
 
     @classmethod
-    def restore(cls, checkpoint: Path | str, data: HeteroData) -> ClickModule:
-        """Return the module that a fit on ``data`` left in ``checkpoint``, on the CPU and not training.
+    def restore(cls, checkpoint: Path | str, dataset: KGRecDataset) -> ClickModule:
+        """Return the module that a fit on ``dataset`` left in ``checkpoint``, on the CPU and not training.
 
         Raises:
             ValueError: If the checkpoint's model has another size than the data.
         """
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
         kept = content["hyper_parameters"]
-        sizes = {"num_users": data["user"].num_nodes, "num_entities": data["entity"].num_nodes}
-        for name, size in sizes.items():
+        for name, size in _sizes(dataset).items():
             if kept["sizes"][name] != size:
                 raise ValueError(
                     f"{checkpoint} was made with {name}={kept['sizes'][name]}, but the data have {size}: "
                     f"pass the data set of that fit"
                 )
         config = FitConfig.from_dict(kept["config"])
-        module = cls(data, kept["sizes"]["num_relations"], config, kept["seed"], kept["origin"])
+        module = cls(dataset, config, kept["seed"], kept["origin"])
         module.load_state_dict(content["state_dict"])
         return module.eval()
 
@@ -160,11 +181,11 @@ class ClickModule(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         user, item, label = batch
         try:
-            logit, penalty = self.scorer.train_step(user, item)
+            loss, logit, label = self.scorer.loss(user, item, label)
         except NaNError as error:
             raise self._diverged(f"batch {batch_idx + 1}") from error
         self._outputs["train"].append((logit.detach(), label))
-        return F.binary_cross_entropy_with_logits(logit, label) + penalty
+        return loss
 
     def on_validation_epoch_start(self) -> None:
         self._train_seconds = time.perf_counter() - self._started
@@ -172,20 +193,38 @@ class ClickModule(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         user, item, label = batch
-        self._outputs["val"].append((self.scorer.score(user, item, self._generator), label))
+        self._outputs["val"].append((self.scorer.score(user, item, self._generator), label, user, item))
 
     def on_validation_epoch_end(self) -> None:
         entry: dict[str, float] = {"epoch": float(self.current_epoch)}
         for split, outputs in self._outputs.items():
-            logit, label = (torch.cat(part).cpu() for part in zip(*outputs, strict=True))
+            logit, label, *pair = (torch.cat(part) for part in zip(*outputs, strict=True))
             outputs.clear()
             if not logit.isfinite().all():
                 raise self._diverged(f"the {split} predictions")
+            if split == "val":
+                user, item = pair
+                logit = self.scorer.calibrate(user, item, logit, label)
+            logit, label = logit.cpu(), label.cpu()
             entry[f"{split}_loss"] = F.binary_cross_entropy_with_logits(logit, label).item()
             entry[f"{split}_auc"] = float(roc_auc_score(label, logit))
+        if self.config.monitor == "val_recall":
+            entry["val_recall"] = self._val_recall()
         entry["train_seconds"] = self._train_seconds
         self.history.append(entry)
-        self.log("val_auc", entry["val_auc"])
+        self.log(self.config.monitor, entry[self.config.monitor])
+
+    def _val_recall(self) -> float:
+        num_items = self._dataset.num_items
+        ranked = full_ranking(
+            lambda user: self.scorer.score_all(user.to(self.device), num_items, self._generator),
+            self._dataset[0],
+            num_items,
+            ks=(10,),
+            split="val",
+            users_per_step=max(64, self.scorer.eval_batch_size // num_items),
+        )
+        return ranked["recall@10"]
 
     def predict_step(
         self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int, dataloader_idx: int
@@ -193,7 +232,7 @@ class ClickModule(L.LightningModule):
         if batch_idx == 0:
             self._generator = torch.Generator(self.device).manual_seed(self.seed)
         user, item, _ = batch
-        return self.scorer.score(user, item, self._generator).sigmoid()
+        return self.scorer.calibrated(item, self.scorer.score(user, item, self._generator)).sigmoid()
 
     def _diverged(self, where: str) -> RuntimeError:
         return RuntimeError(
@@ -207,3 +246,12 @@ class ClickModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
+
+
+def _sizes(dataset: KGRecDataset) -> dict[str, int]:
+    return {
+        "num_users": dataset.num_users,
+        "num_items": dataset.num_items,
+        "num_entities": dataset.num_entities,
+        "num_relations": dataset.num_relations,
+    }

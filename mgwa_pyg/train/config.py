@@ -34,6 +34,11 @@ class FitConfig:
     epochs: int = 30
     patience: int = 5
 
+    @property
+    def monitor(self) -> str:
+        """What a fit is judged by on the validation rows."""
+        return "val_auc"
+
     def __post_init__(self) -> None:
         for name in ("num_layers", "channels", "batch_size", "epochs", "patience"):
             if getattr(self, name) < 1:
@@ -150,7 +155,75 @@ class RippleNetConfig(FitConfig):
     directed: bool = True
 
 
+@dataclass(frozen=True)
+class CollaborativeConfig(FitConfig):
+    r"""The hyper-parameters of :class:`~mgwa_pyg.nn.CollaborativeMGWA`.
+
+    A step predicts a share of the training positives that is left out of its graph, against as many fresh
+    negatives. Shares follow one another until all positives were predicted, :obj:`passes` times an epoch. The
+    L2 regularisation is Adam's, on all parameters.
+
+    Args:
+        hold_out (float): The share of the training positives that a step predicts and leaves out of the
+            graph; :obj:`0` predicts all of them at every step, and leaves all in.
+        passes (int): How often an epoch predicts each training positive.
+        fusion (str): The fusion of the layers.
+        attention (bool): Whether relations are told apart.
+        knowledge_graph (bool): Whether the triples are in the graph, or interactions alone.
+        dropout (float): Dropout probability of what nodes start from.
+        degree_power (float): The power of the number of edges that neighbourhoods are multiplied by.
+        loss (str): :obj:`"click"`, binary cross-entropy, judged by the AUC on the validation rows; or
+            :obj:`"ranking"`, the cross-entropy of a positive among all items, judged by Recall@10 of the
+            validation positives.
+    """
+
+    model = "collaborative"
+
+    num_layers: int = 2
+    channels: int = 32
+    lr: float = 2.6e-2
+    weight_decay: float = 5.8e-5
+    epochs: int = 30
+    patience: int = 6
+    hold_out: float = 0.28
+    passes: int = 8
+    fusion: str = "identity"
+    attention: bool = True
+    knowledge_graph: bool = True
+    dropout: float = 0.18
+    degree_power: float = 0.5
+    loss: str = "click"
+
+    @classmethod
+    def for_ranking(cls) -> CollaborativeConfig:
+        """The setting for ranking."""
+        return cls(
+            loss="ranking",
+            channels=64,
+            lr=1e-2,
+            weight_decay=2e-4,
+            hold_out=0.15,
+            passes=4,
+            dropout=0.1,
+            degree_power=0.3,
+        )
+
+    @property
+    def monitor(self) -> str:
+        return "val_auc" if self.loss == "click" else "val_recall"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.hold_out < 1 or self.passes < 1:
+            raise ValueError(
+                f"hold_out={self.hold_out} and passes={self.passes}: the first must be in [0, 1), the second "
+                f"at least 1"
+            )
+        if self.loss not in ("click", "ranking"):
+            raise ValueError(f"loss={self.loss!r} is unknown: choose 'click' or 'ranking'")
+
+
 #: The hyper-parameters' class for each model by its name.
 CONFIGS: dict[str, type[FitConfig]] = {
-    config.model: config for config in (MGWAConfig, KGCNConfig, RippleNetConfig)
+    config.model: config for config in (MGWAConfig, KGCNConfig, RippleNetConfig, CollaborativeConfig)
 }

@@ -28,7 +28,7 @@ class FitResult:
     """What a fit leaves behind."""
 
     checkpoint: Path
-    """The checkpoint with the best AUC on the validation rows."""
+    """The checkpoint that did best on the validation rows."""
     score: Tensor
     """The predicted probabilities of the test rows, in their order."""
     val_score: Tensor
@@ -75,7 +75,8 @@ def fit(
     name: str = "fit",
     origin: dict[str, Any] | None = None,
 ) -> FitResult:
-    """Train until the AUC on the validation rows no longer rises, then predict the test rows.
+    """Train until what the validation rows are judged by no longer rises (the AUC, or what the model's
+    hyper-parameters say), then predict the test rows.
 
     On the CPU the same seed gives the same result bit for bit. If ``folder`` holds the last checkpoint of
     an interrupted fit, that fit goes on from there.
@@ -103,13 +104,13 @@ def fit(
     best, last, transe = folder / "best.ckpt", folder / "last.ckpt", folder / "transe.json"
     from_transe = isinstance(config, NeighborhoodConfig) and config.transe
     data = dataset[0]
-    rows = ClickData(data, config.batch_size, seed)
     torch.manual_seed(seed)
-    module = ClickModule(data, dataset.num_relations, config, seed, origin)
+    module = ClickModule(dataset, config, seed, origin)
+    rows = ClickData(data, config, seed, module.scorer.eval_batch_size)
     at_epoch_end = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     callbacks = [
-        EarlyStopping("val_auc", mode="max", patience=config.patience, check_on_train_epoch_end=True),
-        ModelCheckpoint(folder, best.stem, monitor="val_auc", mode="max", **at_epoch_end),
+        EarlyStopping(config.monitor, mode="max", patience=config.patience, check_on_train_epoch_end=True),
+        ModelCheckpoint(folder, best.stem, monitor=config.monitor, mode="max", **at_epoch_end),
         ModelCheckpoint(folder, last.stem, **at_epoch_end),
         _ProgressBar(name),
     ]
@@ -138,23 +139,22 @@ def fit(
         val_score, score = map(torch.cat, trainer.predict(module, rows, ckpt_path=best))
     last.unlink(missing_ok=True)
 
-    train_rows = len(rows.rows("train"))
     return FitResult(
         checkpoint=best,
         score=score.cpu(),
         val_score=val_score.cpu(),
         history=history,
-        best_epoch=_best_epoch(history),
+        best_epoch=_best_epoch(history, config),
         train_seconds=seconds,
-        rows_per_second=len(history) * train_rows / sum(e["train_seconds"] for e in history),
+        rows_per_second=len(history) * rows.rows_per_epoch / sum(e["train_seconds"] for e in history),
         transe=json.loads(transe.read_text()) if from_transe else None,
     )
 
 
-def _best_epoch(history: list[dict[str, float]]) -> int:
-    return 1 + int(np.argmax([entry["val_auc"] for entry in history]))
+def _best_epoch(history: list[dict[str, float]], config: FitConfig) -> int:
+    return 1 + int(np.argmax([entry[config.monitor] for entry in history]))
 
 
 def _has_stopped(history: list[dict[str, float]], config: FitConfig) -> bool:
     """Whether a fit was interrupted after its last epoch: Lightning would train one more."""
-    return bool(history) and len(history) - _best_epoch(history) >= config.patience
+    return bool(history) and len(history) - _best_epoch(history, config) >= config.patience

@@ -5,29 +5,38 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
-from torch_geometric.data import HeteroData
 
-from mgwa_pyg.nn import KGCN, MGWA, RippleNet
+from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.nn import KGCN, MGWA, CollaborativeMGWA, RippleNet
 from mgwa_pyg.ops import RelationCSR
-from mgwa_pyg.sampler import NeighborSampler, ripple_sets
-from mgwa_pyg.train.config import FitConfig, KGCNConfig, MGWAConfig, NeighborhoodConfig, RippleNetConfig
+from mgwa_pyg.sampler import NegativeSampler, NeighborSampler, ripple_sets
+from mgwa_pyg.train.config import (
+    CollaborativeConfig,
+    FitConfig,
+    KGCNConfig,
+    MGWAConfig,
+    NeighborhoodConfig,
+    RippleNetConfig,
+)
 
 
 class Scorer:
     """Base class: one scorer for each kind of model.
 
     Args:
-        data (HeteroData): The data set, for its knowledge graph, training positives and sizes.
-        num_relations (int): The number of relations; the inverse of relation ``r``, numbered
-            ``r + num_relations``, is taken to be the same relation, as the paper does.
+        dataset (KGRecDataset): The data set, for its knowledge graph, training positives and sizes.
         config (FitConfig): The hyper-parameters.
         seed (int): The seed of what is drawn once for all.
     """
 
     model: torch.nn.Module
+    #: Pairs scored at once outside training, where neighbourhoods are whole.
+    eval_batch_size: ClassVar[int] = 2048
 
-    def __init__(self, data: HeteroData, num_relations: int, config: FitConfig, seed: int) -> None:
+    def __init__(self, dataset: KGRecDataset, config: FitConfig, seed: int) -> None:
         raise NotImplementedError
 
     def to(self, device: torch.device | str) -> Scorer:
@@ -45,6 +54,21 @@ class Scorer:
     def train_step(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor | float]:
         r"""Return the logits in training, :math:`(B)`, and what is added to their loss."""
         raise NotImplementedError
+
+    def loss(self, user: Tensor, item: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss of a batch, and logits and labels that show how it goes."""
+        logit, penalty = self.train_step(user, item)
+        return F.binary_cross_entropy_with_logits(logit, label) + penalty, logit, label
+
+    def calibrate(self, user: Tensor, item: Tensor, logit: Tensor, label: Tensor) -> Tensor:
+        """Learn from the validation rows, whose logits these are, what probabilities logits stand for, and
+        return the calibrated logits. Most models are taken at their word.
+        """
+        return logit
+
+    def calibrated(self, item: Tensor, logit: Tensor) -> Tensor:
+        """Return logits as :meth:`calibrate` came to read them."""
+        return logit
 
     def score(self, user: Tensor, item: Tensor, generator: torch.Generator) -> Tensor:
         r"""Return the logits of :math:`B` pairs outside training, :math:`(B)`."""
@@ -67,7 +91,9 @@ class NeighborhoodScorer(Scorer):
     model_class: ClassVar[type[MGWA] | type[KGCN]]
     model: MGWA | KGCN
 
-    def __init__(self, data: HeteroData, num_relations: int, config: NeighborhoodConfig, seed: int) -> None:
+    def __init__(self, dataset: KGRecDataset, config: NeighborhoodConfig, seed: int) -> None:
+        # The inverse of a relation is taken to be the same relation, as the paper does.
+        data, num_relations = dataset[0], dataset.num_relations
         num_entities = data["entity"].num_nodes
         self.model = self.model_class(
             data["user"].num_nodes,
@@ -154,7 +180,8 @@ class RippleNetScorer(Scorer):
 
     model: RippleNet
 
-    def __init__(self, data: HeteroData, num_relations: int, config: RippleNetConfig, seed: int) -> None:
+    def __init__(self, dataset: KGRecDataset, config: RippleNetConfig, seed: int) -> None:
+        data, num_relations = dataset[0], dataset.num_relations
         self._config = config
         self.model = RippleNet(
             data["entity"].num_nodes,
@@ -198,13 +225,110 @@ class RippleNetScorer(Scorer):
         return self.score(user, item, generator)
 
 
+class CollaborativeScorer(Scorer):
+    """CollaborativeMGWA: the graph of all training positives, in training without those to be predicted."""
+
+    model: CollaborativeMGWA
+    # Every call passes messages through the whole graph, however few its pairs are.
+    eval_batch_size = 2**20
+
+    def __init__(self, dataset: KGRecDataset, config: CollaborativeConfig, seed: int) -> None:
+        data = dataset[0]
+        self._config = config
+        self.model = CollaborativeMGWA(
+            dataset.num_items,
+            dataset.num_entities,
+            2 * dataset.num_relations,
+            channels=config.channels,
+            num_layers=config.num_layers,
+            fusion=config.fusion,
+            attention=config.attention,
+            dropout=config.dropout,
+            degree_power=config.degree_power,
+        )
+        kg = data["entity", "kg", "entity"]
+        end = kg.rel_type.numel() if config.knowledge_graph else 0
+        self._kg = kg.edge_index[:, :end], kg.rel_type[:end]
+        self._listens = data["user", "listens", "entity"].edge_index
+        self._num_users = dataset.num_users
+        pool = dataset.num_entities if dataset.negatives == "entities" else dataset.num_items
+        self._negatives = NegativeSampler(self._listens, dataset.num_users, pool)
+        self._key = self._pair_key(*self._listens)
+        self._whole: RelationCSR | None = None
+
+    def to(self, device: torch.device | str) -> CollaborativeScorer:
+        self._kg = self._kg[0].to(device), self._kg[1].to(device)
+        self._listens, self._key = self._listens.to(device), self._key.to(device)
+        self._negatives.to(device)
+        self._whole = None
+        return self
+
+    def decayed(self) -> list[Tensor]:
+        return list(self.model.parameters())
+
+    def graph(self) -> RelationCSR:
+        """The graph of all training positives."""
+        if self._whole is None:
+            self._whole = self.model.graph(self._listens, *self._kg, self._num_users)
+        return self._whole
+
+    def loss(self, user: Tensor, item: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self._config.hold_out > 0:
+            visible = self._listens[:, ~torch.isin(self._key, self._pair_key(user, item))]
+            z_user, z_item = self.model.encode(self.model.graph(visible, *self._kg, self._num_users))
+        else:
+            visible = self._listens[
+                :, :0
+            ]  # Here the graph shows what is to be predicted, a candidate all the same.
+            z_user, z_item = self.model.encode(self.graph())
+        negative = self._negatives.draw(user)
+        pairs = user.repeat(2), torch.cat([item, negative])
+        logit = (z_user[pairs[0]] * z_item[pairs[1]]).sum(dim=-1)
+        label = torch.cat([label, torch.zeros_like(label)])
+        if self._config.loss == "click":
+            return F.binary_cross_entropy_with_logits(logit, label), logit, label
+        distinct, row = user.unique(return_inverse=True)
+        score = z_user[distinct] @ z_item[: self.model.num_items].t()
+        # What the graph shows a user to have heard is no candidate, as it is none when recommending.
+        heard = visible[:, torch.isin(visible[0], distinct)]
+        cell = torch.searchsorted(distinct, heard[0]), heard[1]
+        score = score.index_put(cell, score.new_tensor(-torch.inf))
+        return (score.logsumexp(dim=1)[row] - logit[: user.numel()]).mean(), logit, label
+
+    def calibrate(self, user: Tensor, item: Tensor, logit: Tensor, label: Tensor) -> Tensor:
+        # A held-out graph says less of an item than the whole one: how much a count is worth there is learned
+        # from rows of neither. The user's count would do the same for users, but each user has as many
+        # negatives as positives in all: it would tell how many are left.
+        features = torch.column_stack([logit, self.model.evidence(self.graph())[item]]).cpu()
+        if label.unique().numel() == 2:
+            regression = LogisticRegression(C=100.0, max_iter=1000).fit(features.double(), label.cpu())
+            weight = torch.tensor([*regression.coef_[0], *regression.intercept_])
+            self.model.calibration.copy_(weight)
+        return self.calibrated(item, logit)
+
+    def calibrated(self, item: Tensor, logit: Tensor) -> Tensor:
+        weight = self.model.calibration
+        return weight[0] * logit + self.model.evidence(self.graph())[item] @ weight[1:-1] + weight[-1]
+
+    def score(self, user: Tensor, item: Tensor, generator: torch.Generator) -> Tensor:
+        return self.model(user, item, self.graph())
+
+    def score_all(self, user: Tensor, num_items: int, generator: torch.Generator) -> Tensor:
+        z_user, z_item = self.model.encode(self.graph())
+        return z_user[user] @ z_item[:num_items].t()
+
+    def _pair_key(self, user: Tensor, item: Tensor) -> Tensor:
+        return user * self.model.num_items + item
+
+
 _SCORERS: dict[str, type[Scorer]] = {
     "mgwa": MGWAScorer,
     "kgcn": KGCNScorer,
     "ripplenet": RippleNetScorer,
+    "collaborative": CollaborativeScorer,
 }
 
 
-def make_scorer(data: HeteroData, num_relations: int, config: FitConfig, seed: int) -> Scorer:
+def make_scorer(dataset: KGRecDataset, config: FitConfig, seed: int) -> Scorer:
     """Return the scorer of the model that ``config`` is for; see :class:`Scorer` for the arguments."""
-    return _SCORERS[config.model](data, num_relations, config, seed)
+    return _SCORERS[config.model](dataset, config, seed)

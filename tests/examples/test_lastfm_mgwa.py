@@ -75,7 +75,7 @@ def test_options_reach_the_model(run_here, tmp_path):
     assert [(row["negatives"], row["seed"]) for row in metrics(tmp_path / "run")] == [("items", 7)] * 5
 
 
-@pytest.mark.parametrize("model", ["kgcn", "ripplenet"])
+@pytest.mark.parametrize("model", ["kgcn", "ripplenet", "collaborative"])
 def test_other_models(run_here, tmp_path, model):
     options = f"--negatives items --model {model} --epochs 1 --dim 4"
     status, out, _ = run_here(

@@ -11,6 +11,7 @@ from mgwa_pyg.evaluation import Popularity, click_metrics
 from mgwa_pyg.train import (
     ClickData,
     ClickModule,
+    CollaborativeConfig,
     KGCNConfig,
     MGWAConfig,
     RippleNetConfig,
@@ -47,7 +48,16 @@ def test_the_same_seed_gives_the_same_bits(synthetic, tmp_path, num_layers):
 
 
 @pytest.mark.parametrize(
-    "config", [MGWAConfig(), MGWAConfig(transe=True), KGCNConfig(fanout=4), RippleNetConfig()], ids=str
+    "config",
+    [
+        MGWAConfig(),
+        MGWAConfig(transe=True),
+        KGCNConfig(fanout=4),
+        RippleNetConfig(),
+        CollaborativeConfig(passes=2, hold_out=0.2),
+        CollaborativeConfig(passes=2, hold_out=0.2, loss="ranking"),
+    ],
+    ids=str,
 )
 def test_an_interrupted_fit_goes_on_to_the_same_bits(synthetic, tmp_path, monkeypatch, config):
     config = replace(config, epochs=4, patience=4)
@@ -115,7 +125,7 @@ def test_checkpoints_are_plain_data(synthetic, tmp_path):
 @pytest.mark.parametrize("config", [MGWAConfig(num_layers=2, fanout=4), KGCNConfig(), RippleNetConfig()])
 def test_a_checkpoint_is_restored(synthetic, tmp_path, config):
     result = fit(synthetic, replace(config, epochs=1), tmp_path, seed=5)
-    module = ClickModule.restore(result.checkpoint, synthetic[0])
+    module = ClickModule.restore(result.checkpoint, synthetic)
     assert not module.training
     assert module.config == replace(config, epochs=1)
     listens = synthetic[0]["user", "listens", "entity"]
@@ -125,7 +135,7 @@ def test_a_checkpoint_is_restored(synthetic, tmp_path, config):
         logits = [module.scorer.score(*batch, generator) for batch in pairs.split(2048, dim=1)]
     torch.testing.assert_close(torch.cat(logits).sigmoid(), result.score)
     with pytest.raises(ValueError, match=r"num_users=400, but the data have 30"):
-        ClickModule.restore(result.checkpoint, SyntheticKG(num_users=30)[0])
+        ClickModule.restore(result.checkpoint, SyntheticKG(num_users=30))
 
 
 def test_a_fit_starts_from_transe(synthetic, tmp_path):
@@ -140,7 +150,7 @@ def test_a_fit_starts_from_transe(synthetic, tmp_path):
 
 
 def test_batches_hold_every_training_row_once(synthetic):
-    rows = ClickData(synthetic[0], batch_size=100, seed=0)
+    rows = ClickData(synthetic[0], MGWAConfig(batch_size=100), seed=0)
     listens = synthetic[0]["user", "listens", "entity"]
     loader = rows.train_dataloader()
     epochs = []
@@ -160,10 +170,11 @@ def test_batches_hold_every_training_row_once(synthetic):
         (MGWAConfig(weight_decay=0.1), lambda name, parameter: "emb" in name),
         (KGCNConfig(weight_decay=0.1), lambda name, parameter: parameter.dim() > 1),
         (RippleNetConfig(weight_decay=0.1), lambda name, parameter: False),  # Its loss has a term for it.
+        (CollaborativeConfig(weight_decay=0.1), lambda name, parameter: True),
     ],
 )
 def test_what_is_regularised(synthetic, config, decayed):
-    module = ClickModule(synthetic[0], synthetic.num_relations, config, seed=0)
+    module = ClickModule(synthetic, config, seed=0)
     groups = module.configure_optimizers().param_groups
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     for name, parameter in module.named_parameters():

@@ -17,10 +17,11 @@ def dataset():
 
 def scorer(dataset, config, seed=0):
     torch.manual_seed(seed)
-    made = make_scorer(dataset[0], dataset.num_relations, config, seed)
+    made = make_scorer(dataset, config, seed)
     with torch.no_grad():
         for parameter in made.model.parameters():
             parameter.normal_(std=0.5)
+    made.model.eval()
     return made
 
 

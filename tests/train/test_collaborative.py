@@ -1,0 +1,210 @@
+"""CollaborativeMGWA in training: what its graph holds, what it learns, how its logits are read."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.evaluation import Popularity, click_metrics, full_ranking
+from mgwa_pyg.train import ClickData, ClickModule, CollaborativeConfig, fit
+from mgwa_pyg.train.scorer import make_scorer
+
+SIZES = {"num_users": 30, "num_items": 40, "num_entities": 60, "num_relations": 4, "num_triples": 400}
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return SyntheticKG(**SIZES, num_interactions=300)
+
+
+def interactions(scorer, graph):
+    """The pairs of user and item whose edges a graph holds, in both directions."""
+    model = scorer.model
+    (source, target), relation = graph.to_edge_index()
+    there, back = relation == model.num_relations, relation == model.num_relations + 1
+    pairs = set(zip((source[there] - model.num_entities).tolist(), target[there].tolist(), strict=True))
+    assert pairs == set(zip((target[back] - model.num_entities).tolist(), source[back].tolist(), strict=True))
+    assert len(pairs) == there.sum() == back.sum()
+    return pairs
+
+
+def graphs(scorer):
+    """The graphs that reach the model, as they come."""
+    seen = []
+    encode = scorer.model.encode
+    scorer.model.encode = lambda graph: (seen.append(graph), encode(graph))[1]
+    return seen
+
+
+@pytest.mark.parametrize("loss", ["click", "ranking"])
+def test_what_is_predicted_passes_no_message(dataset, loss):
+    scorer = make_scorer(dataset, CollaborativeConfig(loss=loss), seed=0)
+    seen = graphs(scorer)
+    train = set(map(tuple, dataset[0]["user", "listens", "entity"].edge_index.t().tolist()))
+    rows = ClickData(dataset[0], CollaborativeConfig(loss=loss), seed=0)
+    for user, item, label in rows.train_dataloader():
+        scorer.loss(user, item, label)
+        supervised = set(zip(user.tolist(), item.tolist(), strict=True))
+        assert supervised <= train
+        assert interactions(scorer, seen.pop()) == train - supervised
+
+    scorer = make_scorer(dataset, CollaborativeConfig(loss=loss, hold_out=0), seed=0)
+    seen = graphs(scorer)
+    scorer.loss(user, item, label)
+    assert interactions(scorer, seen.pop()) == train
+
+
+@pytest.mark.parametrize("loss", ["click", "ranking"])
+def test_labels_of_validation_and_test_rows_change_nothing_in_training(dataset, loss):
+    other = copy.copy(dataset)
+    other._data = copy.copy(dataset._data)
+    listens = other._data["user", "listens", "entity"]
+    listens.edge_label = torch.where(listens.train_mask, listens.edge_label, 1 - listens.edge_label)
+    assert (
+        dataset[0]["user", "listens", "entity"].edge_label != other[0]["user", "listens", "entity"].edge_label
+    ).any()
+    config = CollaborativeConfig(loss=loss, passes=2)
+    states = []
+    for data in (dataset, other):
+        torch.manual_seed(3)
+        module = ClickModule(data, config, seed=3)
+        optimizer = module.configure_optimizers()
+        for batch in ClickData(data[0], config, seed=3).train_dataloader():
+            optimizer.zero_grad()
+            module.scorer.loss(*batch)[0].backward()
+            optimizer.step()
+        with torch.no_grad():
+            states.append(
+                [*module.model.state_dict().values(), *module.model.eval().encode(module.scorer.graph())]
+            )
+    for one, two in zip(*states, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_negatives_are_spared_for_training_positives_only(dataset):
+    scorer = make_scorer(dataset, CollaborativeConfig(), seed=0)
+    listens = dataset[0]["user", "listens", "entity"]
+    train = set(map(tuple, listens.edge_index.t().tolist()))
+    held = set(map(tuple, listens.edge_label_index[:, listens.edge_label == 1].t().tolist())) - train
+    user = torch.arange(30).repeat(400)
+    drawn = set(zip(user.tolist(), scorer._negatives.draw(user).tolist(), strict=True))
+    assert not drawn & train
+    assert held <= drawn
+    assert max(item for _, item in drawn) < dataset.num_items
+    other = SyntheticKG(**SIZES, num_interactions=300, negatives="entities")
+    assert make_scorer(other, CollaborativeConfig(), seed=0)._negatives.pool == dataset.num_entities
+
+
+def test_an_epoch_predicts_each_positive_so_many_times(dataset):
+    config = CollaborativeConfig(passes=3, hold_out=0.25)
+    rows = ClickData(dataset[0], config, seed=0)
+    loader = rows.train_dataloader()
+    positives = dataset[0]["user", "listens", "entity"].edge_index
+    epochs = []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        batches = list(loader)
+        assert {len(label) for *_, label in batches[:-1]} == {int(np.ceil(0.25 * positives.size(1)))}
+        assert all((label == 1).all() for *_, label in batches)
+        epochs.append(torch.cat([torch.stack([user, item]) for user, item, _ in batches], dim=1))
+        size = positives.size(1)
+        for start in range(0, 3 * size, size):  # Each pass holds all of them.
+            assert sorted(epochs[-1][:, start : start + size].t().tolist()) == sorted(positives.t().tolist())
+    assert rows.rows_per_epoch == epochs[0].size(1) == 3 * positives.size(1)
+    assert not torch.equal(*epochs)
+
+
+def test_losses_equal_their_definitions(dataset):
+    user, item = dataset[0]["user", "listens", "entity"].edge_index[:, :50]
+    label = torch.ones(50)
+    for name in ("click", "ranking"):
+        scorer = make_scorer(dataset, CollaborativeConfig(loss=name), seed=0)
+        model = scorer.model.eval()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.4)
+        torch.manual_seed(5)
+        loss, logit, labels = scorer.loss(user, item, label)
+        torch.manual_seed(5)
+        negative = scorer._negatives.draw(user)
+        train = dataset[0]["user", "listens", "entity"].edge_index
+        kg = dataset[0]["entity", "kg", "entity"]
+        visible = train[:, 50:]
+        z_user, z_item = model.encode(model.graph(visible, kg.edge_index, kg.rel_type, dataset.num_users))
+        positive_logit = (z_user[user] * z_item[item]).sum(dim=1)
+        torch.testing.assert_close(
+            logit, torch.cat([positive_logit, (z_user[user] * z_item[negative]).sum(dim=1)])
+        )
+        assert labels.tolist() == [1.0] * 50 + [0.0] * 50
+        if name == "click":
+            want = log_loss(labels, logit.detach().double().sigmoid())
+        else:
+            score = (z_user[user] @ z_item[: dataset.num_items].t()).detach().double()
+            want = 0.0
+            for s, u, i in zip(score, user, item, strict=True):
+                candidates = torch.ones(dataset.num_items, dtype=torch.bool)
+                candidates[visible[1, visible[0] == u]] = False
+                want += (s[candidates].exp().sum().log() - s[i]).item() / len(user)
+        assert loss.item() == pytest.approx(want, rel=1e-4)
+
+
+def test_logits_are_calibrated_on_the_validation_rows(dataset):
+    scorer = make_scorer(dataset, CollaborativeConfig(), seed=0)
+    listens = dataset[0]["user", "listens", "entity"]
+    user, item = listens.edge_label_index[:, listens.val_mask]
+    label = listens.edge_label[listens.val_mask]
+    logit = torch.randn(len(label)) + 2 * label + 3
+    got = scorer.calibrate(user, item, logit, label)
+    features = np.column_stack([logit, scorer.model.evidence(scorer.graph())[item]])
+    want = LogisticRegression(C=100, max_iter=1000).fit(features, label).decision_function(features)
+    torch.testing.assert_close(got, torch.from_numpy(want).float(), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(scorer.calibrated(item, logit), got)
+    assert log_loss(label, got.sigmoid()) < log_loss(label, logit.sigmoid())
+    # One label cannot be calibrated on: what was learned stays.
+    scorer.calibrate(user, item, logit, torch.ones_like(label))
+    torch.testing.assert_close(scorer.calibrated(item, logit), got)
+
+
+def test_it_finds_the_planted_preferences(synthetic, tmp_path):
+    result = fit(synthetic, CollaborativeConfig(epochs=6), tmp_path, seed=0)
+    listens = synthetic[0]["user", "listens", "entity"]
+    label = listens.edge_label[listens.test_mask]
+    popularity = Popularity(synthetic[0], synthetic.num_items).predict(
+        *listens.edge_label_index[:, listens.test_mask]
+    )
+    assert click_metrics(label, result.score)["auc"] > click_metrics(label, popularity)["auc"] + 0.1
+
+    module = ClickModule.restore(result.checkpoint, synthetic)
+    pairs = listens.edge_label_index[:, listens.test_mask]
+    with torch.no_grad():
+        logit = module.scorer.score(*pairs, torch.Generator())
+    torch.testing.assert_close(module.scorer.calibrated(pairs[1], logit).sigmoid(), result.score)
+
+
+def test_ranking_is_judged_by_the_recall_of_validation_positives(synthetic, tmp_path):
+    config = CollaborativeConfig(loss="ranking", epochs=3)
+    result = fit(synthetic, config, tmp_path, seed=0)
+    recall = [entry["val_recall"] for entry in result.history]
+    assert result.best_epoch == 1 + int(np.argmax(recall))
+    scorer = ClickModule.restore(result.checkpoint, synthetic).scorer
+    score_all = lambda user: scorer.score_all(user, synthetic.num_items, torch.Generator())  # noqa: E731
+    got = full_ranking(score_all, synthetic[0], synthetic.num_items, ks=(10,), split="val")
+    assert got["recall@10"] == pytest.approx(max(recall))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hold_out": 1.0}, "hold_out=1.0"),
+        ({"hold_out": -0.1}, "hold_out=-0.1"),
+        ({"passes": 0}, "passes=0"),
+        ({"loss": "hinge"}, "loss='hinge' is unknown"),
+    ],
+)
+def test_bad_hyper_parameters(options, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CollaborativeConfig(), **options)
