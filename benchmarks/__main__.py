@@ -11,7 +11,17 @@ from benchmarks.harness import NoDataError, Report, Settings, environment, table
 from mgwa_pyg.files import write_json
 
 #: Modules with a function `run`, imported when asked for. Those that need the fewest packages come first.
-BENCHMARKS = ["layer", "train", "rank", "scale", "table2", "topk", "ablations", "book_crossing"]
+BENCHMARKS = [
+    "layer",
+    "train",
+    "rank",
+    "scale",
+    "table2",
+    "topk",
+    "ablations",
+    "collaborative",
+    "book_crossing",
+]
 
 
 def main() -> None:

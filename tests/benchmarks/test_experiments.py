@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablations, book_crossing, experiments, table2, topk
+from benchmarks import ablations, book_crossing, collaborative, experiments, table2, topk
 from benchmarks.experiments import mean_sd, parallel, short
 from benchmarks.harness import Settings
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.evaluation import corrected_t_test, fit_heuristics, full_ranking
-from mgwa_pyg.train import KGCNConfig, MGWAConfig, RippleNetConfig
+from mgwa_pyg.train import CollaborativeConfig, KGCNConfig, MGWAConfig, RippleNetConfig
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def small(settings, negatives, seed, split="random"):
     sizes = {"num_users": 40, "num_items": 60, "num_entities": 120, "num_relations": 4, "num_triples": 400}
+    negatives = "items" if negatives == "frozen" else negatives  # Nobody has published any for these.
     return SyntheticKG(**sizes, num_interactions=600, negatives=negatives, seed=seed)
 
 
@@ -38,7 +39,7 @@ def _small(monkeypatch):
         monkeypatch.setattr(module, "load", small)
     for module in (table2, topk, book_crossing):
         monkeypatch.setattr(module, "MODELS", models)
-    for module in (table2, topk, ablations, book_crossing):
+    for module in (table2, topk, ablations, book_crossing, collaborative):
         monkeypatch.setattr(module, "parallel", lambda function, jobs, name: [function(job) for job in jobs])
 
 
@@ -50,7 +51,7 @@ def test_book_crossing(tmp_path):
     assert {row["case"] for row in report.rows} == {"items"}
     auc = [row["auc"] for row in content["seeds"] if row["model"] == "MGWA"]
     page = (tmp_path / "book_crossing.md").read_text()
-    assert page.startswith("# MGWA, KGCN and heuristics under the item protocol: Book-Crossing")
+    assert page.startswith("# Models and heuristics under the item protocol: Book-Crossing")
     assert f"| MGWA | {short(statistics.mean(auc))} ± {short(statistics.stdev(auc))} |" in page
 
 
@@ -119,6 +120,37 @@ def test_ablations(tmp_path, monkeypatch):
     assert report.page.count(cell) >= 2
     assert "gated (default)" in report.page
     assert report.page.count("Reading.") == 2
+
+
+def test_collaborative(tmp_path, monkeypatch):
+    short_fit = {"epochs": 1, "passes": 1, "channels": 4}
+    monkeypatch.setattr(collaborative, "CLICK", CollaborativeConfig(**short_fit))
+    monkeypatch.setattr(collaborative, "RANKING", CollaborativeConfig(**short_fit, loss="ranking"))
+    monkeypatch.setattr(collaborative, "CHANGES", [{"attention": False}, {"hold_out": 0.0}])
+    monkeypatch.setattr(collaborative, "RANKING_CHANGES", [{"loss": "click"}])
+    report = collaborative.run(Settings(out=tmp_path))
+    content = json.loads((tmp_path / "collaborative.json").read_text())
+    assert content["rows"] == report.rows
+    # Clicks: as chosen and two changes, and the published negatives; rankings: as chosen and one change.
+    assert len(content["seeds"]) == 3 * (1 + 2) + 5 + 2 * 2
+    auc = [row["auc"] for row in content["seeds"] if row["model"] == "attention=False"]
+    assert (
+        f"| attention=False | {short(statistics.mean(auc))} ± {short(statistics.stdev(auc))} |" in report.page
+    )
+    recall = [row["recall@10"] for row in content["seeds"] if row["model"] == "loss=click"]
+    assert f"| loss=click | {short(statistics.mean(recall))} ± " in report.page
+    assert {test["other"] for test in content["tests"]} == {"attention=False", "hold_out=0.0"}
+    assert "frozen negatives" in report.page
+
+
+def test_every_part_is_changed_by_itself():
+    for base, changes in (
+        (collaborative.CLICK, collaborative.CHANGES),
+        (collaborative.RANKING, collaborative.RANKING_CHANGES),
+    ):
+        made = [part.config for part in collaborative.parts(base, changes)]
+        assert len(set(made)) == len(made)
+        assert all(len(change) == 1 for change in changes)
 
 
 def test_every_ablation_changes_one_choice():
