@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import topk
 from benchmarks.layer import short
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,24 +34,40 @@ def measured_in(file):
 def lines_of(heading):
     """The cells of all lines of the tables below a heading."""
     section = README.split(heading)[1].split("\n## ")[0]
-    return [line.split("|")[1:-1] for line in section.splitlines() if re.match(r"\| \w", line)]
+    return [line.split("|")[1:-1] for line in section.splitlines() if re.match(r"\| [\w`]", line)]
 
 
 def test_figures_are_those_of_the_results():
     measured = measured_in("table2.json")
     names = {
+        "`CollaborativeMGWA`, ours": "CollaborativeMGWA",
         "counting plays": "popularity",
         "item-kNN": "item-knn",
         "a logistic stack of heuristics": "stack",
     }
-    lines = lines_of("## What comes out")
-    assert len(lines) == 8
+    lines = [cells for cells in lines_of("## What comes out") if len(cells) == 4]
+    assert len(lines) == 9
     for name, entities, _, items in lines:
         model = names.get(name.strip(), name.strip())
         for negatives, cell in (("entities", entities), ("items", items)):
             shown = [float(figure) for figure in cell.split("/")]
             want = [measured[negatives, model, metric] for metric in ("auc", "acc", "f1")]
             assert shown == pytest.approx(want, abs=6e-5), (name, negatives)
+
+
+def test_rankings_are_those_of_the_results():
+    measured = measured_in("topk.json")
+    names = {
+        "`CollaborativeMGWA`, trained for ranking": "CollaborativeMGWA, ranking loss",
+        "item-kNN": "item-knn",
+    }
+    lines = {name.strip(): cells for name, *cells in lines_of("## What comes out") if len(cells) == 2}
+    shown = {name: [float(cell) for cell in cells] for name, cells in lines.items()}
+    assert shown.pop("AdaKG, published") == list(topk.PUBLISHED["AdaKG"])
+    assert shown.keys() == names.keys()
+    for name, model in names.items():
+        want = [measured["lightkg", model, metric] for metric in ("recall@10", "mrr@10")]
+        assert shown[name] == pytest.approx(want, abs=6e-5), name
 
 
 def test_times_are_those_of_the_results():
