@@ -5,7 +5,7 @@
 
 The test rows are never looked at. For clicks the item protocol's AUC counts, for rankings Recall@10 on the
 fixed split; each setting is the mean over the seeds. Settings are asked for a few at a time, so that all
-cores have work.
+cores have work. Optuna comes with `pip install -e '.[search]'`.
 """
 
 import argparse
