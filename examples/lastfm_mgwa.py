@@ -145,7 +145,6 @@ def main() -> None:
                 seed=seed,
                 device=settings["device"],
                 name=f"{negatives}, seed {seed}",
-                origin={"dataset": settings["dataset"], "negatives": negatives, "seed": seed},
             )
             row = run.add(dataset, negatives, seed, result)[0]
             if result.transe is not None:

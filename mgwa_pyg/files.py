@@ -5,7 +5,7 @@ import os
 import pickle
 import secrets
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,27 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     r"""Writes :obj:`content` as JSON, whole or not at all."""
     with whole_file(path) as file:
         file.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def read_json(path: Path, keys: Collection[str], remedy: str) -> dict[str, Any]:
+    r"""Reads what :func:`write_json` wrote.
+
+    Args:
+        path (Path): The file.
+        keys (Collection[str]): What it must have at least.
+        remedy (str): What to do if it is damaged, for the message.
+
+    Raises:
+        OSError: If it cannot be read.
+        DamagedFileError: If it was damaged.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        if missing := set(keys).difference(content):
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    except (TypeError, ValueError) as error:
+        raise DamagedFileError(f"{path} is damaged ({error}): {remedy}") from error
+    return content
 
 
 def load_mapped(path: Path) -> Any:

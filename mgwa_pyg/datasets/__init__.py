@@ -7,6 +7,7 @@ from mgwa_pyg.datasets.lastfm_kg import LastFMKG
 from mgwa_pyg.datasets.movielens_kg import MovieLens1MKG, MovieLens20MKG
 from mgwa_pyg.datasets.raw import RawDataError
 from mgwa_pyg.datasets.recbole_kg import RecBoleKG
+from mgwa_pyg.datasets.recipe import from_recipe
 from mgwa_pyg.datasets.synthetic_kg import SyntheticKG
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "RawDataError",
     "RecBoleKG",
     "SyntheticKG",
+    "from_recipe",
 ]

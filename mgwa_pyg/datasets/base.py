@@ -1,5 +1,7 @@
 """What all data sets share: raw files or a generator in, one cached HeteroData out."""
 
+import hashlib
+import json
 import operator
 import os
 import pickle
@@ -7,6 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -126,7 +129,7 @@ class KGRecDataset(InMemoryDataset):
         self.negatives = _check_choice("negatives", negatives, self.negative_pools)
         self.split = _check_choice("split", split, self.splits)
         self.seed = check_int("seed", seed, minimum=0)
-        root = None if root is None else str(Path(root).expanduser())
+        root = self._root = None if root is None else str(Path(root).expanduser().absolute())
         super().__init__(root, transform, pre_transform, log=False, force_reload=force_reload)
 
         # PyG's own download and process steps are not used: they write in place, and into the raw
@@ -195,6 +198,40 @@ class KGRecDataset(InMemoryDataset):
     def relation_names(self) -> Sequence[str]:
         r"""The relations' names, inverses not counted."""
         return self._relation_names
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        r"""What :func:`~mgwa_pyg.datasets.from_recipe` makes the data set from again, as plain values: its
+        :obj:`"class"` and the constructor's :obj:`"arguments"`. Transforms are left out.
+        """
+        return {"class": type(self).__name__, "arguments": self._arguments()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        r"""The SHA-256 of all that is learned from and predicted: sizes, training positives, labelled pairs
+        with their labels and parts, triples, and the items' names. It is taken once, with the transform.
+        """
+        digest = hashlib.sha256(json.dumps(self._statistics).encode())
+        data = self[0]
+        kg, listens = data["entity", "kg", "entity"], data["user", "listens", "entity"]
+        tensors = [
+            kg.edge_index,
+            kg.rel_type,
+            listens.edge_index,
+            listens.edge_label_index,
+            listens.edge_label,
+        ]
+        for tensor in [*tensors, listens.train_mask, listens.val_mask, listens.test_mask]:
+            array = tensor.cpu().contiguous().numpy()
+            digest.update(f"{array.dtype.name}{array.shape}".encode())
+            digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False))
+        for name in self.item_names:
+            digest.update(json.dumps(name).encode())
+        return digest.hexdigest()
+
+    def _arguments(self) -> dict[str, Any]:
+        """The constructor's arguments, as plain values."""
+        return {"root": self._root, "negatives": self.negatives, "seed": self.seed, "split": self.split}
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name}={count}" for name, count in self._statistics.items())

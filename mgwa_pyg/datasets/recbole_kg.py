@@ -115,6 +115,10 @@ class RecBoleKG(KGRecDataset):
         parts = [""] if self.split == "random" else [f".{part}" for part in _PARTS]
         return [f"{self.name}{part}.inter" for part in parts]
 
+    def _arguments(self) -> dict[str, Any]:
+        folder = str(Path(self.root).parent)
+        return {**super()._arguments(), "root": folder, "name": self.name, "min_rating": self.min_rating}
+
     def build(self) -> KGRecTables:
         raw_users, raw_items, parts = self._interactions()
         user, user_names = pd.factorize(raw_users)

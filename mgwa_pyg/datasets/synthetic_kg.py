@@ -114,6 +114,9 @@ class SyntheticKG(KGRecDataset):
         digest = hashlib.sha256(sizes).hexdigest()[:12]
         return f"{FORMAT}-{digest}-{self.negatives}-{self.split}-seed{self.seed}.pt"
 
+    def _arguments(self) -> dict[str, Any]:
+        return {**super()._arguments(), **{f"num_{name}": size for name, size in vars(self._sizes).items()}}
+
     def build(self) -> KGRecTables:
         sizes = self._sizes
         triples, self._preferences = self._plant()

@@ -1,5 +1,6 @@
 """From a model and a data set to a checkpoint and a run folder."""
 
+from mgwa_pyg.train.checkpoint import CheckpointError, read_checkpoint
 from mgwa_pyg.train.click import ClickData, ClickModule
 from mgwa_pyg.train.config import (
     CONFIGS,
@@ -15,6 +16,7 @@ from mgwa_pyg.train.transe import TransEResult, fit_transe
 
 __all__ = [
     "CONFIGS",
+    "CheckpointError",
     "ClickData",
     "ClickModule",
     "CollaborativeConfig",
@@ -27,4 +29,5 @@ __all__ = [
     "TransEResult",
     "fit",
     "fit_transe",
+    "read_checkpoint",
 ]

@@ -20,6 +20,14 @@ from torch_geometric.data import HeteroData
 from mgwa_pyg.checks import NaNError
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.evaluation import full_ranking
+from mgwa_pyg.train.checkpoint import (
+    FORMAT,
+    FORMAT_KEY,
+    check_fit,
+    describe,
+    read_checkpoint,
+    remake_data,
+)
 from mgwa_pyg.train.config import CollaborativeConfig, FitConfig
 from mgwa_pyg.train.scorer import make_scorer
 
@@ -112,20 +120,11 @@ class ClickModule(L.LightningModule):
         dataset (KGRecDataset): The data set, for its knowledge graph, training positives and sizes.
         config (FitConfig): The hyper-parameters, and with them the model.
         seed (int): The seed of everything random in training.
-        origin (dict, optional): What the data is, kept in checkpoints. (default: :obj:`None`)
     """
 
-    def __init__(
-        self,
-        dataset: KGRecDataset,
-        config: FitConfig,
-        seed: int,
-        origin: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, dataset: KGRecDataset, config: FitConfig, seed: int) -> None:
         super().__init__()
-        self.save_hyperparameters(
-            {"config": config.to_dict(), "seed": seed, "sizes": _sizes(dataset), "origin": origin}
-        )
+        self.save_hyperparameters(describe(dataset, config, seed))
         self.config = config
         self.seed = seed
         self._dataset = dataset
@@ -137,22 +136,26 @@ class ClickModule(L.LightningModule):
         self._started = self._train_seconds = 0.0
 
     @classmethod
-    def restore(cls, checkpoint: Path | str, dataset: KGRecDataset) -> ClickModule:
-        """Return the module that a fit on ``dataset`` left in ``checkpoint``, on the CPU and not training.
+    def restore(cls, checkpoint: Path | str, dataset: KGRecDataset | None = None) -> ClickModule:
+        """Return the module that a fit left in ``checkpoint``, on the CPU and not training.
+
+        Args:
+            checkpoint (path): The checkpoint.
+            dataset (KGRecDataset, optional): The data set of that fit; :obj:`None` makes it again from what
+                the checkpoint says of it. (default: :obj:`None`)
 
         Raises:
-            ValueError: If the checkpoint's model has another size than the data.
+            FileNotFoundError: If there is no such file.
+            CheckpointError: If the checkpoint is damaged, not ours, too new or of other data, or its data
+                cannot be made again.
         """
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        content = read_checkpoint(checkpoint)
         kept = content["hyper_parameters"]
-        for name, size in _sizes(dataset).items():
-            if kept["sizes"][name] != size:
-                raise ValueError(
-                    f"{checkpoint} was made with {name}={kept['sizes'][name]}, but the data have {size}: "
-                    f"pass the data set of that fit"
-                )
         config = FitConfig.from_dict(kept["config"])
-        module = cls(dataset, config, kept["seed"], kept["origin"])
+        if dataset is None:
+            dataset = remake_data(checkpoint, kept["recipe"])
+        check_fit(checkpoint, kept, describe(dataset, config, kept["seed"]))
+        module = cls(dataset, config, kept["seed"])
         module.load_state_dict(content["state_dict"])
         return module.eval()
 
@@ -242,16 +245,8 @@ class ClickModule(L.LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[FORMAT_KEY] = FORMAT
         checkpoint["history"] = self.history
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
-
-
-def _sizes(dataset: KGRecDataset) -> dict[str, int]:
-    return {
-        "num_users": dataset.num_users,
-        "num_items": dataset.num_items,
-        "num_entities": dataset.num_entities,
-        "num_relations": dataset.num_relations,
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mgwa_pyg.datasets import KGRecDataset
-from mgwa_pyg.files import write_json
+from mgwa_pyg.files import read_json, write_json
+from mgwa_pyg.train.checkpoint import WholeCheckpoints, check_fit, read_checkpoint
 from mgwa_pyg.train.click import ClickData, ClickModule
 from mgwa_pyg.train.config import FitConfig, NeighborhoodConfig
 from mgwa_pyg.train.quiet import quiet_lightning
@@ -43,6 +43,13 @@ class FitResult:
     """Training rows per second, without validation and checkpoints."""
     transe: dict[str, float] | None
     """How well TransE, if the fit started from it, tells held-out triples; see :func:`fit_transe`."""
+
+
+class _Keep(ModelCheckpoint):
+    """A checkpoint in a folder that may be moved before the fit goes on."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
 
 
 class _ProgressBar(Callback):
@@ -73,7 +80,6 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     name: str = "fit",
-    origin: dict[str, Any] | None = None,
 ) -> FitResult:
     """Train until what the validation rows are judged by no longer rises (the AUC, or what the model's
     hyper-parameters say), then predict the test rows.
@@ -88,10 +94,11 @@ def fit(
         seed (int, optional): The seed of initialisation, order and sampling. (default: :obj:`0`)
         device (str, optional): ``"auto"``, ``"cpu"`` or ``"cuda"``. (default: :obj:`"auto"`)
         name (str, optional): What the progress bar is called. (default: :obj:`"fit"`)
-        origin (dict, optional): What the data is, kept in the checkpoints. (default: :obj:`None`)
 
     Raises:
         ValueError: If the device is unknown or not there.
+        CheckpointError: If ``folder`` holds an interrupted fit of other data, hyper-parameters or seed, or
+            its checkpoint is damaged.
         RuntimeError: If the predictions leave the finite numbers.
     """
     if device == "auto":
@@ -105,13 +112,13 @@ def fit(
     from_transe = isinstance(config, NeighborhoodConfig) and config.transe
     data = dataset[0]
     torch.manual_seed(seed)
-    module = ClickModule(dataset, config, seed, origin)
+    module = ClickModule(dataset, config, seed)
     rows = ClickData(data, config, seed, module.scorer.eval_batch_size)
     at_epoch_end = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     callbacks = [
         EarlyStopping(config.monitor, mode="max", patience=config.patience, check_on_train_epoch_end=True),
-        ModelCheckpoint(folder, best.stem, monitor=config.monitor, mode="max", **at_epoch_end),
-        ModelCheckpoint(folder, last.stem, **at_epoch_end),
+        _Keep(folder, best.stem, monitor=config.monitor, mode="max", **at_epoch_end),
+        _Keep(folder, last.stem, **at_epoch_end),
         _ProgressBar(name),
     ]
     with quiet_lightning(".*Checkpoint directory .* exists and is not empty.*"):
@@ -120,6 +127,7 @@ def fit(
             devices=1,
             max_epochs=config.epochs,
             callbacks=callbacks,
+            plugins=[WholeCheckpoints()],
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -127,7 +135,9 @@ def fit(
         )
         started = time.perf_counter()
         if last.exists():
-            module.history = torch.load(last, weights_only=True)["history"]
+            kept = read_checkpoint(last)
+            check_fit(last, kept["hyper_parameters"], module.hparams)
+            module.history = kept["history"]
         elif from_transe:
             start = fit_transe(data, dataset.num_relations, config.channels, seed)
             module.scorer.start_from(start.entity, start.relation)
@@ -147,7 +157,7 @@ def fit(
         best_epoch=_best_epoch(history, config),
         train_seconds=seconds,
         rows_per_second=len(history) * rows.rows_per_epoch / sum(e["train_seconds"] for e in history),
-        transe=json.loads(transe.read_text()) if from_transe else None,
+        transe=read_json(transe, (), "delete the folder") if from_transe else None,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.evaluation import click_report, predict_heuristics, summarize
-from mgwa_pyg.files import whole_file, write_json
+from mgwa_pyg.files import read_json, whole_file, write_json
 from mgwa_pyg.train.fit import FitResult
 from mgwa_pyg.train.plots import plot_curves, plot_roc
 from mgwa_pyg.version import __version__
@@ -32,6 +31,9 @@ PREDICTION_COLUMNS = (
     "label",
     "score",
 )
+# What the files of a run are asked for.
+_SETTINGS = ("dataset", "synthetic", "model", "protocols", "seeds", "fit")
+_RESULT = ("rows", "val_auc", "history", "transe")
 
 
 class RunFolder:
@@ -76,13 +78,14 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: If there is no run.
+            DamagedFileError: If its settings were damaged.
         """
         run = cls.__new__(cls)
         run.path = Path(path)
         config = run.path / "config.json"
         if not config.exists():
             raise FileNotFoundError(f"{config} is missing: {path} is not the folder of a run")
-        run.settings = json.loads(config.read_text())
+        run.settings = read_json(config, _SETTINGS, "begin anew in another folder")
         return run
 
     def fit_folder(self, negatives: str, seed: int) -> Path:
@@ -143,11 +146,20 @@ class RunFolder:
         or of the only protocol there is: AUCs of different protocols do not compare.
 
         Returns the content of ``metrics.json``.
+
+        Raises:
+            FileNotFoundError: If a fit is not done.
+            DamagedFileError: If what it left was damaged.
         """
         fits = [
             (negatives, seed) for negatives in self.settings["protocols"] for seed in self.settings["seeds"]
         ]
-        results = {fit: json.loads((self.fit_folder(*fit) / "result.json").read_text()) for fit in fits}
+        results = {
+            fit: read_json(
+                self.fit_folder(*fit) / "result.json", _RESULT, "delete it, and the fit is done anew"
+            )
+            for fit in fits
+        }
         rows = [row for result in results.values() for row in result["rows"]]
         metrics = {
             "dataset": self.settings["dataset"],

@@ -114,14 +114,6 @@ def test_numbers_that_are_not_finite_end_the_fit(synthetic, tmp_path, monkeypatc
     assert all(tensor.isfinite().all() for tensor in kept["state_dict"].values())
 
 
-def test_checkpoints_are_plain_data(synthetic, tmp_path):
-    origin = {"dataset": "SyntheticKG", "negatives": "items", "seed": 0}
-    result = fit(synthetic, MGWAConfig(epochs=1), tmp_path, origin=origin)
-    checkpoint = torch.load(result.checkpoint, weights_only=True)
-    assert checkpoint["hyper_parameters"]["origin"] == origin
-    assert checkpoint["hyper_parameters"]["sizes"]["num_entities"] == synthetic.num_entities
-
-
 @pytest.mark.parametrize("config", [MGWAConfig(num_layers=2, fanout=4), KGCNConfig(), RippleNetConfig()])
 def test_a_checkpoint_is_restored(synthetic, tmp_path, config):
     result = fit(synthetic, replace(config, epochs=1), tmp_path, seed=5)

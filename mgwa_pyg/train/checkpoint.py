@@ -1,0 +1,148 @@
+"""Checkpoints on disk: plain data in a known format, refused when they are damaged or somebody else's."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import CheckpointIO
+
+from mgwa_pyg.datasets import KGRecDataset, from_recipe
+from mgwa_pyg.files import DamagedFileError, load_mapped, whole_file
+from mgwa_pyg.train.config import FitConfig
+
+#: The version of what a checkpoint holds. A newer version of the package reads the older formats, too.
+FORMAT = 1
+#: Where a checkpoint keeps it.
+FORMAT_KEY = "mgwa_pyg_format"
+_CONTENT = {"hyper_parameters", "state_dict", "history"}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message says which, why, and what to do."""
+
+
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
+    """Return the content of a checkpoint, its tensors on the CPU. Nothing in the file is run as code.
+
+    Args:
+        path (path): A checkpoint that :func:`~mgwa_pyg.train.fit` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If it cannot be read.
+        CheckpointError: If it is damaged, holds more than plain data, or was made by something else than
+            mgwa_pyg, or by a newer version of it.
+    """
+    try:
+        content = load_mapped(Path(path))
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than plain data, which might run as code, and is not loaded: pass a "
+            f"checkpoint that mgwa_pyg.train.fit wrote"
+        ) from error
+    except DamagedFileError as error:
+        raise CheckpointError(
+            f"{path} is damaged, or no checkpoint ({error}): take another copy, or delete it and train again"
+        ) from error
+    version = content.get(FORMAT_KEY) if isinstance(content, dict) else None
+    if not isinstance(version, int):
+        raise CheckpointError(
+            f"{path} was not made by mgwa_pyg, as it has no '{FORMAT_KEY}': pass a checkpoint that "
+            f"mgwa_pyg.train.fit wrote"
+        )
+    if version > FORMAT:
+        raise CheckpointError(
+            f"{path} was made by a newer mgwa_pyg (format {version}; this one reads up to {FORMAT}): upgrade"
+        )
+    if missing := _CONTENT - content.keys():
+        raise CheckpointError(f"{path} has no {', '.join(sorted(missing))}: pass a whole checkpoint")
+    return content
+
+
+def describe(dataset: KGRecDataset, config: FitConfig, seed: int) -> dict[str, Any]:
+    """Return what a checkpoint says of its fit: the hyper-parameters, the seed and the data."""
+    return {
+        "config": config.to_dict(),
+        "seed": seed,
+        "recipe": dataset.recipe,
+        "sizes": {
+            name: getattr(dataset, name)
+            for name in ("num_users", "num_items", "num_entities", "num_relations")
+        },
+        "fingerprint": dataset.fingerprint,
+    }
+
+
+def check_fit(path: Path | str, kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another fit.
+
+    Args:
+        path (path): The checkpoint, for the message.
+        kept (dict): What the checkpoint says of its fit; see :func:`describe`.
+        wanted (dict): What it should say.
+
+    Raises:
+        CheckpointError: If the data, the hyper-parameters or the seed are others.
+    """
+    for name, size in wanted["sizes"].items():
+        if kept["sizes"].get(name) != size:
+            raise CheckpointError(
+                f"{path} was made with {name}={kept['sizes'].get(name)}, but the data have {size}: "
+                f"pass the data set of that fit"
+            )
+    if kept["fingerprint"] != wanted["fingerprint"]:
+        made_with, given = _text(kept["recipe"]), _text(wanted["recipe"])
+        reason = "with other files or transforms" if made_with == given else f"not {given}"
+        raise CheckpointError(
+            f"{path} was made with other data of the same sizes: {made_with}, {reason}. Pass the data set of "
+            f"that fit"
+        )
+    there, here = ({**fit["config"], "seed": fit["seed"]} for fit in (kept, wanted))
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    if names:
+        raise CheckpointError(
+            f"{path} is of another fit, with {_list(there, names)} instead of {_list(here, names)}: go on "
+            f"with the settings of that fit, or choose another folder"
+        )
+
+
+def remake_data(path: Path | str, recipe: Mapping[str, Any]) -> KGRecDataset:
+    """Return the data set that a checkpoint was made with, from what it says of it.
+
+    Raises:
+        CheckpointError: If the data set cannot be made again.
+    """
+    try:
+        return from_recipe(recipe)
+    except (OSError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} was made with {_text(recipe)}, which cannot be made again here ({error}): pass it as "
+            f"`dataset=`"
+        ) from error
+
+
+class WholeCheckpoints(CheckpointIO):
+    """How Lightning writes and reads checkpoints here: whole or not at all, and as plain data."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with whole_file(Path(path)) as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        return read_checkpoint(path)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def _text(recipe: Mapping[str, Any]) -> str:
+    arguments = ", ".join(f"{name}={value!r}" for name, value in recipe["arguments"].items())
+    return f"{recipe['class']}({arguments})"
+
+
+def _list(values: Mapping[str, Any], names: list[str]) -> str:
+    return ", ".join(f"{name}={values.get(name)!r}" for name in names)

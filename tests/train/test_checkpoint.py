@@ -1,0 +1,235 @@
+"""Checkpoints say what they are of; what is damaged, foreign or of another fit is refused with the reason."""
+
+import io
+import pickle
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.train import (
+    CheckpointError,
+    ClickModule,
+    CollaborativeConfig,
+    MGWAConfig,
+    RunFolder,
+    fit,
+    read_checkpoint,
+)
+from mgwa_pyg.train.checkpoint import FORMAT, FORMAT_KEY
+
+SIZES = {
+    "num_users": 30, "num_items": 60, "num_entities": 120, "num_relations": 5, "num_triples": 400,
+    "num_interactions": 300,
+}  # fmt: skip
+CONFIG = MGWAConfig(epochs=2, channels=4)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return SyntheticKG(**SIZES)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small, tmp_path_factory):
+    return fit(small, CONFIG, tmp_path_factory.mktemp("fit"), seed=3).checkpoint
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path):
+    return shutil.copy(checkpoint, tmp_path / "copy.ckpt")
+
+
+def test_checkpoints_are_plain_data_that_say_what_they_are_of(small, checkpoint):
+    content = torch.load(checkpoint, weights_only=True)
+    assert content[FORMAT_KEY] == FORMAT == 1
+    assert content["hyper_parameters"] == {
+        "config": CONFIG.to_dict(),
+        "seed": 3,
+        "recipe": {
+            "class": "SyntheticKG",
+            "arguments": {"root": None, **SIZES, "negatives": "items", "seed": 0, "split": "random"},
+        },
+        "sizes": {name: SIZES[name] for name in ("num_users", "num_items", "num_entities", "num_relations")},
+        "fingerprint": small.fingerprint,
+    }
+
+
+def test_a_checkpoint_is_restored_without_its_data(small, checkpoint):
+    again, given = ClickModule.restore(checkpoint), ClickModule.restore(checkpoint, small)
+    user, item = torch.arange(30), torch.arange(30, 60)
+    scores = [m.scorer.score(user, item, torch.Generator().manual_seed(0)) for m in (again, given)]
+    assert torch.equal(*scores)
+
+
+def test_what_is_damaged_is_refused(copy):
+    whole = copy.read_bytes()
+    for damaged in (b"", whole[:100], whole[: len(whole) // 2], whole[:-1], b"a text\n" * 100):
+        copy.write_bytes(damaged)
+        with pytest.raises(
+            CheckpointError, match=r"copy\.ckpt is damaged, or no checkpoint .*: take another"
+        ):
+            read_checkpoint(copy)
+    largest = max(torch.load(io.BytesIO(whole))["state_dict"].values(), key=torch.numel).numpy().tobytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(largest) + 100] ^= 1
+    copy.write_bytes(flipped)
+    with pytest.raises(CheckpointError, match=r"copy\.ckpt is damaged, or no checkpoint .*checksum"):
+        read_checkpoint(copy)
+
+
+class Code:
+    ran = False
+
+    def __reduce__(self):
+        return setattr, (Code, "ran", True)
+
+
+def test_code_is_not_run(copy):
+    torch.save({FORMAT_KEY: FORMAT, "code": Code()}, copy)
+    with pytest.raises(CheckpointError, match=r"copy\.ckpt holds more than plain data"):
+        ClickModule.restore(copy)
+    copy.write_bytes(pickle.dumps(Code()))
+    with pytest.raises(CheckpointError, match=r"copy\.ckpt is damaged, or no checkpoint"):
+        ClickModule.restore(copy)
+    assert not Code.ran
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.zeros(2), f"was not made by mgwa_pyg, as it has no '{FORMAT_KEY}'"),
+        ({"state_dict": {}}, "was not made by mgwa_pyg"),
+        ({FORMAT_KEY: "1"}, "was not made by mgwa_pyg"),
+        ({FORMAT_KEY: 99}, r"made by a newer mgwa_pyg \(format 99; this one reads up to 1\): upgrade"),
+        ({FORMAT_KEY: 1, "history": []}, "has no hyper_parameters, state_dict"),
+    ],
+)
+def test_what_is_not_ours_is_refused(copy, content, message):
+    torch.save(content, copy)
+    with pytest.raises(CheckpointError, match=message) as error:
+        read_checkpoint(copy)
+    assert str(copy) in str(error.value)
+
+
+def test_a_missing_file_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.ckpt"):
+        ClickModule.restore(tmp_path / "nothing.ckpt")
+    with pytest.raises(IsADirectoryError):
+        read_checkpoint(tmp_path)
+
+
+def test_other_data_are_refused(checkpoint):
+    with pytest.raises(CheckpointError, match="num_users=30, but the data have 31"):
+        ClickModule.restore(checkpoint, SyntheticKG(**{**SIZES, "num_users": 31}))
+    with pytest.raises(CheckpointError, match=r"other data of the same sizes: SyntheticKG.*seed=0.*seed=1"):
+        ClickModule.restore(checkpoint, SyntheticKG(**SIZES, seed=1))
+
+    def turned(data):
+        data["user", "listens", "entity"].edge_index = data["user", "listens", "entity"].edge_index.flip(1)
+        return data
+
+    with pytest.raises(CheckpointError, match="with other files or transforms"):
+        ClickModule.restore(checkpoint, SyntheticKG(**SIZES, transform=turned))
+
+
+class OwnKG(SyntheticKG):
+    """A user's own class."""
+
+
+def test_data_that_cannot_be_made_again_are_asked_for(small, checkpoint, copy, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    recipe = {"name": "toy", "root": str(tmp_path / "gone")}
+    content["hyper_parameters"]["recipe"] = {"class": "RecBoleKG", "arguments": recipe}
+    torch.save(content, copy)
+    with pytest.raises(CheckpointError, match=r"RecBoleKG.*gone.* has no file .*pass it as `dataset=`"):
+        ClickModule.restore(copy)
+    ClickModule.restore(copy, small)
+
+    own = fit(OwnKG(**SIZES), CONFIG, tmp_path / "own").checkpoint
+    with pytest.raises(CheckpointError, match=r"OwnKG is none of .*pass it as `dataset=`"):
+        ClickModule.restore(own)
+    ClickModule.restore(own, OwnKG(**SIZES))
+
+
+@pytest.fixture
+def cut(small, tmp_path, monkeypatch):
+    """The folder of a fit that was interrupted in its second epoch."""
+    step = ClickModule.training_step
+
+    def interrupted(self, batch, batch_idx):
+        if self.current_epoch == 1:
+            raise OSError("the power is gone")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClickModule, "training_step", interrupted)
+        with pytest.raises(OSError, match="power"):
+            fit(small, CONFIG, tmp_path / "cut")
+    return tmp_path / "cut"
+
+
+def test_only_the_same_fit_goes_on(small, cut):
+    before = {path.name: path.read_bytes() for path in cut.iterdir()}
+    for data, config, seed, message in [
+        (SyntheticKG(**{**SIZES, "num_users": 31}), CONFIG, 0, "num_users=30, but the data have 31"),
+        (SyntheticKG(**SIZES, seed=1), CONFIG, 0, "other data of the same sizes"),
+        (small, replace(CONFIG, lr=0.5), 0, r"another fit, with lr=0\.01 instead of lr=0\.5: go on"),
+        (small, CONFIG, 7, "another fit, with seed=0 instead of seed=7"),
+        (
+            small,
+            CollaborativeConfig(),
+            0,
+            "another fit, with model='mgwa', .*instead of model='collaborative'",
+        ),
+    ]:
+        with pytest.raises(CheckpointError, match=message) as error:
+            fit(data, config, cut, seed=seed)
+        assert str(cut / "last.ckpt") in str(error.value)
+    assert {path.name: path.read_bytes() for path in cut.iterdir()} == before
+    assert len(fit(small, CONFIG, cut).history) == 2
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_with(small, cut):
+    last = cut / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged"):
+        fit(small, CONFIG, cut)
+
+
+def test_a_fit_goes_on_where_its_folder_was_moved_to(small, cut, tmp_path):
+    whole = fit(small, CONFIG, tmp_path / "whole")
+    moved = cut.rename(tmp_path / "moved")
+    content = torch.load(moved / "last.ckpt", weights_only=True)
+    for name, state in content["callbacks"].items():
+        if "val_auc" in name and "best_model_score" in state:  # As if the first epoch could not be beaten.
+            state["best_model_score"] = torch.tensor(2.0)
+            state["best_k_models"] = dict.fromkeys(state["best_k_models"], torch.tensor(2.0))
+    torch.save(content, moved / "last.ckpt")
+    first = torch.load(moved / "best.ckpt", weights_only=True)["history"]
+    resumed = fit(small, CONFIG, moved)
+    assert torch.load(resumed.checkpoint, weights_only=True)["history"] == first
+    assert [e["val_auc"] for e in resumed.history] == [e["val_auc"] for e in whole.history]
+
+
+def test_damaged_run_folders_say_so(tmp_path):
+    settings = {
+        "dataset": "SyntheticKG", "synthetic": True, "model": "mgwa", "protocols": ["items"], "seeds": [0],
+        "fit": CONFIG.to_dict(),
+    }  # fmt: skip
+    run = RunFolder(tmp_path, settings)
+    result = run.fit_folder("items", 0) / "result.json"
+    result.parent.mkdir(parents=True)
+    for text in ("", '{"rows": [', "[]", "{}", "\0\xff"):
+        result.write_text(text)
+        with pytest.raises(
+            ValueError, match=r"result\.json is damaged .*: delete it, and the fit is done anew"
+        ):
+            RunFolder.resume(tmp_path).finish()
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ValueError, match=r"config\.json is damaged .*: begin anew in another folder"):
+            RunFolder.resume(tmp_path)
+        (tmp_path / "config.json").unlink()
+        RunFolder(tmp_path, settings)
