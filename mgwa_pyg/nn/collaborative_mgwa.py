@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -169,22 +170,48 @@ class CollaborativeMGWA(torch.nn.Module):
                 f"graph is of size {graph.size} with {graph.num_relations} relations, but the model was made "
                 f"for {self.num_entities} entities, users beside them, and {self.num_relations} + 2 relations"
             )
+        states = self.states(graph)
+        z = sum(states[1:], states[0]) / len(states)
+        z_entity, z_user = z.split([self.num_entities, num_users])
+        bias = self.entity_bias(self.evidence(graph))
+        return torch.cat([z_user, torch.ones_like(z_user[:, :1])], 1), torch.cat([z_entity, bias], 1)
+
+    def states(self, graph: RelationCSR) -> list[Tensor]:
+        r"""Return what the nodes start from and become in each layer, :math:`\mathbf{x}^{(0)}` to
+        :math:`\mathbf{x}^{(L)}`, :math:`(N + U, d)` each.
+
+        Args:
+            graph (RelationCSR): As :meth:`graph` returns it.
+        """
+        num_users = graph.size[0] - self.num_entities
         is_heard = graph.rel == self.num_relations + 1
         item, user = graph.col[is_heard].long(), graph.dst[is_heard].long() - self.num_entities
         heard = scatter(self.history_emb(item), user, dim_size=num_users, reduce="sum")
         heard = heard * degree(user, num_users, dtype=heard.dtype).clamp(min=1).rsqrt().unsqueeze(1)
         x = torch.cat([self.entity_emb.weight, heard])
-        x = total = torch.nn.functional.dropout(x, self.dropout, self.training)
+        states = [torch.nn.functional.dropout(x, self.dropout, self.training)]
         edges = graph
         if not self.attention:
             edges = replace(graph, rel=torch.zeros_like(graph.rel), num_relations=1)
         for conv in self.convs:
-            x = conv(x, edges)
-            total = total + x
-        z = total / (len(self.convs) + 1)
-        z_entity, z_user = z.split([self.num_entities, num_users])
-        bias = self.entity_bias(self.evidence(graph))
-        return torch.cat([z_user, torch.ones_like(z_user[:, :1])], 1), torch.cat([z_entity, bias], 1)
+            states.append(conv(states[-1], edges))
+        return states
+
+    def newcomer_states(self, items: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
+        r"""Return what a user becomes who is not in the graph, and passes no message there,
+        :math:`\mathbf{x}_u^{(0)}` to :math:`\mathbf{x}_u^{(L)}`, :math:`(1, d)` each; their mean is the user.
+
+        Args:
+            items (torch.Tensor): The items that the user listened to, :math:`(n)`, all different.
+            states (sequence of torch.Tensor): As :meth:`states` returns them.
+        """
+        edge_index = torch.stack([torch.arange(items.numel(), device=items.device), torch.zeros_like(items)])
+        edge_type = torch.full_like(items, self.num_relations + 1 if self.attention else 0)
+        x = self.history_emb(items).sum(dim=0, keepdim=True) * max(items.numel(), 1) ** -0.5
+        own = [x]
+        for conv, state in zip(self.convs, states[:-1], strict=True):
+            own.append(conv((state[items], own[-1]), edge_index, edge_type))
+        return own
 
     def evidence(self, graph: RelationCSR) -> Tensor:
         r"""Return how much the graph knows of each entity, :math:`(N, 4)`: :math:`\log(1 + n)` of its

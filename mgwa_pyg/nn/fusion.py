@@ -54,6 +54,18 @@ class Fusion(torch.nn.Module):
     def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def gate(self, x: Tensor | None, neighborhood: Tensor) -> Tensor | None:
+        r"""How far the gate is open, between 0 and 1, :math:`(N, H, F_{out})` or :math:`(N, H, 1)`;
+        :obj:`None` where there is none.
+        """
+        return None
+
+    def frozen(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+        """The same result, whose gradient takes the gate for a constant: an affine map of node and
+        neighbourhood, so that the result can be split into what each adds.
+        """
+        return self(x, neighborhood)
+
     def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         r"""The same for one head where nodes are columns: :math:`(F_{self}, N)` or
         :math:`(B, F_{self}, N)` and :math:`(B, F_{nbr}, N)` to :math:`(B, F_{out}, N)`.
@@ -98,6 +110,13 @@ class GatedFusion(ConcatFusion):
 
     def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
         return F.glu(super().forward(x, neighborhood), dim=-1)
+
+    def gate(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+        return super().forward(x, neighborhood).chunk(2, dim=-1)[1].sigmoid()
+
+    def frozen(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+        value, gate = super().forward(x, neighborhood).chunk(2, dim=-1)
+        return value * gate.sigmoid().detach()
 
     def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         return F.glu(super().columns(x, neighborhood), dim=-2)
@@ -182,11 +201,19 @@ class HighwayFusion(Fusion):
 
     def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
         assert x is not None
+        return torch.lerp(neighborhood, x.unsqueeze(1), self.gate(x, neighborhood))
+
+    def gate(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+        assert x is not None
         # A width of -1 is known only now.
         _check_widths("highway", self.out_channels, in_self=x.size(-1), in_neighbor=neighborhood.size(-1))
         gate = torch.sigmoid(self.lin_self(x).unsqueeze(-1) + self.lin_neighbor(neighborhood))
         # Under autocast the maps' results are in half precision, and lerp takes one type alone.
-        return torch.lerp(neighborhood, x.unsqueeze(1), gate.to(neighborhood.dtype))
+        return gate.to(neighborhood.dtype)
+
+    def frozen(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+        assert x is not None
+        return torch.lerp(neighborhood, x.unsqueeze(1), self.gate(x, neighborhood).detach())
 
     def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         logit = _map_columns(self.lin_self.weight, x, self.lin_neighbor.bias)

@@ -362,6 +362,8 @@ class GatedAggregationConv(MessagePassing):
                 for row in (0, 1):
                     check_range(f"edge_index[{row}]", edge_index[row], size[row], f"size[{row}]")
 
+        if table is None:  # All edges weigh the same.
+            table = x_source.new_zeros(1, self.num_relations, self.heads)
         if plan is None and not by_edge:
             plan = self._order(edge_index, edge_type, size, x_source)
         if plan is not None:
@@ -442,16 +444,14 @@ class GatedAggregationConv(MessagePassing):
         return RelationCSR.from_edge_index(edge_index, edge_type, self.num_relations, size)
 
     def _aggregate_relations(
-        self, x: Tensor, table: OptTensor, query_index: OptTensor, plan: RelationCSR, num_targets: int
+        self, x: Tensor, table: Tensor, query_index: OptTensor, plan: RelationCSR, num_targets: int
     ) -> Tensor:
         """Softmax and sum without messages, ``[N_dst, H, F]``."""
         if plan.size[1] != num_targets:
             raise ValueError(
                 f"edge_index is for {plan.size[1]} target nodes, but x or size for {num_targets}"
             )
-        if table is None:
-            table = x.new_zeros(1, self.num_relations, self.heads)
-        elif query_index is None and table.size(0) != 1:
+        if query_index is None and table.size(0) != 1:
             query_index = torch.arange(num_targets, device=x.device)
         return relation_softmax_aggregate(
             x,
@@ -464,7 +464,7 @@ class GatedAggregationConv(MessagePassing):
 
     def edge_update(
         self,
-        table: OptTensor,
+        table: Tensor,
         query_index: OptTensor,
         edge_type: OptTensor,
         edge_query: OptTensor,
@@ -473,20 +473,17 @@ class GatedAggregationConv(MessagePassing):
         ptr: OptTensor,
         dim_size: Optional[int],
     ) -> Tensor:
-        if table is None:
-            score = torch.zeros(index.size(0), self.heads, device=index.device)
-        else:
-            row: OptTensor = None  # The row of `table` that an edge's score lies in; None: the only one.
-            if table.size(0) > 1 or query_index is not None:
-                row = index if query_index is None else query_index[index]
-            cell = torch.zeros_like(index) if edge_type is None else edge_type
-            if row is not None:
-                cell = row * self.num_relations + cell
-            score = table.flatten(0, 1).index_select(0, cell)
-            if edge_query is not None and features is not None:
-                lifted = edge_query if row is None else edge_query.index_select(0, row)
-                score = score + (lifted * features.unsqueeze(1)).sum(dim=-1)
-                score = _ACTIVATIONS[self.score_activation](score)
+        row: OptTensor = None  # The row of `table` that an edge's score lies in; None: the only one.
+        if table.size(0) > 1 or query_index is not None:
+            row = index if query_index is None else query_index[index]
+        cell = torch.zeros_like(index) if edge_type is None else edge_type
+        if row is not None:
+            cell = row * self.num_relations + cell
+        score = table.flatten(0, 1).index_select(0, cell)
+        if edge_query is not None and features is not None:
+            lifted = edge_query if row is None else edge_query.index_select(0, row)
+            score = score + (lifted * features.unsqueeze(1)).sum(dim=-1)
+            score = _ACTIVATIONS[self.score_activation](score)
         alpha = self._ops.softmax(score, index, ptr, dim_size)
         if self.dropout > 0.0:
             alpha = F.dropout(alpha, p=self.dropout, training=self.training)

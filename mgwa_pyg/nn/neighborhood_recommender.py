@@ -188,9 +188,9 @@ class NeighborhoodRecommender(torch.nn.Module):
             max_bytes (int, optional): See :meth:`score_items`. (default: :obj:`None`)
 
         Returns:
-            Ranking: The items and their logits, both :math:`(n, k)`. Of items with equal logits any may come
-            first. A user with fewer than :math:`k` items left gets :obj:`num_items` and :math:`-\infty` in
-            their place.
+            Ranking: The items and their logits, both :math:`(n, k)`. Of items with equal logits the lower
+            number comes first. A user with fewer than :math:`k` items left gets :obj:`num_items` and
+            :math:`-\infty` in their place.
 
         Raises:
             ValueError: If an argument does not go with the model, or a score is NaN.

@@ -43,13 +43,13 @@ def score_items(
 ) -> Tensor:
     """See :meth:`NeighborhoodRecommender.score_items`."""
     _check(model, users, graph, num_items)
-    num_users, block = _block_sizes(model, graph, num_items, max_bytes, users.device)
+    num_users, block = block_sizes(model, graph, num_items, max_bytes, users.device)
     score = model.entity_emb.weight.new_empty(users.numel(), num_items)
     for start in range(0, num_items, block):
         scorer = ItemScorer(model, graph, start, min(start + block, num_items))
         for row in range(0, users.numel(), num_users):
-            part = scorer.score(users[row : row + num_users])
-            score[row : row + num_users, start : start + block] = part
+            profile = model.user_emb(users[row : row + num_users])
+            score[row : row + num_users, start : start + block] = scorer.score(profile)
     if values_are_checked(score.device):
         check_no_nan("the matrix of scores", score)
     return score
@@ -67,8 +67,8 @@ def rank(
     """See :meth:`NeighborhoodRecommender.rank`."""
     _check(model, users, graph, num_items)
     _check_k(k, num_items)
-    seen = None if exclude is None else _Pairs(exclude, model.user_emb.num_embeddings, num_items)
-    num_users, block = _block_sizes(model, graph, num_items, max_bytes, users.device)
+    seen = None if exclude is None else Pairs(exclude, model.user_emb.num_embeddings, num_items)
+    num_users, block = block_sizes(model, graph, num_items, max_bytes, users.device)
     best = Ranking(
         users.new_full((users.numel(), k), num_items, dtype=torch.long),
         model.entity_emb.weight.new_full((users.numel(), k), -torch.inf),
@@ -78,12 +78,12 @@ def rank(
         scorer = ItemScorer(model, graph, start, stop)
         for row in range(0, users.numel(), num_users):
             part = users[row : row + num_users]
-            top = _best_of(scorer.score(part), part, k, start, num_items, seen)
-            # The best of this part and of those before it.
+            top = best_of(scorer.score(model.user_emb(part)), part, k, start, num_items, seen)
+            # The best of this part and of those before it, whose items have lower numbers.
             rows = slice(row, row + num_users)
-            merged = torch.cat([best.score[rows], top.score], dim=1).topk(k)
-            best.item[rows] = torch.cat([best.item[rows], top.item], dim=1).gather(1, merged.indices)
-            best.score[rows] = merged.values
+            order = _in_order(torch.cat([best.score[rows], top.score], dim=1))[:, :k]
+            best.item[rows] = torch.cat([best.item[rows], top.item], dim=1).gather(1, order)
+            best.score[rows] = torch.cat([best.score[rows], top.score], dim=1).gather(1, order)
     return best
 
 
@@ -94,29 +94,44 @@ def rank_by_product(z_user: Tensor, z_item: Tensor, users: Tensor, k: int, exclu
     num_users, num_items = z_user.size(0), z_item.size(0)
     _check_users(users, num_users)
     _check_k(k, num_items)
-    seen = None if exclude is None else _Pairs(exclude, num_users, num_items)
+    seen = None if exclude is None else Pairs(exclude, num_users, num_items)
     max_bytes = _MAX_BYTES.get(z_item.device.type, _MAX_BYTES_ELSEWHERE)
     parts = [
-        _best_of(z_user[part] @ z_item.t(), part, k, 0, num_items, seen)
+        best_of(z_user[part] @ z_item.t(), part, k, 0, num_items, seen)
         for part in users.split(max(1, max_bytes // (num_items * z_item.element_size())))
     ]
     return Ranking(torch.cat([part.item for part in parts]), torch.cat([part.score for part in parts]))
 
 
-def _best_of(
-    score: Tensor, users: Tensor, k: int, start: int, num_items: int, seen: _Pairs | None
-) -> Ranking:
-    """The best of the items from ``start`` on, whose scores these are; pairs that were seen are left out."""
+def best_of(score: Tensor, users: Tensor, k: int, start: int, num_items: int, seen: Pairs | None) -> Ranking:
+    """The best of the items from ``start`` on, whose scores these are; pairs that were seen are left out.
+
+    Of items with equal scores the one with the lower number comes first.
+    """
     stop = start + score.size(1)
     if values_are_checked(score.device):
         check_no_nan(f"the matrix of scores of the items from {start} to {stop - 1}", score)
     if seen is not None:
         score[seen.cells(users, start, stop)] = -torch.inf
-    top = score.topk(min(k, stop - start))
-    return Ranking((top.indices + start).masked_fill(top.values == -torch.inf, num_items), top.values)
+    k = min(k, stop - start)
+    top = score.topk(k)
+    # Which of the items that share the last score are taken is up to topk: such rows are sorted.
+    shared = ((score >= top.values[:, -1:]).sum(dim=1) > k).nonzero().squeeze(1)
+    index = top.indices
+    index[shared] = _in_order(score[shared])[:, :k]
+    index = index.sort(dim=1).values
+    values = score.gather(1, index)
+    order = _in_order(values)
+    index, values = index.gather(1, order), values.gather(1, order)
+    return Ranking((index + start).masked_fill(values == -torch.inf, num_items), values)
 
 
-class _Pairs:
+def _in_order(score: Tensor) -> Tensor:
+    """The places of each row's scores, the highest first, equal ones as they stand."""
+    return score.argsort(dim=1, descending=True, stable=True)
+
+
+class Pairs:
     """Pairs of user and item, :math:`(2, P)`, to be looked up by user."""
 
     def __init__(self, pairs: Tensor, num_users: int, num_items: int) -> None:
@@ -167,7 +182,7 @@ def _check_k(k: int, num_items: int) -> None:
         raise ValueError(f"k={k}: between 1 and num_items={num_items} items can be ranked")
 
 
-def _block_sizes(
+def block_sizes(
     model: NeighborhoodRecommender,
     graph: RelationCSR,
     num_items: int,
@@ -212,10 +227,11 @@ class ItemScorer:
         features = model.scaled_neighbors(model.entity_emb.weight)
         self._sums = RelationSums(features, first) if _sums_pay(first, features) else None
 
-    def score(self, user: Tensor) -> Tensor:
-        r"""Return the logits of the items for the users, :math:`(n, \mathrm{stop} - \mathrm{start})`."""
+    def score(self, profile: Tensor) -> Tensor:
+        r"""Return the logits of the items for users with these embeddings, :math:`(n, d)`:
+        :math:`(n, \mathrm{stop} - \mathrm{start})`.
+        """
         model = self._model
-        profile = model.user_emb(user)
         x = model.entity_emb.weight.t()  # Entities are columns from here on, later those of each user.
         for layer, module in enumerate(model.convs):
             conv = cast("GatedAggregationConv", module)
@@ -242,7 +258,7 @@ class ItemScorer:
         query_index = torch.arange(num_users, device=x.device).repeat_interleave(num_targets)
         x = self._model.scaled_neighbors(x).flatten(0, 1)
         out = relation_softmax_aggregate(x, table, graph.repeat(num_users), query_index, backend="torch")
-        return out.view(num_users, num_targets, -1).transpose(1, 2)
+        return out.view(num_users, num_targets, x.size(1)).transpose(1, 2)
 
 
 def _sums_pay(graph: RelationCSR, x: Tensor) -> bool:

@@ -100,30 +100,29 @@ class RippleNet(torch.nn.Module):
             ValueError: If the shapes do not go together, or ``memory`` has not ``num_hops`` hops.
             IndexError: If a tensor holds what is no item, triple, entity or relation.
         """
-        if item.dim() not in (1, 2) or item.size(0) != memory.size(0):
-            raise ValueError(
-                f"item has shape {tuple(item.shape)}, but one or several items for each of the "
-                f"{memory.size(0)} rows of memory are needed"
-            )
-        known, memory = self._known(memory, edge_index, edge_type)
-        if values_are_checked(item.device):
-            check_range("item", item, self.entity_emb.num_embeddings, "num_entities")
-        head, tail = edge_index[:, memory]
-        key = self._related(head, edge_type[memory])
-        value = self.entity_emb(tail)
-        v = self.entity_emb((item if item.dim() == 2 else item.unsqueeze(1))[known])
-        answers = []
-        for K, V in zip(key.unbind(dim=1), value.unbind(dim=1), strict=True):
-            p = (v @ K.mT).softmax(dim=-1)
-            answers.append(p @ V)
-            v = v + answers[-1] if self.item_update.startswith("plus") else answers[-1]
-            if self.transform is not None:
-                v = self.transform(v)
-        user = torch.stack(answers).sum(dim=0) if self.all_hops else answers[-1]
+        known, v, user, _, _ = self._ask(item, memory, edge_index, edge_type)
         score = (v * user).sum(dim=-1)
         logit = score.new_zeros(item.shape)
         logit[known] = score if item.dim() == 2 else score.squeeze(1)
         return logit
+
+    def parts(
+        self, item: Tensor, memory: Tensor, edge_index: Tensor, edge_type: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        r"""Return what each triple of the users' memories adds to the logit, and its attention :math:`p_i`,
+        both :math:`(B, H, M)` or :math:`(B, n, H, M)`; the sum over hops and triples is the logit.
+
+        Arguments and errors are those of :meth:`forward`.
+        """
+        known, v, _, hops, value = self._ask(item, memory, edge_index, edge_type)
+        attention = torch.stack(hops, dim=2)
+        part = attention * torch.einsum("bnd,bhmd->bnhm", v, value)
+        if not self.all_hops:
+            part[:, :, :-1] = 0.0
+        both = part.new_zeros(2, known.numel(), *part.shape[1:])
+        both[:, known] = torch.stack([part, attention])
+        part, attention = both if item.dim() == 2 else both.squeeze(2)
+        return part, attention
 
     def kge_loss(self, memory: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
         r"""Return how badly the embeddings explain the triples of the users' memories, a scalar.
@@ -179,6 +178,36 @@ class RippleNet(torch.nn.Module):
         penalty = (entity_count * entity.square().sum(dim=1)).sum()
         penalty = penalty + (relation_count * relation.square().sum(dim=(1, 2))).sum()
         return penalty
+
+    def _ask(
+        self, item: Tensor, memory: Tensor, edge_index: Tensor, edge_type: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor], Tensor]:
+        """Check the arguments; which users have triples, and for those the items after all updates and the
+        sums of the answers, ``(B, n, d)`` both, each hop's attention ``(B, n, M)``, and the tails
+        ``(B, H, M, d)``.
+        """
+        if item.dim() not in (1, 2) or item.size(0) != memory.size(0):
+            raise ValueError(
+                f"item has shape {tuple(item.shape)}, but one or several items for each of the "
+                f"{memory.size(0)} rows of memory are needed"
+            )
+        known, memory = self._known(memory, edge_index, edge_type)
+        if values_are_checked(item.device):
+            check_range("item", item, self.entity_emb.num_embeddings, "num_entities")
+        head, tail = edge_index[:, memory]
+        key = self._related(head, edge_type[memory])
+        value = self.entity_emb(tail)
+        v = self.entity_emb((item if item.dim() == 2 else item.unsqueeze(1))[known])
+        answers, attention = [], []
+        for K, V in zip(key.unbind(dim=1), value.unbind(dim=1), strict=True):
+            p = (v @ K.mT).softmax(dim=-1)
+            attention.append(p)
+            answers.append(p @ V)
+            v = v + answers[-1] if self.item_update.startswith("plus") else answers[-1]
+            if self.transform is not None:
+                v = self.transform(v)
+        user = torch.stack(answers).sum(dim=0) if self.all_hops else answers[-1]
+        return known, v, user, attention, value
 
     def _known(self, memory: Tensor, edge_index: Tensor, edge_type: Tensor) -> tuple[Tensor, Tensor]:
         """Check the arguments; which users have triples, and the memories of those."""

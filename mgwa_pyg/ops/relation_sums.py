@@ -53,7 +53,8 @@ class RelationSums:
             table (torch.Tensor): The score of each query and relation, before the softmax, :math:`(Q, R)`.
         """
         highest = table.amax(dim=1, keepdim=True)
-        if table.numel() > 0 and float((highest - table.amin(dim=1, keepdim=True)).max()) > _MAX_SPREAD:
+        spread = (highest - table.amin(dim=1, keepdim=True)).detach()
+        if table.numel() > 0 and float(spread.max()) > _MAX_SPREAD:
             out = relation_softmax_aggregate(self._x, table.unsqueeze(1), self._plan, backend="torch")
             return out.permute(1, 2, 0)
         weight = (table - highest).exp().to(self._x.dtype)

@@ -127,7 +127,7 @@ class ClickModule(L.LightningModule):
         self.save_hyperparameters(describe(dataset, config, seed))
         self.config = config
         self.seed = seed
-        self._dataset = dataset
+        self.dataset = dataset
         self.scorer = make_scorer(dataset, config, seed)
         self.model = self.scorer.model
         #: One entry an epoch: losses, AUCs and seconds of training.
@@ -218,10 +218,10 @@ class ClickModule(L.LightningModule):
         self.log(self.config.monitor, entry[self.config.monitor])
 
     def _val_recall(self) -> float:
-        num_items = self._dataset.num_items
+        num_items = self.dataset.num_items
         ranked = full_ranking(
             lambda user: self.scorer.score_all(user.to(self.device), num_items, self._generator),
-            self._dataset[0],
+            self.dataset[0],
             num_items,
             ks=(10,),
             split="val",

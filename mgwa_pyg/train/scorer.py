@@ -117,7 +117,7 @@ class NeighborhoodScorer(Scorer):
             edge_index, edge_type = drawn.node[drawn.edge_index], drawn.edge_type
             self._train_sampler = self._eval_sampler = NeighborSampler(edge_index, edge_type, num_entities)
         self._edges = edge_index, edge_type
-        self._graph: RelationCSR | None = None  # The same, made when something is ranked.
+        self._graph: RelationCSR | None = None
 
     def _options(self, config: Any) -> dict[str, Any]:
         """What only one of the models has."""
@@ -139,12 +139,16 @@ class NeighborhoodScorer(Scorer):
     def score(self, user: Tensor, item: Tensor, generator: torch.Generator) -> Tensor:
         return self.model(user, *self._eval_sampler.sample(item, self._depth, generator))
 
-    def score_all(self, user: Tensor, num_items: int, generator: torch.Generator) -> Tensor:
+    def graph(self) -> RelationCSR:
+        """The whole graph, on the device of the model."""
         if self._graph is None:
             size = (self.model.entity_emb.num_embeddings,) * 2
             graph = RelationCSR.from_edge_index(*self._edges, self.model.relation_emb.num_embeddings, size)
-            self._graph = graph.to(user.device)
-        return self.model.score_items(user, self._graph, num_items)
+            self._graph = graph.to(self.model.entity_emb.weight.device)
+        return self._graph
+
+    def score_all(self, user: Tensor, num_items: int, generator: torch.Generator) -> Tensor:
+        return self.model.score_items(user, self.graph(), num_items)
 
 
 class MGWAScorer(NeighborhoodScorer):
@@ -183,6 +187,7 @@ class RippleNetScorer(Scorer):
     def __init__(self, dataset: KGRecDataset, config: RippleNetConfig, seed: int) -> None:
         data, num_relations = dataset[0], dataset.num_relations
         self._config = config
+        self._seed = seed
         self.model = RippleNet(
             data["entity"].num_nodes,
             num_relations,
@@ -193,32 +198,36 @@ class RippleNetScorer(Scorer):
         kg = data["entity", "kg", "entity"]
         # The triples come first, then their inverses.
         num_edges = kg.rel_type.numel() // (2 if config.directed else 1)
-        self._edge_index = kg.edge_index[:, :num_edges]
-        self._edge_type = kg.rel_type[:num_edges] % num_relations
-        self._memory = ripple_sets(
-            data["user", "listens", "entity"].edge_index,
-            self._edge_index,
-            num_users=data["user"].num_nodes,
-            num_nodes=data["entity"].num_nodes,
-            num_hops=config.num_layers,
-            size=config.memory_size,
-            generator=torch.Generator().manual_seed(seed),
+        self.edge_index = kg.edge_index[:, :num_edges]
+        self.edge_type = kg.rel_type[:num_edges] % num_relations
+        self.memory = self.draw_memory(data["user", "listens", "entity"].edge_index, data["user"].num_nodes)
+
+    def draw_memory(self, listens: Tensor, num_users: int) -> Tensor:
+        r"""The ripple sets of users who listened to these items, :math:`(U, H, M)`, always the same ones."""
+        return ripple_sets(
+            listens,
+            self.edge_index,
+            num_users=num_users,
+            num_nodes=self.model.entity_emb.num_embeddings,
+            num_hops=self._config.num_layers,
+            size=self._config.memory_size,
+            generator=torch.Generator().manual_seed(self._seed),
         )
 
     def to(self, device: torch.device | str) -> RippleNetScorer:
-        self._edge_index = self._edge_index.to(device)
-        self._edge_type = self._edge_type.to(device)
-        self._memory = self._memory.to(device)
+        self.edge_index = self.edge_index.to(device)
+        self.edge_type = self.edge_type.to(device)
+        self.memory = self.memory.to(device)
         return self
 
     def train_step(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor | float]:
-        seen = (self._memory[user], self._edge_index, self._edge_type)
+        seen = (self.memory[user], self.edge_index, self.edge_type)
         penalty = self._config.kge_weight * self.model.kge_loss(*seen)
         penalty = penalty + self._config.weight_decay * self.model.embedding_penalty(*seen)
         return self.model(item, *seen), penalty
 
     def score(self, user: Tensor, item: Tensor, generator: torch.Generator) -> Tensor:
-        return self.model(item, self._memory[user], self._edge_index, self._edge_type)
+        return self.model(item, self.memory[user], self.edge_index, self.edge_type)
 
     def score_all(self, user: Tensor, num_items: int, generator: torch.Generator) -> Tensor:
         item = torch.arange(num_items, device=user.device).expand(user.numel(), -1)

@@ -477,3 +477,11 @@ def test_bad_input(change, error, message):
     }
     with pytest.raises(error, match=message):
         conv(**arguments)
+
+
+def test_the_mean_over_edges_is_as_precise_as_the_features():
+    x, edge_index = torch.randn(4, 3, dtype=torch.double), torch.tensor([[0, 1, 2], [3, 3, 3]])
+    conv = GatedAggregationConv(3, 3, fusion="identity").double()
+    out, (_, alpha) = conv(x, edge_index, return_attention_weights=True)
+    torch.testing.assert_close(alpha, torch.full((3, 1), 1 / 3, dtype=torch.double), rtol=0, atol=1e-15)
+    torch.testing.assert_close(out[3], x[:3].mean(dim=0), rtol=0, atol=1e-15)

@@ -127,3 +127,20 @@ def test_errors_name_what_is_wrong():
         model.user_emb.weight[1] = torch.nan
     with pytest.raises(ValueError, match="NaN"):
         model.rank(users, 1, plan, NUM_ITEMS)
+
+
+@pytest.mark.parametrize("max_bytes", [None, 1, 4 * 8 * 10 * 4])
+def test_equal_scores_rank_by_number(max_bytes):
+    plan, _ = graph()
+    model = make("mgwa")
+    with torch.no_grad():
+        model.user_emb.weight[1:3] = 0.0  # All scores of these users are zero, the others' differ.
+    users = torch.tensor([1, 0, 2])
+    exclude = torch.tensor([[1, 1], [0, 3]])
+    got = model.rank(users, 5, plan, NUM_ITEMS, exclude, max_bytes).item
+    assert got[0].tolist() == [1, 2, 4, 5, 6]
+    assert got[2].tolist() == [0, 1, 2, 3, 4]
+    assert (
+        got[1].tolist()
+        == model.score_items(users[1:2], plan, NUM_ITEMS)[0].argsort(descending=True)[:5].tolist()
+    )

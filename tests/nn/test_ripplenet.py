@@ -161,3 +161,19 @@ def test_bad_arguments():
         model(item[:4], memory, edge_index, edge_type)
     with pytest.raises(IndexError, match="item holds 9"):
         model(item + 9, memory, edge_index, edge_type)
+
+
+@pytest.mark.parametrize("all_hops", [True, False])
+@pytest.mark.parametrize("item_update", ITEM_UPDATES)
+def test_parts_add_up_to_the_logit(item_update, all_hops):
+    model, memory, edge_index, edge_type = make(item_update, all_hops)
+    seen = memory, edge_index, edge_type
+    for item in (torch.arange(len(memory)), torch.arange(2 * len(memory)).view(-1, 2)):
+        logit = model(item, *seen)
+        part, attention = model.parts(item, *seen)
+        torch.testing.assert_close(part.sum(dim=(-2, -1)), logit)
+        known = memory[:, 0, 0] >= 0
+        torch.testing.assert_close(
+            attention[known].sum(dim=-1), attention.new_ones(attention[known].shape[:-1])
+        )
+        assert not attention[~known].any()

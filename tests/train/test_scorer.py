@@ -80,7 +80,7 @@ def test_neighbours_are_drawn_anew_or_once(dataset):
 def test_an_inverse_relation_counts_as_the_relation(dataset, config):
     made = scorer(dataset, config)
     if isinstance(config, RippleNetConfig):
-        edge_type, num_relations = made._edge_type, made.model.relation.size(0)
+        edge_type, num_relations = made.edge_type, made.model.relation.size(0)
     else:
         edge_type = heard(made.model, made, torch.arange(dataset.num_items))[2]
         num_relations = made.model.relation_emb.num_embeddings
@@ -96,15 +96,15 @@ def test_ripples_follow_triples_from_head_to_tail_or_both_ways(dataset):
         made = scorer(dataset, config, seed=3)
         edge_index = kg.edge_index[:, : dataset.num_triples] if directed else kg.edge_index
         want = ripple_sets(listens.edge_index, edge_index, 20, 50, 2, 5, torch.Generator().manual_seed(3))
-        assert torch.equal(made._memory, want)
-        assert made._edge_index.size(1) == edge_index.size(1)
+        assert torch.equal(made.memory, want)
+        assert made.edge_index.size(1) == edge_index.size(1)
 
 
 def test_the_ripples_loss_has_both_terms(dataset):
     user, item = torch.tensor([0, 5, 5]), torch.tensor([1, 2, 3])
     made = scorer(dataset, RippleNetConfig(kge_weight=0.3, weight_decay=0.2))
     logit, penalty = made.train_step(user, item)
-    seen = made._memory[user], made._edge_index, made._edge_type
+    seen = made.memory[user], made.edge_index, made.edge_type
     want = 0.3 * made.model.kge_loss(*seen) + 0.2 * made.model.embedding_penalty(*seen)
     torch.testing.assert_close(penalty, want)
     torch.testing.assert_close(logit, made.score(user, item, torch.Generator()))

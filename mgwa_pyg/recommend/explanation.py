@@ -1,0 +1,177 @@
+"""`Explanation`: what a score comes from, as tables, a sentence and a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mgwa_pyg.recommend.catalog import Catalog
+from mgwa_pyg.recommend.parts import Parts
+
+if TYPE_CHECKING:
+    from torch_geometric.explain import Explanation as PyGExplanation
+
+_MOST = 3  # How many neighbours, or items listened to, a sentence names.
+_BARS = 10  # How many a picture shows by themselves.
+_NOTHING = 1e-9  # What is smaller is rounding.
+_UP, _DOWN = "#1f4e9c", "#c8682a"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an item has its score for somebody; made by :meth:`Recommender.explain`."""
+
+    user: str
+    """Whom the score is for."""
+    item: int
+    """The item's number."""
+    name: str
+    """The item's name."""
+    score: float
+    """The logit that recommendations are ranked by."""
+    parts: pd.DataFrame
+    """The score as a sum: the columns ``part``, ``relation``, ``neighbor`` (a name), ``attention`` (of the
+    last layer) and ``score``. A part is a ``"neighbor"`` of the item, or, for RippleNet, the tail of a triple
+    in the user's ``"memory"``, the highest score first; then come the ``"item"`` itself, the ``"constant"``
+    of the layers, and ``"popularity"``: what is added for how well known the item is."""
+    history: pd.DataFrame | None
+    """The same score as a sum over what the user listened to (``"heard"``), in the same columns;
+    :obj:`None` for models that know users otherwise."""
+    gate: float | None
+    """How far the gate of the last layer is open, the mean over its channels; :obj:`None` if there is
+    none."""
+    pyg: PyGExplanation | None = None
+    """What the algorithm of :mod:`torch_geometric.explain` found, if one was asked; its edge mask is the
+    column ``mask`` of :attr:`parts`."""
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What the item itself and its neighbourhood weigh in the score, by size; together 1."""
+        own = abs(self._sum("item"))
+        neighborhood = abs(self._sum("neighbor"))
+        total = own + neighborhood or 1.0
+        return {"self": own / total, "neighborhood": neighborhood / total}
+
+    def sentence(self) -> str:
+        """Say in words what the score comes from."""
+        text = f"{self.name} has the score {self.score:.2f} for {self.user}"
+        reason = _named(self._rows("memory") if self.history is None else self.history)
+        if reason:
+            text += f", most of all for {reason}"
+        if self._sum("item") != 0.0:
+            share = self.shares
+            text += (
+                f". The item itself adds {self._sum('item'):+.2f} ({share['self']:.0%}), its neighbourhood "
+                f"{self._sum('neighbor'):+.2f} ({share['neighborhood']:.0%})"
+            )
+            neighbors = _named(self._rows("neighbor"))
+            if neighbors:
+                text += f", first of all {neighbors}"
+        if self._sum("popularity") != 0.0:
+            text += f". How well known it is adds {self._sum('popularity'):+.2f}"
+        return text + "."
+
+    def plot(self, file: Path | str | IO[bytes], kind: str | None = None) -> None:
+        """Draw the parts as bars, the largest ones by themselves and the others together.
+
+        Args:
+            file (path or file): Where to write the picture.
+            kind (str, optional): Such as ``"png"`` or ``"svg"``; by default what the file's name ends with.
+
+        Raises:
+            ModuleNotFoundError: If matplotlib is not installed; the extra ``train`` brings it.
+        """
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        tables = [("What it is and what it is linked to", self.parts)]
+        if self.history is not None:
+            tables.insert(0, ("What was listened to", self.history))
+        bars = [_bars(table) for _, table in tables]
+        height = 1.3 + 0.26 * max(len(rows) for rows in bars)
+        # Without pyplot nothing is shown, and no state is left behind.
+        figure = Figure(figsize=(6.4 * len(tables), height), layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.suptitle(f"{self.name} for {self.user}: {self.score:.2f}", fontsize=11, wrap=True)
+        axes = figure.subplots(1, len(tables), squeeze=False)[0]
+        for ax, (title, _), rows in zip(axes, tables, bars, strict=True):
+            labels, values = [label for label, _ in rows], [value for _, value in rows]
+            ax.barh(range(len(rows)), values, color=[_UP if value >= 0 else _DOWN for value in values])
+            ax.set_yticks(range(len(rows)), labels, fontsize=8)
+            ax.invert_yaxis()
+            ax.axvline(0.0, color="0.4", lw=0.8)
+            ax.set_title(title, fontsize=10)
+            ax.set_xlabel("adds to the score")
+        figure.savefig(file, dpi=130, format=kind)
+
+    def __str__(self) -> str:
+        return self.sentence()
+
+    def _rows(self, part: str) -> pd.DataFrame:
+        return self.parts[self.parts["part"] == part]
+
+    def _sum(self, part: str) -> float:
+        return float(self._rows(part)["score"].sum())
+
+
+def table_of(parts: Parts, catalog: Catalog, edge_part: str, mask: Any = None) -> pd.DataFrame:
+    """The parts of a score as a table, the edges by what they add."""
+    edges = pd.DataFrame(
+        {
+            "part": edge_part,
+            "relation": [catalog.relation(relation) for relation in parts.relation.tolist()],
+            "neighbor": [catalog.name(node) for node in parts.source.tolist()],
+            "attention": parts.attention.double().numpy(),
+            "score": parts.score.double().numpy(),
+        }
+    )
+    columns = list(edges.columns)
+    if mask is not None:
+        edges["mask"] = mask.double().numpy()
+        columns.append("mask")
+    edges = edges.sort_values("score", ascending=False, kind="stable")
+    others = [("item", parts.own), ("constant", parts.constant), ("popularity", parts.bias)]
+    if edge_part == "heard":  # The user has no part of its own: it is what was listened to.
+        others = others[1:]
+    rows = [{"part": name, "score": float(value)} for name, value in others if abs(float(value)) > _NOTHING]
+    table = (
+        pd.concat([edges, pd.DataFrame(rows, columns=columns)])
+        if len(edges)
+        else pd.DataFrame(rows, columns=columns)
+    )
+    return table.reset_index(drop=True)
+
+
+def _links(table: pd.DataFrame, between: str = " through ") -> list[tuple[str, float]]:
+    """What the edges of a table add, listeners together."""
+    edges = table[table["part"].isin(["neighbor", "memory", "heard"])]
+    listens = (edges["part"] == "neighbor") & (edges["relation"] == "listens")
+    rows = [
+        (row.neighbor if row.part == "heard" else f"{row.neighbor}{between}{row.relation}", row.score)
+        for row in edges[~listens].itertuples()
+    ]
+    if listens.any():
+        rows.append((f"its {listens.sum()} listeners", float(edges.loc[listens, "score"].sum())))
+    return rows
+
+
+def _named(table: pd.DataFrame) -> str:
+    """The links that add most, in words; nothing where none adds what a reader would see."""
+    most = sorted((row for row in _links(table) if row[1] >= 0.005), key=lambda row: -row[1])[:_MOST]
+    words = [f"{name} ({score:+.2f})" for name, score in most]
+    return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + words[-1:])
+
+
+def _bars(table: pd.DataFrame) -> list[tuple[str, float]]:
+    """What a picture shows of a table."""
+    others = {"item": "the item itself", "constant": "constant", "popularity": "how well known it is"}
+    rows = [(others[row.part], row.score) for row in table.itertuples() if row.part in others]
+    links = sorted(_links(table, between="\n"), key=lambda row: -abs(row[1]))
+    # A dollar sign would begin a formula.
+    rows += [(name.replace("$", r"\$"), score) for name, score in links[:_BARS]]
+    if len(links) > _BARS:
+        rows.append((f"{len(links) - _BARS} others", sum(score for _, score in links[_BARS:])))
+    return rows

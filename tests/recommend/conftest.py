@@ -1,0 +1,69 @@
+"""A small data set, and recommenders of every kind with random parameters."""
+
+import pytest
+import torch
+
+from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.recommend import Recommender
+from mgwa_pyg.train import CollaborativeConfig, KGCNConfig, MGWAConfig, RippleNetConfig
+from mgwa_pyg.train.scorer import make_scorer
+
+CONFIGS = {
+    "mgwa": MGWAConfig(),
+    "mgwa, 3 layers": MGWAConfig(num_layers=3, channels=6),
+    "mgwa, highway": MGWAConfig(fusion="highway", num_layers=2),
+    "mgwa, neighbor": MGWAConfig(fusion="neighbor", score_activation=None),
+    "kgcn": KGCNConfig(num_layers=2),
+    "kgcn, official": KGCNConfig(num_layers=2, fusion="concat", equations="official"),
+    "ripplenet": RippleNetConfig(),
+    "collaborative": CollaborativeConfig(),
+    "collaborative, gated": CollaborativeConfig(fusion="gated", num_layers=3, channels=5),
+    "collaborative, no attention": CollaborativeConfig(attention=False, degree_power=0.0),
+    "collaborative, no triples": CollaborativeConfig(knowledge_graph=False, num_layers=1),
+}
+
+
+def pytest_generate_tests(metafunc):
+    chosen = any("kind" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "kind" in metafunc.fixturenames and not chosen:
+        metafunc.parametrize("kind", CONFIGS)
+
+
+@pytest.fixture(scope="session")
+def data():
+    sizes = {"num_users": 20, "num_items": 30, "num_entities": 60, "num_relations": 4, "num_triples": 400}
+    return SyntheticKG(**sizes, num_interactions=160)
+
+
+@pytest.fixture(scope="session")
+def make_scorer_of(data):
+    """Makes the scorer of a kind of model, with parameters large enough to make a difference."""
+
+    def make(kind):
+        torch.manual_seed(1)
+        scorer = make_scorer(data, CONFIGS[kind], seed=0)
+        with torch.no_grad():
+            for parameter in scorer.model.parameters():
+                parameter.normal_(std=0.4)
+        scorer.model.eval()
+        return scorer
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_recommender(data, make_scorer_of):
+    """Makes the recommender of a kind of model, each once."""
+    made = {}
+
+    def make(kind):
+        if kind not in made:
+            made[kind] = Recommender(make_scorer_of(kind), data)
+        return made[kind]
+
+    return make
+
+
+@pytest.fixture
+def recommender(kind, make_recommender):
+    return make_recommender(kind)

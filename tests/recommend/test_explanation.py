@@ -1,0 +1,187 @@
+"""What an explanation says, against sums and products made by hand."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch_geometric.explain.algorithm import DummyExplainer, GNNExplainer
+
+from mgwa_pyg.recommend import Explanation
+
+HEARD = [3, 8, 21]
+
+
+@pytest.mark.parametrize("who", [0, 7, HEARD], ids=str)
+def test_parts_add_up_to_the_score(recommender, data, who):
+    for item in (1, 4, 29):
+        got = recommender.explain(who, item)
+        if who == HEARD:
+            score = recommender._view.newcomer_scores(torch.tensor(HEARD))[item]
+        else:
+            score = recommender._view.scores(torch.tensor([who]))[0, item]
+        assert got.score == pytest.approx(float(score), abs=1e-9)
+        assert got.parts["score"].sum() == pytest.approx(got.score, abs=1e-9)
+        if got.history is not None:
+            assert got.history["score"].sum() == pytest.approx(got.score, abs=1e-9)
+
+
+def edges_into(data, item):
+    kg = data[0]["entity", "kg", "entity"]
+    return [
+        (source, relation)
+        for source, target, relation in zip(*kg.edge_index.tolist(), kg.rel_type.tolist(), strict=True)
+        if target == item
+    ]
+
+
+def test_one_gated_layer_by_hand(make_recommender, make_scorer_of, data):
+    model = make_scorer_of("mgwa").model.double()
+    user, item = 5, 2
+    with torch.no_grad():
+        u, e, r = (table.weight.numpy() for table in (model.user_emb, model.entity_emb, model.relation_emb))
+        own, neighbor = (
+            model.convs[0].fusion.lin_self.weight.numpy(),
+            model.convs[0].fusion.lin_neighbor.weight.numpy(),
+        )
+        bias = model.convs[0].fusion.lin_neighbor.bias.numpy()
+    edges = edges_into(data, item)
+    relation = [number % data.num_relations for _, number in edges]
+    weight = np.exp([1 / (1 + np.exp(-u[user] @ r[number])) for number in relation])
+    attention = weight / weight.sum()
+    hood = sum(a * e[source] for a, (source, _) in zip(attention, edges, strict=True))
+    merged = own @ e[item] + neighbor @ hood + bias
+    channels = len(u[user])
+    gate = 1 / (1 + np.exp(-merged[channels:]))
+    read = u[user] * gate
+
+    got = make_recommender("mgwa").explain(user, item)
+    assert got.gate == pytest.approx(gate.mean(), abs=1e-9)
+    parts = got.parts.set_index("part")["score"]
+    assert parts["item"] == pytest.approx(read @ (own @ e[item])[:channels], abs=1e-9)
+    assert parts["constant"] == pytest.approx(read @ bias[:channels], abs=1e-9)
+    want = sorted(
+        (
+            a * read @ (neighbor @ e[source])[:channels],
+            a,
+            data.item_names[source] if source < data.num_items else f"entity {source}",
+            data.relation_names[number],
+        )
+        for a, (source, _), number in zip(attention, edges, relation, strict=True)
+    )
+    neighbors = got.parts[got.parts["part"] == "neighbor"]
+    table = sorted(
+        zip(
+            neighbors["score"],
+            neighbors["attention"],
+            neighbors["neighbor"],
+            neighbors["relation"],
+            strict=True,
+        )
+    )
+    assert [row[2:] for row in table] == [row[2:] for row in want]
+    np.testing.assert_allclose([row[:2] for row in table], [row[:2] for row in want], atol=1e-9)
+    assert neighbors["score"].is_monotonic_decreasing
+    total = abs(parts["item"]) + abs(neighbors["score"].sum())
+    assert got.shares["self"] == pytest.approx(abs(parts["item"]) / total)
+    assert sum(got.shares.values()) == pytest.approx(1.0)
+
+
+def test_a_history_by_hand(make_recommender, make_scorer_of, data):
+    """One layer, no triples: a user is h / sqrt(n) and the weighted mean of the items' own vectors."""
+    model = make_scorer_of("collaborative, no triples").model.double()
+    user, item = 6, 11
+    listens = data[0]["user", "listens", "entity"].edge_index
+    heard = listens[1][listens[0] == user].tolist()
+    with torch.no_grad():
+        history, entity = model.history_emb.weight.numpy(), model.entity_emb.weight.numpy()
+        graph = model.graph(listens, torch.empty(2, 0).long(), torch.empty(0).long(), data.num_users)
+        z_item = model.encode(graph)[1][item].numpy()
+    n = len(heard)
+    part = {
+        data.item_names[i]: (history[i] / n**0.5 + n**0.5 * entity[i] / n) @ z_item[:-1] / 2 for i in heard
+    }
+    got = make_recommender("collaborative, no triples").explain(user, item).history
+    rows = got[got["part"] == "heard"].set_index("neighbor")["score"]
+    assert rows.to_dict() == pytest.approx(part, abs=1e-9)
+    assert float(got.loc[got["part"] == "popularity", "score"].iloc[0]) == pytest.approx(z_item[-1], abs=1e-9)
+    # All of a user's edges have one relation, hence the same attention.
+    np.testing.assert_allclose(got.loc[got["part"] == "heard", "attention"], 1 / n)
+
+
+def test_attention_sums_to_one(recommender):
+    for who in (2, HEARD):
+        got = recommender.explain(who, 4)
+        per_hop = 3 if (got.parts["part"] == "memory").any() else 1
+        assert got.parts["attention"].sum() == pytest.approx(per_hop, abs=1e-6)
+
+
+@pytest.mark.parametrize("who", [5, HEARD], ids=str)
+def test_pygs_explainers_take_the_same_model(recommender, kind, who):
+    if kind == "ripplenet":
+        with pytest.raises(ValueError, match="RippleNet passes no messages along edges"):
+            recommender.explain(who, 1, DummyExplainer())
+        return
+    plain = recommender.explain(who, 1)
+    stack = recommender._view.stack(torch.tensor(HEARD) if who == HEARD else who, 1)
+    assert stack(stack.x, stack.edge_index, stack.edge_type).item() == pytest.approx(plain.score, abs=1e-9)
+
+    torch.manual_seed(0)
+    got = recommender.explain(who, 1, GNNExplainer(epochs=3))
+    assert got.pyg.edge_mask.shape == stack.edge_index.shape[1:]
+    neighbors = got.parts[got.parts["part"] == "neighbor"]
+    into = stack.edge_index[1] == stack.node
+    names = [recommender.catalog.name(int(stack.nodes[source])) for source in stack.edge_index[0, into]]
+    relations = [recommender.catalog.relation(int(number)) for number in stack.relation[into]]
+    rows = list(zip(names, relations, got.pyg.edge_mask[into].tolist(), strict=True))
+    assert sorted(rows) == sorted(
+        zip(neighbors["neighbor"], neighbors["relation"], neighbors["mask"], strict=True)
+    )
+    # The explainer leaves no trace.
+    assert recommender.explain(who, 1).score == plain.score
+
+
+TABLE = pd.DataFrame(
+    {
+        "part": ["neighbor", "neighbor", "neighbor", "neighbor", "item", "constant", "popularity"],
+        "relation": ["genre", "listens", "listens", "origin", None, None, None],
+        "neighbor": ["pop", "user 1", "user 2", "a $mall town", None, None, None],
+        "attention": [0.1, 0.4, 0.4, 0.1, None, None, None],
+        "score": [0.5, 0.25, 0.25, -0.125, 1.0, 0.001, 0.375],
+    }
+)
+
+
+def test_a_sentence_says_it_in_words():
+    history = pd.DataFrame(
+        {
+            "part": ["heard", "heard", "popularity"],
+            "relation": ["listens", "listens", None],
+            "neighbor": ["Blur", "Air", None],
+            "attention": [0.5, 0.5, None],
+            "score": [2.0, -0.125, 0.375],
+        }
+    )
+    explanation = Explanation("user 3", 7, "ABBA", 2.25, TABLE, history, None)
+    assert str(explanation) == (
+        "ABBA has the score 2.25 for user 3, most of all for Blur (+2.00). The item itself adds +1.00 (53%), "
+        "its neighbourhood +0.88 (47%), first of all pop through genre (+0.50) and its 2 listeners (+0.50). "
+        "How well known it is adds +0.38."
+    )
+
+
+@pytest.mark.parametrize("kind", ["mgwa", "ripplenet", "collaborative"])
+def test_draws_a_picture(make_recommender, kind, tmp_path):
+    explanation = make_recommender(kind).explain(4, 2)
+    explanation.plot(tmp_path / "why.png")
+    assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
+    out = io.BytesIO()
+    explanation.plot(out, kind="svg")
+    assert b"</svg>" in out.getvalue()
+
+
+def test_a_picture_shows_names_as_they_are():
+    out = io.BytesIO()
+    Explanation("user 3", 7, "ABBA", 2.25, TABLE, None, None).plot(out, kind="svg")
+    assert b"a $mall town" in out.getvalue()  # matplotlib writes what it draws in comments.

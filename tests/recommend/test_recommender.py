@@ -1,0 +1,255 @@
+"""Recommendations against sorting all scores, newcomers against graphs and fits made the long way."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.ops import RelationCSR
+from mgwa_pyg.recommend import Recommender
+from mgwa_pyg.sampler import NeighborSampler
+from mgwa_pyg.train import MGWAConfig, fit
+
+HEARD = [3, 8, 21]
+
+
+def ranked(score, left_out, k):
+    """The best items by a plain sort: the highest score first, then the lowest number."""
+    order = sorted((item for item in range(len(score)) if item not in left_out), key=lambda i: (-score[i], i))
+    return order[:k]
+
+
+def heard_by(data, user):
+    users, items = data[0]["user", "listens", "entity"].edge_index.tolist()
+    return {item for u, item in zip(users, items, strict=True) if u == user}
+
+
+def test_recommends_the_best_that_the_user_has_not_heard(recommender, data, make_scorer_of, kind):
+    # Sampled neighbourhoods of deep models are no oracle; the whole graph, in single precision, is.
+    scorer = make_scorer_of(kind)
+    with torch.no_grad():
+        want = scorer.score_all(torch.arange(data.num_users), data.num_items, torch.Generator()).double()
+    for user in range(data.num_users):
+        got = recommender.recommend(user, k=7)
+        assert list(got.columns) == ["rank", "item", "name", "score"]
+        assert got["rank"].tolist() == list(range(1, 8))
+        assert got["item"].tolist() == ranked(want[user].tolist(), heard_by(data, user), 7)
+        assert got["name"].tolist() == [data.item_names[item] for item in got["item"]]
+        np.testing.assert_allclose(got["score"], want[user, got["item"].tolist()], rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_is_its_users_one_by_one(recommender, data):
+    users = [4, 0, 4, 19]
+    recommender._view.users_at_once = 3
+    got = recommender.recommend_batch(users, k=5)
+    assert got["user"].tolist() == [user for user in users for _ in range(5)]
+    for number, user in enumerate(users):
+        part = got.iloc[5 * number : 5 * number + 5].drop(columns="user").reset_index(drop=True)
+        want = recommender.recommend(user, k=5)
+        assert part["item"].tolist() == want["item"].tolist()
+        np.testing.assert_allclose(part["score"], want["score"], rtol=1e-12)
+    assert len(recommender.recommend_batch([], k=5)) == 0
+
+
+def test_what_is_left_is_all_that_is_returned(recommender, data):
+    user = max(range(data.num_users), key=lambda user: len(heard_by(data, user)))
+    got = recommender.recommend(user, k=data.num_items)
+    assert sorted([*got["item"], *heard_by(data, user)]) == list(range(data.num_items))
+    got = recommender.recommend_for(range(1, data.num_items), k=5)
+    assert got["item"].tolist() == [0]
+    got = recommender.recommend_batch([user, user], k=data.num_items)
+    assert len(got) == 2 * (data.num_items - len(heard_by(data, user)))
+
+
+@pytest.mark.parametrize("kind", ["mgwa", "ripplenet", "collaborative"])
+def test_equal_scores_rank_by_number(make_scorer_of, data, kind):
+    scorer = make_scorer_of(kind)
+    with torch.no_grad():
+        for parameter in scorer.model.parameters():
+            parameter.zero_()
+    recommender = Recommender(scorer, data)
+    for user in range(data.num_users):
+        got = recommender.recommend(user, k=10)
+        assert got["item"].tolist() == ranked([0.0] * data.num_items, heard_by(data, user), 10)
+    got = recommender.recommend_for(HEARD, k=10)["item"].tolist()
+    assert got == ranked([0.0] * data.num_items, HEARD, 10)
+
+
+def test_a_newcomer_gets_the_same_by_names_and_in_any_order(recommender, data):
+    got = recommender.recommend_for(HEARD, k=6)
+    assert not set(got["item"]) & set(HEARD)
+    names = [data.item_names[item] for item in HEARD]
+    for same in (names[::-1], [*HEARD, 3], np.array(HEARD), (item for item in HEARD)):
+        assert recommender.recommend_for(same, k=6).equals(got)
+    assert not recommender.recommend_for([1, 2], k=6)["score"].equals(got["score"])
+
+
+def test_nothing_of_the_model_changes(recommender):
+    model = recommender._view._model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    recommender.recommend_for(HEARD)
+    recommender.recommend(0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["mgwa", "mgwa, 3 layers", "kgcn"])
+def test_a_newcomers_vector_is_the_best_there_is(make_recommender, make_scorer_of, data, kind):
+    """The smallest value of the loss, by scipy and pairs of a subgraph each."""
+    recommender, model = make_recommender(kind), make_scorer_of(kind).model.double()
+    kg = data[0]["entity", "kg", "entity"]
+    edge_type = kg.rel_type % data.num_relations
+    hood = NeighborSampler(kg.edge_index, edge_type, data.num_entities).sample(
+        torch.arange(data.num_items), model.num_layers
+    )
+    trained = sorted(set(data[0]["user", "listens", "entity"].edge_index[0].tolist()))
+    users = model.user_emb.weight[trained].detach().numpy()
+    mean, variance = users.mean(axis=0), users.var(axis=0)
+    label = np.isin(np.arange(data.num_items), HEARD)
+
+    def scores(vector):
+        with torch.no_grad():
+            model.user_emb.weight[0] = torch.from_numpy(vector)
+            return model(torch.zeros(data.num_items, dtype=torch.long), *hood).numpy()
+
+    def loss(vector):
+        score = scores(vector)
+        positive = np.log1p(np.exp(-score[label])).sum()
+        negative = len(HEARD) * np.log1p(np.exp(score[~label])).mean()
+        return positive + negative + ((vector - mean) ** 2 / variance).sum() / 2
+
+    best = minimize(loss, mean, method="BFGS", options={"gtol": 1e-6})
+    want = scores(best.x)
+    got = recommender.recommend_for(HEARD, k=data.num_items)
+    np.testing.assert_allclose(got["score"], want[got["item"]], rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "kind", ["collaborative", "collaborative, gated", "collaborative, no attention"], scope="session"
+)
+def test_a_newcomer_hears_and_is_not_heard(make_recommender, make_scorer_of, data, kind):
+    """A node more in the graph, with edges into it alone."""
+    recommender, model = make_recommender(kind), make_scorer_of(kind).model.double()
+    kg, listens = data[0]["entity", "kg", "entity"], data[0]["user", "listens", "entity"].edge_index
+    graph = model.graph(listens, kg.edge_index, kg.rel_type, data.num_users + 1)
+    edge_index, edge_type = graph.to_edge_index()
+    into = torch.tensor([HEARD, [data.num_entities + data.num_users] * len(HEARD)])
+    graph = RelationCSR.from_edge_index(
+        torch.cat([edge_index, into], dim=1),
+        torch.cat([edge_type, torch.full((len(HEARD),), 2 * data.num_relations + 1)]),
+        2 * data.num_relations + 2,
+        graph.size,
+    )
+    with torch.no_grad():
+        z_user, z_entity = model.encode(graph)
+    want = z_entity[: data.num_items] @ z_user[-1]
+    got = recommender.recommend_for(HEARD, k=data.num_items)
+    assert got["item"].tolist() == ranked(want.tolist(), HEARD, data.num_items)
+    np.testing.assert_allclose(got["score"], want[got["item"].tolist()], rtol=1e-10)
+
+
+def test_similar_items_are_those_of_the_closest_vectors(recommender, data):
+    vectors = recommender._view.item_vectors().numpy()
+    assert vectors.shape[0] == data.num_items
+    got = recommender.similar_items(5, k=9)
+    norms = np.linalg.norm(vectors, axis=1)
+    cosine = vectors @ vectors[5] / norms / norms[5]
+    assert got["item"].tolist() == ranked(cosine.tolist(), {5}, 9)
+    np.testing.assert_allclose(got["score"], cosine[got["item"]], rtol=1e-9)
+    assert recommender.similar_items(data.item_names[5], k=9).equals(got)
+
+
+@pytest.mark.parametrize("kind", ["mgwa"])
+@pytest.mark.parametrize(
+    ("ask", "error", "message"),
+    [
+        (lambda r: r.recommend(20), IndexError, "user=20: whole numbers from 0 to 19"),
+        (lambda r: r.recommend("me"), TypeError, "user='me'"),
+        (lambda r: r.recommend(0, k=0), ValueError, "k=0: between 1 and 30"),
+        (lambda r: r.recommend(0, k=31), ValueError, "k=31: between 1 and 30"),
+        (lambda r: r.recommend(0, k=2.5), TypeError, r"k=2\.5: a whole number"),
+        (lambda r: r.recommend_batch(3), TypeError, "users=3: pass a list"),
+        (lambda r: r.recommend_batch([0, -1]), IndexError, "user=-1"),
+        (lambda r: r.recommend_for("item 3"), TypeError, "items='item 3': pass a list"),
+        (lambda r: r.recommend_for([]), ValueError, "items is empty"),
+        (lambda r: r.recommend_for(["nobody"]), ValueError, "no item is called 'nobody'"),
+        (lambda r: r.similar_items(99), IndexError, "item=99"),
+        (lambda r: r.explain(0, None), TypeError, "item=None"),
+        (lambda r: r.explain(99, 0), IndexError, "user=99"),
+        (lambda r: r.explain([], 0), ValueError, "items is empty"),
+        (lambda r: r.explain("item 3", 0), TypeError, "items='item 3': pass a list"),
+    ],
+)
+def test_errors_name_what_is_wrong(make_recommender, kind, ask, error, message):
+    with pytest.raises(error, match=message):
+        ask(make_recommender(kind))
+
+
+def test_loads_what_a_fit_leaves(tmp_path, data):
+    result = fit(data, MGWAConfig(epochs=2), tmp_path / "run")
+    recommender = Recommender.load(tmp_path / "run")
+    probability = result.score
+    listens = data[0]["user", "listens", "entity"]
+    user, item = listens.edge_label_index[:, listens.test_mask]
+    got = torch.stack(
+        [
+            torch.as_tensor(recommender.explain(u, i).score)
+            for u, i in zip(user.tolist()[:20], item.tolist()[:20], strict=True)
+        ]
+    )
+    torch.testing.assert_close(got.sigmoid().float(), probability[:20], rtol=1e-5, atol=1e-6)
+    same = Recommender.load(str(tmp_path / "run"), data)
+    assert same.recommend(3).equals(recommender.recommend(3))
+
+
+def test_refuses_what_it_cannot_use(tmp_path, data):
+    with pytest.raises(FileNotFoundError, match=r"best\.ckpt is missing: pass the folder of a run"):
+        Recommender.load(tmp_path)
+    fit(data, MGWAConfig(epochs=1), tmp_path)
+    with pytest.raises(ValueError, match="data"):
+        Recommender.load(tmp_path, SyntheticKG(num_users=20, num_items=30))
+
+
+SOAK = """
+import numpy as np, os, torch
+from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.recommend import Recommender
+from mgwa_pyg.train import CONFIGS
+from mgwa_pyg.train.scorer import make_scorer
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+torch.set_num_threads(1)
+data = SyntheticKG(num_users=50, num_items=200, num_entities=400, num_triples=1500)
+for name in ("mgwa", "collaborative"):
+    recommender = Recommender(make_scorer(data, CONFIGS[name](), 0), data)
+    generator = np.random.default_rng(0)
+    def ask(times):
+        for _ in range(times):
+            heard = generator.choice(200, generator.integers(1, 30), replace=False)
+            recommender.recommend_for(heard)
+            recommender.recommend(int(generator.integers(50)))
+            if generator.random() < 0.05:
+                recommender.explain(heard, int(generator.integers(200)))
+    ask(200)
+    before = resident()
+    ask(2000)
+    print(name, before, resident())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_memory_stays_flat():
+    run = subprocess.run([sys.executable, "-c", SOAK], check=True, capture_output=True, text=True)
+    lines = run.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        _, before, after = line.split()
+        assert int(after) <= 1.01 * int(before), line
