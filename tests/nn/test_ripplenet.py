@@ -168,7 +168,7 @@ def test_bad_arguments():
 def test_parts_add_up_to_the_logit(item_update, all_hops):
     model, memory, edge_index, edge_type = make(item_update, all_hops)
     seen = memory, edge_index, edge_type
-    for item in (torch.arange(len(memory)), torch.arange(2 * len(memory)).view(-1, 2)):
+    for item in (torch.arange(len(memory)), torch.randint(NUM_ENTITIES, (len(memory), 2))):
         logit = model(item, *seen)
         part, attention = model.parts(item, *seen)
         torch.testing.assert_close(part.sum(dim=(-2, -1)), logit)
