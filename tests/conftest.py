@@ -3,6 +3,7 @@
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 import pytest
 import torch
@@ -22,6 +23,8 @@ def pytest_runtest_setup(item):
         missing = "triton is not installed"
     if item.get_closest_marker("real_data") and not os.environ.get("MGWA_PYG_RAW"):
         missing = "MGWA_PYG_RAW does not name the folder of the raw files"
+    if item.get_closest_marker("browser") and not (which("chromium") or which("google-chrome")):
+        missing = "neither chromium nor google-chrome is installed"
     if missing is not None:
         (pytest.fail if os.environ.get("MGWA_PYG_SKIP_NOTHING") else pytest.skip)(missing)
 

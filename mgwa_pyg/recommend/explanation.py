@@ -55,12 +55,18 @@ class Explanation:
         total = own + neighborhood or 1.0
         return {"self": own / total, "neighborhood": neighborhood / total}
 
+    @property
+    def reason(self) -> str:
+        """What adds most to the score, by name: what was listened to, or where that leads to, if the model
+        knows users by it, else what the item is linked to. Nothing, where the item itself does it all.
+        """
+        return _named(self._personal) or _named(self.parts)
+
     def sentence(self) -> str:
         """Say in words what the score comes from."""
         text = f"{self.name} has the score {self.score:.2f} for {self.user}"
-        reason = _named(self._rows("memory") if self.history is None else self.history)
-        if reason:
-            text += f", most of all for {reason}"
+        if personal := _named(self._personal):
+            text += f", most of all for {personal}"
         if self._sum("item") != 0.0:
             share = self.shares
             text += (
@@ -110,6 +116,11 @@ class Explanation:
     def __str__(self) -> str:
         return self.sentence()
 
+    @property
+    def _personal(self) -> pd.DataFrame:
+        """What belongs to the user and not to the item."""
+        return self._rows("memory") if self.history is None else self.history
+
     def _rows(self, part: str) -> pd.DataFrame:
         return self.parts[self.parts["part"] == part]
 
@@ -149,10 +160,11 @@ def _links(table: pd.DataFrame, between: str = " through ") -> list[tuple[str, f
     """What the edges of a table add, listeners together."""
     edges = table[table["part"].isin(["neighbor", "memory", "heard"])]
     listens = (edges["part"] == "neighbor") & (edges["relation"] == "listens")
-    rows = [
-        (row.neighbor if row.part == "heard" else f"{row.neighbor}{between}{row.relation}", row.score)
-        for row in edges[~listens].itertuples()
-    ]
+    added: dict[str, float] = {}  # The same link may be there more than once.
+    for row in edges[~listens].itertuples():
+        name = row.neighbor if row.part == "heard" else f"{row.neighbor}{between}{row.relation}"
+        added[name] = added.get(name, 0.0) + row.score
+    rows = list(added.items())
     if listens.any():
         rows.append((f"its {listens.sum()} listeners", float(edges.loc[listens, "score"].sum())))
     return rows

@@ -39,6 +39,7 @@ class Recommender:
     """
 
     def __init__(self, scorer: Scorer, dataset: KGRecDataset) -> None:
+        self.dataset = dataset
         self.catalog = Catalog(dataset)
         self.num_users = dataset.num_users
         self.num_items = dataset.num_items

@@ -1,0 +1,176 @@
+"""The recommending example on small runs: what it prints, and its page in a real browser."""
+
+import io
+import re
+import runpy
+import shutil
+import sys
+from contextlib import redirect_stdout
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mgwa_pyg.recommend import Recommender
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ["collaborative", "mgwa"]
+
+
+def example(name, *args):
+    """Run an example in this process, which saves the imports; gives status, output and complaint."""
+    out, status = io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
+        patch.setattr(sys, "argv", [name, *map(str, args)])
+        patch.setenv("COLUMNS", "200")
+        try:
+            runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+        except SystemExit as error:
+            status = error.code
+    return status, out.getvalue()
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def run(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / request.param
+    options = ["--data", "synthetic", "--seeds", 1, "--epochs", 2, "--negatives", "items"]
+    example("lastfm_mgwa", "--model", request.param, *options, "--out", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    file = run / "why.html"
+    example("recommend", run, "--items", "item 3", "item 14", "item 15", "--html", file)
+    return file
+
+
+def test_prints_what_the_recommender_says(run):
+    status, out = example("recommend", run, "--user", 7, "-k", 4)
+    assert status == 0
+    want = Recommender.load(run).recommend(7, 4)
+    rows = re.findall(r"│ (\d+) +│ (.*?) +│ +(\S+) +│ (.*?) +│", out)
+    assert [(int(rank), name) for rank, name, _, _ in rows] == list(
+        zip(want["rank"], want["name"], strict=True)
+    )
+    assert [score for _, _, score, _ in rows] == [f"{score:.2f}" for score in want["score"]]
+    assert "For user 7." in out
+    assert f"{want['name'][0]} has the score" in out
+
+
+def test_asks_for_five_well_known_items_by_default(run):
+    _, out = example("recommend", run)
+    names = re.search(r"For somebody who listened to (.*)\.", out)[1].split(", ")
+    heard = Recommender.load(run).dataset[0]["user", "listens", "entity"].edge_index[1].bincount()
+    assert (
+        sorted(heard[[int(name.split()[1]) for name in names]].tolist())
+        == heard.topk(5).values.sort().values.tolist()
+    )
+    assert len(re.findall(r"│ \d+ +│ item \d+", out)) == 10
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--items", "nobody"], "error: no item is called 'nobody'"),
+        (["--user", "4000"], "error: user=4000: whole numbers from 0 to 399"),
+        (["-k", "0"], "error: k=0: between 1 and 1000"),
+    ],
+)
+def test_says_what_is_wrong_in_a_line(run, args, message):
+    complaint, out = example("recommend", run, *args)  # Python prints it and exits with 1.
+    assert complaint.startswith(message)
+    assert "\n" not in complaint
+    assert out == ""
+
+
+def test_needs_a_run(tmp_path):
+    complaint, _ = example("recommend", tmp_path / "nothing")
+    assert complaint.startswith("error:")
+    assert "best.ckpt is missing: pass the folder of a run" in complaint
+
+
+class Addresses(HTMLParser):
+    """Collects what a page would load."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+
+
+def test_the_page_needs_nothing_else(page):
+    text = page.read_text(encoding="utf-8")
+    parser = Addresses()
+    parser.feed(text)
+    assert len(parser.found) == 12  # Ten explanations and two plots of the run.
+    assert all(address.startswith("data:image/png;base64,") for address in parser.found)
+    assert not re.search(r"@import|url\(|<script|<link", text)
+
+
+@pytest.mark.browser
+def test_a_browser_shows_the_page(page, run, tmp_path):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.common.by import By
+
+    options = webdriver.ChromeOptions()
+    for option in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "disable-dev-shm-usage",
+        f"user-data-dir={tmp_path}",
+    ):
+        options.add_argument(f"--{option}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome")
+    browser = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+    try:
+        browser.set_window_size(400, 800)
+        browser.get(page.as_uri())
+        want = Recommender.load(run).recommend_for(["item 3", "item 14", "item 15"])
+        rows = browser.find_elements(By.CSS_SELECTOR, "#recommendations tr")[1:]
+        shown = [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")][:3] for row in rows]
+        columns = want["rank"], want["name"], want["score"]
+        assert shown == [[str(r), name, f"{score:.2f}"] for r, name, score in zip(*columns, strict=True)]
+
+        closed = browser.find_elements(By.CSS_SELECTOR, "details:not([open])")
+        assert len(closed) == 9
+        closed[0].find_element(By.TAG_NAME, "summary").click()
+        assert closed[0].find_element(By.TAG_NAME, "p").text.startswith(f"{want['name'][1]} has the score")
+
+        browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+        widths = browser.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth)")
+        assert len(widths) == 12
+        assert min(widths) > 400
+        # On a narrow screen tables scroll by themselves, and the page does not.
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
+        assert "synthetic data" in browser.find_element(By.TAG_NAME, "body").text
+        assert browser.get_log("browser") == []
+    finally:
+        browser.quit()
+
+
+def test_names_are_no_html(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import recommend
+
+    from mgwa_pyg.datasets import SyntheticKG
+    from mgwa_pyg.train import MGWAConfig, fit
+
+    data = SyntheticKG(num_users=20, num_items=30, num_entities=60, num_triples=300)
+    fit(data, MGWAConfig(epochs=1), tmp_path)
+    recommender = Recommender.load(tmp_path)
+    recommender.catalog._items = [f"<b>{number}</b> & 'co'" for number in range(30)]
+    scores = recommender.recommend(0, 2)
+    text = recommend.page(tmp_path, "given", [recommender.explain(0, i) for i in scores["item"]], scores)
+    assert "<b>" not in text
+    assert "&lt;b&gt;" in text
