@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 from torchmetrics.classification import BinaryAUROC
 
 from mgwa_pyg.datasets import BookCrossingKG, KGRecDataset, LastFMKG, SyntheticKG
-from mgwa_pyg.files import whole_file
+from mgwa_pyg.files import save_tensors
 from mgwa_pyg.nn import MGWA
 from mgwa_pyg.sampler import NeighborSampler
 from mgwa_pyg.train.quiet import quiet_lightning
@@ -173,8 +173,7 @@ class MappedCheckpoints(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str, storage_options: Any | None = None
     ) -> None:
-        with whole_file(Path(path)) as file:
-            torch.save(checkpoint, file)
+        save_tensors(Path(path), checkpoint)
 
     def load_checkpoint(
         self, path: str, map_location: Any | None = None, weights_only: bool | None = None

@@ -1,9 +1,12 @@
 """Files that appear whole or not at all, whoever works in the same folder, and tensors mapped from them."""
 
+import errno
+import glob
 import json
 import os
 import pickle
 import secrets
+import sys
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,6 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+if sys.platform != "win32":
+    import fcntl
+
+# The errors that do not name the file.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class DamagedFileError(ValueError):
@@ -21,24 +30,80 @@ class DamagedFileError(ValueError):
 def whole_file(path: Path) -> Iterator[Path]:
     r"""Yields a temporary path beside :obj:`path`, to be written by the caller.
 
-    It takes the place of :obj:`path` in one step when the block ends. When the block raises, it is
-    removed, and so are the folders that were made for it.
+    It takes the place of :obj:`path` in one step when the block ends, once it is on the disk. When the block
+    raises, it is removed, and so are the folders that were made for it. What a killed process leaves is
+    removed by whoever writes the same file next.
 
     Args:
         path (Path): The file to write.
+
+    Raises:
+        OSError: If it cannot be written.
     """
     new_folders = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    _remove_leftovers(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        yield temporary
-        temporary.replace(path)
-    except BaseException:
+        with _locked(temporary):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
         with suppress(OSError):  # Stops at the first folder that somebody else fills.
             for folder in new_folders:
                 folder.rmdir()
+        if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+@contextmanager
+def _locked(temporary: Path) -> Iterator[None]:
+    """Makes a file that :func:`_remove_leftovers` spares while the block runs, unless the process dies."""
+    if sys.platform == "win32":
+        yield
+        return
+    while True:
+        file = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        with suppress(OSError):  # There are file systems without locks; nothing is removed there, either.
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists():
+            break
+        os.close(file)  # Somebody took it for a leftover before it was locked.
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes the temporary files for :obj:`path` that nobody is writing any more."""
+    if sys.platform == "win32":  # Nobody can tell there who is writing.
+        return
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
+        with suppress(OSError):
+            file = os.open(leftover, os.O_RDWR)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                leftover.unlink()
+            finally:
+                os.close(file)
+
+
+def save_tensors(path: Path, content: Any) -> None:
+    r"""Writes :obj:`content` with :func:`torch.save`, whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # It hides why the file cannot be written.
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from torch_geometric.io import fs
 from mgwa_pyg.datasets.download import RAW_VARIABLE, RawFile, download_files
 from mgwa_pyg.datasets.raw import IntArray
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, random_parts, sample_negatives
-from mgwa_pyg.files import load_mapped, whole_file
+from mgwa_pyg.files import load_mapped, save_tensors
 
 FORMAT = "v1"  # Of the processed file: a new one leaves old files alone.
 _CONTENT = ("data", "statistics", "item_names", "relation_names", "pre_transform")
@@ -264,8 +264,7 @@ class KGRecDataset(InMemoryDataset):
             "pre_transform": pre_transform,
         }
         if path is not None:
-            with whole_file(path) as temporary:
-                torch.save(content, temporary)
+            save_tensors(path, content)
         return content
 
     def _provide_raw_files(self) -> None:

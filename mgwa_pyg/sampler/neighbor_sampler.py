@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mgwa_pyg.files import DamagedFileError, load_mapped, whole_file
+from mgwa_pyg.files import DamagedFileError, load_mapped, save_tensors
 from mgwa_pyg.sampler.draws import derive_key
 from mgwa_pyg.sampler.in_edges import InEdges
 
@@ -135,8 +135,7 @@ class NeighborSampler:
             "source": self._edges.source,
             "edge_type": self._type,
         }
-        with whole_file(Path(path)) as file:
-            torch.save(content, file)
+        save_tensors(Path(path), content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NeighborSampler:

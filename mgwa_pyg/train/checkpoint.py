@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
 from mgwa_pyg.datasets import KGRecDataset, from_recipe
-from mgwa_pyg.files import DamagedFileError, load_mapped, whole_file
+from mgwa_pyg.files import DamagedFileError, load_mapped, save_tensors
 from mgwa_pyg.train.config import FitConfig
 
 #: The version of what a checkpoint holds. A newer version of the package reads the older formats, too.
@@ -129,8 +128,7 @@ class WholeCheckpoints(CheckpointIO):
     """How Lightning writes and reads checkpoints here: whole or not at all, and as plain data."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with whole_file(Path(path)) as file:
-            torch.save(checkpoint, file)
+        save_tensors(Path(path), checkpoint)
 
     def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
         return read_checkpoint(path)

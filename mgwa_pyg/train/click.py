@@ -186,7 +186,9 @@ class ClickModule(L.LightningModule):
         try:
             loss, logit, label = self.scorer.loss(user, item, label)
         except NaNError as error:
-            raise self._diverged(f"batch {batch_idx + 1}") from error
+            raise self._diverged(self._place(batch, batch_idx)) from error
+        if not loss.isfinite():
+            raise self._diverged(f"a loss of {loss.item()} in {self._place(batch, batch_idx)}")
         self._outputs["train"].append((logit.detach(), label))
         return loss
 
@@ -199,6 +201,8 @@ class ClickModule(L.LightningModule):
         self._outputs["val"].append((self.scorer.score(user, item, self._generator), label, user, item))
 
     def on_validation_epoch_end(self) -> None:
+        if not all(parameter.isfinite().all() for parameter in self.parameters()):
+            raise self._diverged("the parameters after the last step")
         entry: dict[str, float] = {"epoch": float(self.current_epoch)}
         for split, outputs in self._outputs.items():
             logit, label, *pair = (torch.cat(part) for part in zip(*outputs, strict=True))
@@ -237,11 +241,19 @@ class ClickModule(L.LightningModule):
         user, item, _ = batch
         return self.scorer.calibrated(item, self.scorer.score(user, item, self._generator)).sigmoid()
 
+    def _place(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> str:
+        user, item = ("{} to {}".format(*(end.item() for end in index.aminmax())) for index in batch[:2])
+        return f"step {self.global_step + 1}, batch {batch_idx + 1}, users {user} and items {item},"
+
     def _diverged(self, where: str) -> RuntimeError:
+        kept = "There is no checkpoint yet."
+        if self.history:
+            path = self.trainer.checkpoint_callbacks[-1].format_checkpoint_name({})
+            kept = f"The last good checkpoint, of epoch {len(self.history)}, is {path}."
         return RuntimeError(
             f"training has left the finite numbers: {where} of epoch {self.current_epoch + 1}, with "
-            f"lr={self.config.lr} and weight_decay={self.config.weight_decay}. Lower the learning rate. The "
-            f"best checkpoint of the {self.current_epoch} epochs before is kept."
+            f"lr={self.config.lr} and weight_decay={self.config.weight_decay}. Lower the learning rate. "
+            f"{kept}"
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

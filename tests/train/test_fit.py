@@ -1,5 +1,6 @@
 """A fit: it learns, it repeats itself, it goes on where it was interrupted."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from mgwa_pyg.train import (
     RippleNetConfig,
     fit,
     fit_transe,
+    read_checkpoint,
 )
+from mgwa_pyg.train.scorer import MGWAScorer
 
 
 def test_mgwa_finds_the_planted_preferences(synthetic, tmp_path):
@@ -100,18 +103,57 @@ def test_a_fit_interrupted_after_its_last_epoch_trains_no_further(synthetic, tmp
 
 
 def test_numbers_that_are_not_finite_end_the_fit(synthetic, tmp_path, monkeypatch):
-    def poisoned(self, batch, batch_idx):
-        loss = step(self, batch, batch_idx)
-        return loss * float("nan") if self.current_epoch == 1 else loss
+    calls = []
 
-    step = ClickModule.training_step
-    monkeypatch.setattr(ClickModule, "training_step", poisoned)
-    with pytest.raises(RuntimeError, match=r"left the finite numbers: batch 2 of epoch 2, with lr=0.01"):
+    def poisoned(self, user, item, label):
+        calls.append((user, item))
+        loss, *others = clean(self, user, item, label)
+        return (loss * float(name) if len(calls) == 2 * steps + 3 else loss), *others
+
+    clean = MGWAScorer.loss
+    steps = math.ceil(int(synthetic[0]["user", "listens", "entity"].train_mask.sum()) / 512)
+    config = MGWAConfig(lr=0.02, patience=3)
+    two = fit(synthetic, replace(config, epochs=2), tmp_path / "two")
+    assert two.best_epoch == 2
+    state = read_checkpoint(two.checkpoint)["state_dict"]
+    for name in ("nan", "inf", "-inf"):
+        calls.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(MGWAScorer, "loss", poisoned)
+            with pytest.raises(RuntimeError) as error:
+                fit(synthetic, config, tmp_path / name)
+        user, item = calls[-1]
+        assert str(error.value) == (
+            f"training has left the finite numbers: a loss of {name} in step {len(calls)}, batch 3, users "
+            f"{min(user.tolist())} to {max(user.tolist())} and items {min(item.tolist())} to "
+            f"{max(item.tolist())}, of epoch 3, with lr=0.02 and weight_decay=0.0003. Lower the learning "
+            f"rate. The last good checkpoint, of epoch 2, is {tmp_path / name / 'last.ckpt'}."
+        )
+        kept = ClickModule.restore(tmp_path / name / "last.ckpt")
+        assert all(torch.equal(kept.state_dict()[key], tensor) for key, tensor in state.items())
+
+
+def test_a_fit_that_diverges_at_once_has_no_checkpoint(synthetic, tmp_path):
+    with pytest.raises(RuntimeError, match=r"of epoch 1, with lr=1e\+30 .* There is no checkpoint yet\."):
+        fit(synthetic, MGWAConfig(lr=1e30), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_parameters_that_are_not_finite_are_not_kept(synthetic, tmp_path, monkeypatch):
+    def spoil(self):
+        start(self)
+        if self.current_epoch == 1:  # Where no row of training or validation looks.
+            self.spare.data.fill_(float("inf"))
+
+    start = ClickModule.on_validation_epoch_start
+    monkeypatch.setattr(ClickModule, "on_validation_epoch_start", spoil)
+    monkeypatch.setattr(ClickModule, "setup", lambda self, stage: self.register_parameter("spare", spare))
+    spare = torch.nn.Parameter(torch.zeros(1))
+    with pytest.raises(
+        RuntimeError, match=r"the parameters after the last step of epoch 2, .* of epoch 1, is"
+    ):
         fit(synthetic, MGWAConfig(), tmp_path)
-    with pytest.raises(RuntimeError, match=r"left the finite numbers: .* of epoch 1, with lr=1e\+30"):
-        fit(synthetic, MGWAConfig(lr=1e30), tmp_path / "huge")
-    kept = torch.load(tmp_path / "best.ckpt", weights_only=True)
-    assert all(tensor.isfinite().all() for tensor in kept["state_dict"].values())
+    assert read_checkpoint(tmp_path / "last.ckpt")["state_dict"]["spare"].isfinite()
 
 
 @pytest.mark.parametrize("config", [MGWAConfig(num_layers=2, fanout=4), KGCNConfig(), RippleNetConfig()])

@@ -1,0 +1,82 @@
+"""Files are whole, one writer does not disturb another, and nothing that was left behind stays."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from mgwa_pyg.files import DamagedFileError, read_json, whole_file, write_json
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mgwa_pyg.files import whole_file
+with whole_file(Path(sys.argv[1])) as file:
+    file.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_a_writer(path):
+    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False).returncode == -9
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nobody can tell there who is writing")
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+    path, other = tmp_path / "new" / "[a] b*.txt", tmp_path / "new" / "other.txt"
+    kill_a_writer(path)
+    kill_a_writer(path)
+    kill_a_writer(other)
+    assert len(list(path.parent.iterdir())) == 2  # The second one removed what the first had left.
+    assert not path.exists()
+    with whole_file(path) as file:
+        file.write_text("whole")
+    assert path.read_text() == "whole"
+    (left,) = (file for file in path.parent.iterdir() if file != path)
+    assert left.name.startswith(".other.txt.")
+
+
+def test_writers_at_work_are_left_alone(tmp_path):
+    path = tmp_path / "a.txt"
+    with whole_file(path) as first:
+        with whole_file(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+        first.write_text("first")
+    assert path.read_text() == "first"
+
+    failed = []
+
+    def write(number):
+        try:
+            for _ in range(50):
+                with whole_file(path) as file:
+                    file.write_text(str(number) * 1000)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert path.read_text() in [str(number) * 1000 for number in range(4)]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_as_readable_as_others(tmp_path):
+    (tmp_path / "plain").touch()
+    write_json(tmp_path / "whole", {})
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("text", ["", '{"a": ', "[]", "7", "null", '{"b": 1}', "\0"])
+def test_damaged_json_is_named(tmp_path, text):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1, "b": 2})
+    assert read_json(path, ["a"], "run again") == {"a": 1, "b": 2}
+    path.write_text(text)
+    with pytest.raises(DamagedFileError, match=r"a\.json is damaged \(.*\): run again"):
+        read_json(path, ["a"], "run again")
