@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mgwa_pyg.datasets import BookCrossingKG, RawDataError
+from mgwa_pyg.datasets import BookCrossingKG, RawDataError, download
 from mgwa_pyg.datasets.download import RawFile
 
 KG = ("entity", "kg", "entity")
@@ -140,6 +140,7 @@ def test_missing_files_are_downloaded(root, tmp_path, monkeypatch):
         for name in (RATINGS, TRIPLES)
     }
     monkeypatch.setattr(TinyBookCrossingKG, "raw_files", served)
+    monkeypatch.setattr(download, "SCHEMES", ("file",))
     TinyBookCrossingKG(tmp_path / "new")
     for name in (RATINGS, TRIPLES):
         assert (tmp_path / "new" / "raw" / name).read_bytes() == (root / "raw" / name).read_bytes()

@@ -2,10 +2,13 @@
 
 import hashlib
 import http.server
+import shutil
 import socket
 import ssl
+import subprocess
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -22,6 +25,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/missing":
             self.send_error(404)
             return
+        if self.path.startswith("/to?"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to?"))
+            self.end_headers()
+            return
         if self.path == "/hanging":
             time.sleep(2)
             return
@@ -35,15 +43,30 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def url(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """Clients that hang up are not worth a traceback."""
+
+
+@contextmanager
+def serve(tls=None):
+    server = Server(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield server.server_port
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def url(monkeypatch):
+    """The address of a server without TLS, which is allowed here."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(download, "SCHEMES", ("http",))
+    with serve() as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize("path", ["/good", "/without_length"])
@@ -100,7 +123,7 @@ def test_a_silent_name_server_does_not_block(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: time.sleep(2))
     start = time.monotonic()
     with pytest.raises(DownloadError, match="no answer"):
-        download_files({"a.txt": RawFile("http://files.invalid/a.txt")}, tmp_path)
+        download_files({"a.txt": RawFile("https://files.invalid/a.txt")}, tmp_path)
     assert time.monotonic() - start < 1
 
 
@@ -109,15 +132,62 @@ def test_no_server(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(DownloadError, match="refused"):
-        download_files({"a.txt": RawFile(f"http://127.0.0.1:{port}/a.txt")}, tmp_path)
+        download_files({"a.txt": RawFile(f"https://127.0.0.1:{port}/a.txt")}, tmp_path)
 
 
-def test_tls_is_verified(monkeypatch):
-    contexts = []
-    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout, context: contexts.append(context))
-    download._open("https://files.invalid")
-    assert contexts[0].verify_mode is ssl.CERT_REQUIRED
-    assert contexts[0].check_hostname
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for the address 127.0.0.1 that its own key has signed."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("certificate")
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=test "
+        "-addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out certificate.pem"
+    )
+    subprocess.run(command.split(), cwd=folder, capture_output=True, check=True)
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+@pytest.fixture
+def https(certificate, monkeypatch):
+    """The address of a server whose certificate nobody knows; `/to?ADDRESS` leads elsewhere."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+    with serve(context) as port:
+        yield f"https://127.0.0.1:{port}"
+
+
+def test_an_unknown_certificate_is_refused(https, tmp_path):
+    with pytest.raises(DownloadError, match="CERTIFICATE_VERIFY_FAILED"):
+        download_files({"a.txt": RawFile(https + "/good")}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_known_certificate_is_accepted_for_its_own_address_only(https, certificate, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    download_files({"a.txt": RawFile(f"{https}/to?{https}/good", sha256=SHA256)}, tmp_path)
+    assert (tmp_path / "a.txt").read_bytes() == CONTENT
+    with pytest.raises(DownloadError, match="Hostname mismatch"):
+        download_files({"b.txt": RawFile(https.replace("127.0.0.1", "localhost") + "/good")}, tmp_path)
+
+
+@pytest.mark.parametrize("target", ["http", "file", "ftp", "data"])
+def test_nothing_but_https_is_followed(https, certificate, tmp_path, monkeypatch, target):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    (tmp_path / "secret").write_bytes(CONTENT)
+    with serve() as port:
+        address = {
+            "http": f"http://127.0.0.1:{port}/good",
+            "file": (tmp_path / "secret").as_uri(),
+            "ftp": f"ftp://127.0.0.1:{port}/good",
+            "data": "data:text/plain,some",
+        }[target]
+        for url in (address, f"{https}/to?{address}"):
+            with pytest.raises(DownloadError, match=f"'{address}' is not (opened|allowed)"):
+                download_files({"a.txt": RawFile(url)}, tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
 
 
 def test_whole_file_keeps_the_old_one_on_failure(tmp_path):

@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch_geometric import transforms as T
 
-from mgwa_pyg.datasets import DownloadError, LastFMKG, RawDataError
+from mgwa_pyg.datasets import DownloadError, LastFMKG, RawDataError, download
 from mgwa_pyg.datasets.download import RawFile
 
 KG = ("entity", "kg", "entity")
@@ -388,6 +388,7 @@ def test_missing_files_are_downloaded(root, tmp_path, monkeypatch):
         for name, text in TINY.items()
     }
     monkeypatch.setattr(TinyLastFMKG, "raw_files", files)
+    monkeypatch.setattr(download, "SCHEMES", ("file",))
     expected = TinyLastFMKG(root, **ALL)[0]
     assert same(TinyLastFMKG(tmp_path / "new", **ALL)[0], expected)
     for name, text in TINY.items():
@@ -400,8 +401,8 @@ def test_missing_files_are_downloaded(root, tmp_path, monkeypatch):
 
 
 def test_a_failed_write_leaves_nothing(root, monkeypatch):
-    def fail(content, path):
-        Path(path).write_bytes(b"half")
+    def fail(content, file):
+        file.write(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", fail)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mgwa_pyg.datasets import DownloadError, MovieLens1MKG, MovieLens20MKG, RawDataError, raw
+from mgwa_pyg.datasets import DownloadError, MovieLens1MKG, MovieLens20MKG, RawDataError, download, raw
 from mgwa_pyg.datasets.download import RawFile
 
 KG = ("entity", "kg", "entity")
@@ -144,6 +144,7 @@ def test_the_knowledge_graph_is_downloaded(root, cls, tmp_path, monkeypatch):
     assert list(cls.raw_files) == names
     served = {name: RawFile((root / "raw" / name).as_uri()) for name in names}
     monkeypatch.setattr(cls, "raw_files", served)
+    monkeypatch.setattr(download, "SCHEMES", ("file",))
     new = tmp_path / "new" / "raw"
     new.mkdir(parents=True)
     (new / cls.ratings_file).write_text(files(cls)[cls.ratings_file])
