@@ -1,4 +1,5 @@
-# Sets up a virtual environment in .venv and runs in it: `make lastfm` the experiment, `make test` the tests.
+# Sets up a virtual environment in .venv and runs in it: `make lastfm` the experiment, `make test` the tests,
+# `make docs` builds the site.
 
 PYTHON ?= python3
 # Set to 0 to leave torch_scatter out, for machines without a C++ compiler.
@@ -14,7 +15,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: lastfm test lint clean
+.PHONY: lastfm test docs lint clean
 
 lastfm: $(VENV)/train.stamp
 	$(RUN) examples/lastfm_mgwa.py $(ARGS)
@@ -23,13 +24,16 @@ test: $(VENV)/dev.stamp $(if $(filter 1,$(SCATTER)),$(VENV)/scatter.stamp) \
 		$(if $(filter 1,$(TRITON)),$(VENV)/triton.stamp)
 	$(RUN) -m pytest $(ARGS)
 
+docs: $(VENV)/dev.stamp
+	$(RUN) -m sphinx -W --keep-going -b html docs docs/_build/html
+
 lint: $(VENV)/dev.stamp
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
 clean:
-	rm -rf $(VENV) .wheels build dist *.egg-info
+	rm -rf $(VENV) .wheels build dist docs/_build *.egg-info
 
 # torch comes first and by the pinned version: any other package would take the newest, several gigabytes of it.
 $(VENV)/torch.stamp: constraints.txt

@@ -13,14 +13,16 @@ from mgwa_pyg.datasets import SyntheticKG
 # What the tests compute is too small for more, and busy machines punish it.
 torch.set_num_threads(1)
 
+# What the tests with a marker need.
+PACKAGES = {"scatter": "torch_scatter", "triton": "triton", "sphinx": "sphinx"}
+
 
 def pytest_runtest_setup(item):
     """Skip tests whose optional part is missing; in CI, where nothing may be, fail them."""
     missing = None
-    if item.get_closest_marker("scatter") and find_spec("torch_scatter") is None:
-        missing = "torch_scatter is not installed"
-    if item.get_closest_marker("triton") and find_spec("triton") is None:
-        missing = "triton is not installed"
+    for marker, package in PACKAGES.items():
+        if item.get_closest_marker(marker) and find_spec(package) is None:
+            missing = f"{package} is not installed"
     if item.get_closest_marker("real_data") and not os.environ.get("MGWA_PYG_RAW"):
         missing = "MGWA_PYG_RAW does not name the folder of the raw files"
     if item.get_closest_marker("browser") and not (which("chromium") or which("google-chrome")):

@@ -1,36 +1,57 @@
-"""The Python blocks of docs/*.md run from top to bottom, and the pictures that the pages show exist."""
+"""The Python blocks of the pages run and print what stands below them; the site builds, and lacks nothing."""
 
+import contextlib
+import importlib
+import io
+import os
 import re
+import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
+NAMES = [page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES]
+ROOMS = sorted(path.parent.name for path in (ROOT / "mgwa_pyg").glob("*/__init__.py"))
+# A block, and what it prints if a block of text follows.
+BLOCK = re.compile(r"^```python\n(.*?)^```(?:\n\n```text\n(.*?)^```)?", flags=re.DOTALL | re.MULTILINE)
+FIGURE = re.compile(r"\d+\.\d+")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_blocks_run(page, monkeypatch):
     text = page.read_text()
     # PyG's Sequential imports the file that it is called from; where that fails, it silently runs the forward
     # pass of the first Sequential that the process made.
     monkeypatch.setitem(sys.modules, page.stem, ModuleType(page.stem))
     namespace = {"__name__": "docs"}
-    for block in re.finditer(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
+    for block in BLOCK.finditer(text):
         line = text.count("\n", 0, block.start(1))
         # Empty lines before the block, so that an error names the line of the page.
-        exec(compile("\n" * line + block[1], str(page), "exec"), namespace)
+        code = compile("\n" * line + block[1], str(page), "exec")
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code, namespace)
+        if block[2] is not None:
+            shown, printed = block[2], printed.getvalue()
+            assert FIGURE.sub("#", printed) == FIGURE.sub("#", shown), f"{page}:{line}"
+            # Machines round differently, and a fit makes more of it.
+            figures = [[float(figure) for figure in FIGURE.findall(text)] for text in (printed, shown)]
+            assert figures[0] == pytest.approx(figures[1], abs=0.02), f"{page}:{line}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_pictures_exist(page):
-    for name in re.findall(r"!\[.*?\]\((.*?)\)", page.read_text()):
-        assert (page.parent / name).is_file(), name
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_and_pictures_exist_in_the_repository(page):
+    for name in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        assert urlsplit(name).scheme or (page.parent / name).is_file(), name
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_links_within_a_page_lead_somewhere(page):
     text = page.read_text()
     headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
@@ -39,6 +60,86 @@ def test_links_within_a_page_lead_somewhere(page):
         assert anchor in anchors, anchor
 
 
-def test_every_picture_is_shown():
-    shown = {name for page in PAGES for name in re.findall(r"\]\(figures/(.*?)\)", page.read_text())}
-    assert {path.name for path in (DOCS / "figures").iterdir()} == shown
+def test_every_picture_is_in_the_gallery():
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", (DOCS / "gallery.md").read_text())
+    pictures = [*(DOCS / "figures").iterdir(), *(ROOT / "benchmarks" / "results").rglob("*.png")]
+    assert {(DOCS / name).resolve() for name in shown} == set(pictures)
+
+
+def test_every_results_page_is_in_the_site():
+    included = {re.search(r"\{include\} (\S+)", page.read_text())[1] for page in DOCS.glob("results/*.md")}
+    pages = (ROOT / "benchmarks" / "results").glob("*.md")
+    assert {(DOCS / "results" / name).resolve() for name in included} == set(pages)
+
+
+class Page(HTMLParser):
+    """The anchors of a page of the site, and all that it refers to."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.anchors, self.references = set(), set()
+        self.feed(file.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.anchors.add(attributes.get("id"))
+        self.references |= {attributes[name] for name in ("href", "src") if attributes.get(name)}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built without a warning: its folder, and its pages by file."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d"]
+    command += [folder / "doctrees", DOCS, folder / "html"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    build = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert build.returncode == 0, build.stderr
+    return folder / "html", {file: Page(file) for file in (folder / "html").rglob("*.html")}
+
+
+@pytest.mark.slow
+@pytest.mark.sphinx
+def test_the_site_has_every_page(site):
+    folder, pages = site
+    for name in NAMES:
+        assert folder / f"{name}.html" in pages, name
+    index = pages[folder / "index.html"].references
+    for room in ROOMS:
+        assert f"rooms/{room}.html" in index, room
+
+
+@pytest.mark.slow
+@pytest.mark.sphinx
+def test_links_and_pictures_of_the_site_exist(site):
+    _, pages = site
+    for file, page in pages.items():
+        for reference in page.references:
+            url = urlsplit(reference)
+            if url.scheme or url.netloc:
+                continue
+            target = (file.parent / unquote(url.path)).resolve() if url.path else file
+            assert target.is_file(), f"{file.name}: {reference}"
+            if url.fragment and target in pages:
+                assert unquote(url.fragment) in pages[target].anchors, f"{file.name}: {reference}"
+
+
+@pytest.mark.slow
+@pytest.mark.sphinx
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_site_describes_all_public_names(site, room):
+    folder, pages = site
+    names = {f"mgwa_pyg.{room}.{name}" for name in importlib.import_module(f"mgwa_pyg.{room}").__all__}
+    assert names <= pages[folder / "rooms" / f"{room}.html"].anchors
+    # The table of the API reference.
+    assert {f"rooms/{room}.html#{name}" for name in names} <= pages[folder / "api.html"].references
+
+
+@pytest.mark.slow
+@pytest.mark.sphinx
+def test_the_site_names_no_place_on_this_machine(site):
+    folder, pages = site
+    places = {str(ROOT), str(folder), str(Path.home()), sys.prefix}
+    for file in pages:
+        text = file.read_text()
+        assert not [place for place in places if f"{place}/" in text], file.name

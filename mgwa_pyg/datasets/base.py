@@ -73,10 +73,10 @@ class KGRecTables:
 class KGRecDataset(InMemoryDataset):
     r"""Base class of data sets for recommendation over knowledge graphs.
 
-    A data set implements :meth:`build`, which returns its :class:`KGRecTables`. One that reads raw
-    files also declares them in :obj:`raw_files`; they are looked for in the folder
-    :obj:`$MGWA_PYG_RAW/raw_folder` if that variable is set, and else in :obj:`root/raw`, to which
-    missing ones are downloaded.
+    A data set implements :meth:`build`, which returns its
+    :class:`~mgwa_pyg.datasets.base.KGRecTables`. One that reads raw files also declares them in
+    :obj:`raw_files`; they are looked for in the folder :obj:`$MGWA_PYG_RAW/raw_folder` if that
+    variable is set, and else in :obj:`root/raw`, to which missing ones are downloaded.
 
     The data set holds one :class:`~torch_geometric.data.HeteroData`:
 
@@ -166,7 +166,7 @@ class KGRecDataset(InMemoryDataset):
 
     @property
     def num_items(self) -> int:
-        r"""The number of items: the first entities."""
+        r"""The number of items, which are the first entities."""
         return self._statistics["items"]
 
     @property

@@ -26,7 +26,7 @@ class Heuristic:
     Nothing is learned but a logistic regression on a few features, and that on the validation rows. The
     training rows could not serve, as each of their positives is itself one of the plays that are counted.
 
-    A heuristic implements :meth:`_features` and :meth:`_score_all`, and calls :meth:`_calibrate` last when
+    A heuristic implements ``_features`` and ``_score_all``, and calls ``_calibrate`` last when
     it is made.
 
     Args:

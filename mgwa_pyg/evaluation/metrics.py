@@ -9,7 +9,7 @@ from torch_geometric.data import HeteroData
 
 
 def click_metrics(label: ArrayLike, score: ArrayLike, threshold: float = 0.5) -> dict[str, float]:
-    r"""Return AUC, ACC and F1 (eq. 12) of predicted click probabilities.
+    r"""Return AUC, ACC and F1 (equation 12) of predicted click probabilities.
 
     Args:
         label (array): 1 for a click and 0 for none, :math:`(n)`.

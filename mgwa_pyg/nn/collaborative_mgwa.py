@@ -62,7 +62,7 @@ class CollaborativeMGWA(torch.nn.Module):
             argument.
     """
 
-    #: How a probability is read from a logit: its factor, the evidence's, a constant. Set by training.
+    #: How a probability is read from a logit, by its factor, the evidence's, a constant. Set by training.
     calibration: Tensor
 
     def __init__(

@@ -22,7 +22,7 @@ class GatedAggregationGNN(BasicGNN):
         out = model(x, edge_index, edge_attr=edge_type)
 
     With :obj:`edge_dim`, :obj:`edge_attr` holds edge features as usual; the relations can then only be the
-    values of a sparse adjacency. The same holds for :meth:`inference`, which hands on neither types nor
+    values of a sparse adjacency. The same holds for ``inference``, which hands on neither types nor
     features.
 
     Args:

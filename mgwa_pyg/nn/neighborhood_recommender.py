@@ -16,8 +16,8 @@ from mgwa_pyg.ops import RelationCSR
 class NeighborhoodRecommender(torch.nn.Module):
     r"""Base class of recommenders that represent an item by its neighbourhood as one user sees it.
 
-    The user's embedding is the query of every :class:`GatedAggregationConv`, the relations' embeddings are
-    shared by the layers, and the click is predicted by the inner product of user and item.
+    The user's embedding is the query of every :class:`~mgwa_pyg.nn.GatedAggregationConv`, the relations'
+    embeddings are shared by the layers, and the click is predicted by the inner product of user and item.
 
     Args:
         num_users (int): Number of users.

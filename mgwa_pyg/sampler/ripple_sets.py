@@ -20,7 +20,7 @@ def ripple_sets(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Draw the ripple sets of the users, from `"RippleNet: Propagating User Preferences on the Knowledge
-    Graph for Recommender Systems" <https://arxiv.org/abs/1803.03467>`_ (eqs. 2 and 3).
+    Graph for Recommender Systems" <https://arxiv.org/abs/1803.03467>`_ (equations 2 and 3).
 
     The candidates of a user's first hop are the triples whose head is one of the user's items, those of
     every later hop the triples whose head is a tail that the hop before drew. As in the paper's released

@@ -130,7 +130,7 @@ class ClickModule(L.LightningModule):
         self.dataset = dataset
         self.scorer = make_scorer(dataset, config, seed)
         self.model = self.scorer.model
-        #: One entry an epoch: losses, AUCs and seconds of training.
+        #: One entry an epoch, of losses, AUCs and seconds of training.
         self.history: list[dict[str, float]] = []
         self._outputs: dict[str, list[tuple[Tensor, ...]]] = {"train": [], "val": []}
         self._started = self._train_seconds = 0.0
