@@ -39,9 +39,10 @@ nitpick_ignore_regex = [
     ("py:obj", ".*"),
     ("py:class", "[a-z ]+"),
     # Names of other projects: the build needs no network. And private names.
-    ("py:.*", r"(collections|lightning|np|numpy|os|pathlib|torch|torch_geometric)\..*"),
-    ("py:class", "Data|HeteroData|LinkLoader|SparseTensor|Table|Tensor"),
-    ("py:.*", r".*\._\w+"),
+    ("py:.*", r"(collections|lightning|np|numpy|os|pandas|pathlib|pd|torch|torch_geometric)\..*"),
+    ("py:class", "Data|DataFrame|ExplainerAlgorithm|HeteroData|LinkLoader|PyGExplanation"),
+    ("py:class", "Scorer|SparseTensor|Table|Tensor"),
+    ("py:.*", r".*\._\w+|mgwa_pyg\.train\.scorer\.Scorer|DamagedFileError"),
 ]
 
 html_theme = "sphinx_rtd_theme"

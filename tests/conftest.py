@@ -13,8 +13,12 @@ from mgwa_pyg.datasets import SyntheticKG
 # What the tests compute is too small for more, and busy machines punish it.
 torch.set_num_threads(1)
 
+# Without the repository, where an installed package is tested, what tests the rest of it is left out.
+if not (Path(__file__).resolve().parent.parent / "benchmarks").is_dir():
+    collect_ignore = ["benchmarks", "examples", "test_docs.py", "test_readme.py", "test_wheel.py"]
+
 # What the tests with a marker need.
-PACKAGES = {"scatter": "torch_scatter", "triton": "triton", "sphinx": "sphinx"}
+PACKAGES = {"scatter": "torch_scatter", "triton": "triton", "sphinx": "sphinx", "build": "build"}
 
 
 def pytest_runtest_setup(item):

@@ -64,6 +64,7 @@ def test_every_file_says_what_it_is_for():
             assert ast.get_docstring(ast.parse(file.read_text())), file
 
 
+@pytest.mark.smoke
 def test_the_core_needs_no_extra():
     program = (
         "import sys\n"

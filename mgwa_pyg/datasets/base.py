@@ -208,8 +208,9 @@ class KGRecDataset(InMemoryDataset):
 
     @cached_property
     def fingerprint(self) -> str:
-        r"""The SHA-256 of all that is learned from and predicted: sizes, training positives, labelled pairs
-        with their labels and parts, triples, and the items' names. It is taken once, with the transform.
+        r"""The SHA-256 of all that is learned from and predicted, that is sizes, training positives, labelled
+        pairs with their labels and parts, triples, and the items' names. It is taken once, with the
+        transform.
         """
         digest = hashlib.sha256(json.dumps(self._statistics).encode())
         data = self[0]

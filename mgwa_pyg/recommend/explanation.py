@@ -33,7 +33,7 @@ class Explanation:
     score: float
     """The logit that recommendations are ranked by."""
     parts: pd.DataFrame
-    """The score as a sum: the columns ``part``, ``relation``, ``neighbor`` (a name), ``attention`` (of the
+    """The score as a sum, in the columns ``part``, ``relation``, ``neighbor`` (a name), ``attention`` (of the
     last layer) and ``score``. A part is a ``"neighbor"`` of the item, or, for RippleNet, the tail of a triple
     in the user's ``"memory"``, the highest score first; then come the ``"item"`` itself, the ``"constant"``
     of the layers, and ``"popularity"``: what is added for how well known the item is."""

@@ -29,6 +29,7 @@ def same(a, b):
     return all(x[key].equal(y[key]) for x, y in stores for key in {*x.keys(), *y.keys()})
 
 
+@pytest.mark.smoke
 def test_schema():
     dataset = SyntheticKG(**SMALL)
     data = dataset[0]

@@ -31,6 +31,7 @@ def naive_metrics(label, score, threshold):
     }
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("threshold", [0.5, 0.3])
 def test_values_equal_the_definitions(threshold):
     generator = np.random.default_rng(0)

@@ -69,6 +69,7 @@ def naive_ranking(score, data, ks, split):
     return {name: sum(value) / len(value) for name, value in values.items()}, short
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("split", ["val", "test"])
 @pytest.mark.parametrize("levels", [2, 10_000])  # Nearly all tied, nearly none.
 @pytest.mark.parametrize("users_per_step", [1, 5, 64])

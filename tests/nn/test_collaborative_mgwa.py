@@ -67,6 +67,7 @@ def naive(model, listens):
     return torch.stack(z[NUM_ENTITIES:]), torch.stack(z[:NUM_ENTITIES]), torch.stack(bias)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("fusion", ["highway", "identity"])
 @pytest.mark.parametrize("attention", [True, False])
 @pytest.mark.parametrize("num_layers", [0, 1, 2])

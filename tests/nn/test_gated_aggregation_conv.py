@@ -48,6 +48,7 @@ def expected(conv, fusion, activation, x, edge_index, edge_type, queries, extra=
     return out, torch.stack(alphas, dim=1)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("heads", [1, 2])

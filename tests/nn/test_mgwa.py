@@ -26,6 +26,7 @@ def naive_score(model, fusion, user, item, edge_index, edge_type):
     return query @ x[item]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("fusion", ["gated", "sum"])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_scores_and_gradients_equal_the_equations(fusion, num_layers):

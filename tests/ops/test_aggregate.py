@@ -79,6 +79,7 @@ CASES = {
 }
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_values_and_gradients_equal_a_loop(case, backend):

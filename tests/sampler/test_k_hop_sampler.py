@@ -129,6 +129,7 @@ def sample(sampler, data, seed):
 SEEDS = {"plain": {"node": [3, 0, 11, 3, 5]}, "typed": {"user": [0, 7, 3], "item": [2, 10, 5, 1]}}
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("disjoint", [False, True])
 @pytest.mark.parametrize("kind", ["plain", "typed"])
 def test_whole_neighborhoods(kind, disjoint):

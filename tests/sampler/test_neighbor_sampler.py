@@ -27,6 +27,7 @@ def neighbors(edge_index, edge_type, node):
     )
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("fanout", [None, 3])
 @pytest.mark.parametrize("num_hops", [0, 1, 2, 3])
 def test_every_hop_is_the_neighborhood_of_the_one_before(fanout, num_hops):

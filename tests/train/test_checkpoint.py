@@ -57,6 +57,7 @@ def test_checkpoints_are_plain_data_that_say_what_they_are_of(small, checkpoint)
     }
 
 
+@pytest.mark.smoke
 def test_a_checkpoint_is_restored_without_its_data(small, checkpoint):
     again, given = ClickModule.restore(checkpoint), ClickModule.restore(checkpoint, small)
     user, item = torch.arange(30), torch.arange(30, 60)
