@@ -24,7 +24,7 @@ class KGCN(NeighborhoodRecommender):
     official code differ in two places, which :obj:`equations` chooses between:
 
     ============================= =============================== =====================================
-    .                             :obj:`"paper"`                  :obj:`"official"`
+    \                             :obj:`"paper"`                  :obj:`"official"`
     ============================= =============================== =====================================
     :math:`g`                     inner product, a sum over       mean over the :math:`d` channels
                                   the :math:`d` channels
