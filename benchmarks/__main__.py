@@ -16,6 +16,7 @@ BENCHMARKS = [
     "train",
     "rank",
     "scale",
+    "recommend",
     "table2",
     "topk",
     "ablations",

@@ -1,0 +1,235 @@
+"""A checkpoint in use: how long answers take, how good they are for newcomers, and what is explained."""
+
+import dataclasses
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from benchmarks.experiments import load
+from benchmarks.harness import NoDataError, Report, Settings, figure
+from mgwa_pyg.datasets import DownloadError, KGRecDataset, LastFMKG, SyntheticKG
+from mgwa_pyg.datasets.base import KGRecTables
+from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL
+from mgwa_pyg.evaluation import full_ranking
+from mgwa_pyg.recommend import Recommender
+from mgwa_pyg.train import (
+    ClickModule,
+    CollaborativeConfig,
+    FitConfig,
+    KGCNConfig,
+    MGWAConfig,
+    RippleNetConfig,
+    fit,
+)
+
+_MODELS: dict[str, FitConfig] = {
+    "MGWA": MGWAConfig(),
+    "KGCN": KGCNConfig(),
+    "RippleNet": RippleNetConfig(),
+    "CollaborativeMGWA": CollaborativeConfig(),
+    "CollaborativeMGWA, ranking loss": CollaborativeConfig.for_ranking(),
+}
+_FOLDS = 10  # The users are dealt into so many parts, and each of the first _FITTED parts is left out once.
+_FITTED = 5
+_CALLS = 1000
+_HISTORY = 10  # Items that a newcomer is asked with where time is measured.
+
+
+class _Halves(KGRecDataset):
+    """Half of each user's interactions for training, a tenth for validation, the rest for test."""
+
+    @property
+    def processed_file_names(self) -> str:
+        return f"halves-{super().processed_file_names}"
+
+    def build(self) -> KGRecTables:
+        tables = super().build()
+        user = tables.positives[:, 0]
+        order = np.lexsort((np.random.default_rng([self.seed, 7]).random(len(user)), user))
+        count = np.bincount(user, minlength=tables.num_users)
+        place = np.empty(len(user), dtype=np.int64)
+        place[order] = np.arange(len(user)) - (np.cumsum(count) - count)[user[order]]
+        share = (place + 0.5) / count[user]
+        parts = np.select([share < 0.5, share < 0.6], [TRAIN, VAL], TEST).astype(np.int8)
+        return dataclasses.replace(tables, positive_parts=parts)
+
+
+class _LastFMHalves(_Halves, LastFMKG):
+    pass
+
+
+class _SyntheticHalves(_Halves, SyntheticKG):
+    pass
+
+
+def run(settings: Settings) -> Report:
+    """Measure on a model of each kind, trained here."""
+    # As the examples do: the questions are too small for more.
+    torch.set_num_threads(1)
+    rows = _imports(3 if settings.quick else 15)
+    dataset = load(settings, "items", 0)
+    for name, config in _MODELS.items():
+        recommender = _recommender(_fit(dataset, config, settings), dataset)
+        rows += _times(name, recommender, 50 if settings.quick else _CALLS)
+        rows += _explanations(name, recommender, 10 if settings.quick else 200)
+    for name, config in _MODELS.items():
+        rows += _newcomers(name, config, settings)
+    return Report(rows)
+
+
+def _fit(dataset: KGRecDataset, config: FitConfig, settings: Settings) -> ClickModule:
+    if settings.quick:
+        config = dataclasses.replace(config, epochs=2)
+    with tempfile.TemporaryDirectory() as folder:
+        result = fit(dataset, config, folder, seed=0, device=settings.device, name=config.model)
+        return ClickModule.restore(result.checkpoint, dataset)
+
+
+def _recommender(module: ClickModule, dataset: KGRecDataset) -> Recommender:
+    return Recommender(module.scorer, dataset)
+
+
+def _imports(times: int) -> list[dict]:
+    """The time from nothing, the packages by turns."""
+    names = ("torch_geometric", "mgwa_pyg", "mgwa_pyg.nn", "mgwa_pyg.recommend")
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(times + 1):  # The first one fills the caches of the disk.
+        for name in names:
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
+            if turn > 0:
+                seconds[name].append(time.perf_counter() - started)
+    return [figure("recommend", "import", name, "time", "s", values) for name, values in seconds.items()]
+
+
+def _times(name: str, recommender: Recommender, calls: int) -> list[dict]:
+    generator = np.random.default_rng(0)
+    users = generator.integers(recommender.num_users, size=calls).tolist()
+    items = generator.integers(recommender.num_items, size=calls).tolist()
+    histories = [generator.choice(recommender.num_items, _HISTORY, replace=False).tolist() for _ in users]
+    questions: dict[str, Callable[[int], Any]] = {
+        "recommend": lambda call: recommender.recommend(users[call]),
+        f"recommend_for, {_HISTORY} items": lambda call: recommender.recommend_for(histories[call]),
+        "similar_items": lambda call: recommender.similar_items(items[call]),
+        "explain": lambda call: recommender.explain(users[call], items[call]),
+    }
+    rows = []
+    for metric, ask in questions.items():
+        for call in range(10):
+            ask(call)
+        seconds = []
+        for call in range(calls):
+            started = time.perf_counter()
+            ask(call)
+            seconds.append(1e3 * (time.perf_counter() - started))
+        rows.append(figure("recommend", "times", name, f"{metric}, median", "ms", seconds))
+        rows.append(figure("recommend", "times", name, f"{metric}, p95", "ms", seconds, _p95))
+    return rows
+
+
+def _p95(values: Sequence[float]) -> float:
+    return float(np.quantile(values, 0.95))
+
+
+def _explanations(name: str, recommender: Recommender, pairs: int) -> list[dict]:
+    """How far the parts' sums are from the scores that items are ranked by."""
+    generator = np.random.default_rng(1)
+    errors = []
+    for user in generator.integers(recommender.num_users, size=pairs).tolist():
+        history = generator.choice(recommender.num_items, _HISTORY, replace=False).tolist()
+        for who, table in (
+            (user, recommender.recommend(user, 20)),
+            (history, recommender.recommend_for(history, 20)),
+        ):
+            place = int(generator.integers(len(table)))
+            why = recommender.explain(who, int(table["item"][place]))
+            for parts in [why.parts] if why.history is None else [why.parts, why.history]:
+                errors.append(abs(parts["score"].sum() - table["score"][place]))
+    return [figure("recommend", "explanations", name, "largest error of the sum", "1", errors, max)]
+
+
+def _newcomers(name: str, config: FitConfig, settings: Settings) -> list[dict]:
+    """Recall@10 of users that were left out of training, and of those that were not."""
+    whole = _halves(settings)
+    order = torch.randperm(whole.num_users, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator()
+
+    def known_recall(module: ClickModule, users: Tensor) -> float:
+        def scores(user: Tensor) -> Tensor:
+            return module.scorer.score_all(user, whole.num_items, generator.manual_seed(0))
+
+        return _recall(scores, whole, users)
+
+    with_them = _fit(whole, config, settings)
+    values: dict[str, list[float]] = {"new": [], "others, same model": [], "the same, trained with them": []}
+    for fold in range(1 if settings.quick else _FITTED):
+        new = order[fold::_FOLDS]
+        others = order[~torch.isin(order, new)]
+        dataset = _halves(settings, without=new)
+        module = _fit(dataset, config, settings)
+        values["others, same model"].append(known_recall(module, others))
+        values["the same, trained with them"].append(known_recall(with_them, new))
+        values["new"].append(_newcomer_recall(_recommender(module, dataset), whole, new))
+    rows = [
+        figure("recommend", f"Recall@10, {case}", name, "recall@10", "1", recalls, statistics.fmean)
+        for case, recalls in values.items()
+    ]
+    for case in list(values)[1:]:
+        ratios = [100 * statistics.fmean(values["new"]) / statistics.fmean(values[case])]
+        rows.append(figure("recommend", f"new against {case}", name, "recall@10", "%", ratios))
+    return rows
+
+
+def _newcomer_recall(recommender: Recommender, whole: KGRecDataset, new: Tensor) -> float:
+    user, item = whole[0]["user", "listens", "entity"].edge_index
+    is_new = torch.zeros(whole.num_users, dtype=torch.bool)
+    is_new[new] = True
+
+    def scores(users: Tensor) -> Tensor:
+        out = torch.zeros(len(users), whole.num_items, dtype=torch.double)
+        for row, number in enumerate(users.tolist()):
+            history = item[user == number].tolist()
+            if is_new[number] and history:
+                best = recommender.recommend_for(history, whole.num_items)
+                out[row] = best["score"].min() - 1
+                out[row, best["item"].tolist()] = torch.from_numpy(best["score"].to_numpy())
+        return out
+
+    return _recall(scores, whole, new)
+
+
+def _recall(scores: Callable[[Tensor], Tensor], whole: KGRecDataset, users: Tensor) -> float:
+    """Recall@10 of some users' test positives among all items that were not in training or validation."""
+    data = whole[0]
+    listens = data["user", "listens", "entity"]
+    listens.test_mask = listens.test_mask & torch.isin(listens.edge_label_index[0], users)
+    return full_ranking(scores, data, whole.num_items, ks=(10,))["recall@10"]
+
+
+def _halves(settings: Settings, without: Tensor | None = None) -> KGRecDataset:
+    """The data set, in which some users are known by nothing."""
+
+    def forget(data: HeteroData) -> HeteroData:
+        listens = data["user", "listens", "entity"]
+        listens.edge_index = listens.edge_index[:, ~torch.isin(listens.edge_index[0], without)]
+        for split in ("train", "val"):
+            mask = listens[f"{split}_mask"]
+            listens[f"{split}_mask"] = mask & ~torch.isin(listens.edge_label_index[0], without)
+        return data
+
+    transform = None if without is None else forget
+    if settings.data == "synthetic":
+        return _SyntheticHalves(transform=transform)
+    try:
+        return _LastFMHalves(settings.root / "LastFMKG", transform=transform)
+    except (DownloadError, FileNotFoundError) as error:
+        raise NoDataError(str(error)) from error
