@@ -1,6 +1,13 @@
-"""Checks of the values in tensors: each costs a pass over them, and on an accelerator a wait for it."""
+"""Checks of arguments.
+
+Those of the values in tensors cost a pass over them, and on an accelerator a wait for it.
+"""
 
 from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,20 +18,78 @@ class NaNError(ValueError):
     """A tensor holds values that are not a number."""
 
 
+def form(value: Any) -> str:
+    """What a message says of an argument: its shape and type, or what it is where it is no tensor."""
+    if isinstance(value, Tensor):
+        return f"has shape {tuple(value.shape)} and type {value.dtype}"
+    return f"is {value!r:.60}"
+
+
 def values_are_checked(device: torch.device) -> bool:
     """Whether values are looked at: on the CPU, and elsewhere under :class:`torch_geometric.debug`."""
     return not torch.compiler.is_compiling() and (device.type == "cpu" or is_debug_enabled())
 
 
-def is_integer(value: Tensor) -> bool:
-    """Whether the elements of a tensor are whole numbers by their type."""
-    return not (value.is_floating_point() or value.is_complex() or value.dtype is torch.bool)
+def is_integer(value: Any) -> bool:
+    """Whether this is a tensor whose elements are whole numbers by their type."""
+    return isinstance(value, Tensor) and not (
+        value.is_floating_point() or value.is_complex() or value.dtype is torch.bool
+    )
+
+
+def is_float(value: Any) -> bool:
+    """Whether this is a tensor whose elements are real numbers by their type."""
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def check_count(name: str, value: Any, minimum: int = 1) -> int:
+    """Return ``value`` as an integer, or raise a :class:`ValueError` if it is none or too small."""
+    try:
+        number = operator.index(value)
+    except (TypeError, RuntimeError):  # Torch raises the second for a tensor without values.
+        number = minimum - 1
+    if isinstance(value, bool) or number < minimum:
+        raise ValueError(f"{name}={value!r:.60}: a whole number of at least {minimum} is needed")
+    return number
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[str | None]) -> None:
+    """Raise a :class:`ValueError` if ``value`` is none of the words that are allowed."""
+    if value not in [*allowed]:
+        raise ValueError(f"{name}={value!r:.60} is unknown: choose one of {[*allowed]}")
+
+
+def check_probability(name: str, value: Any) -> None:
+    """Raise a :class:`ValueError` if ``value`` is no number in [0, 1)."""
+    if not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
+        raise ValueError(f"{name}={value!r:.60}: a probability in [0, 1) is needed")
+
+
+def check_indices(name: str, value: Any, dim: int = 1) -> None:
+    """Raise a :class:`ValueError` if this is no tensor of whole numbers with so many dimensions."""
+    if not is_integer(value) or value.dim() != dim:
+        kind = "a vector" if dim == 1 else f"a tensor of {dim} dimensions"
+        raise ValueError(f"{name} {form(value)}, but {kind} of whole numbers is needed")
+
+
+def check_edges(name: str, value: Any, what: str = "num_edges") -> None:
+    """Raise a :class:`ValueError` if these are no two rows of whole numbers."""
+    if not is_integer(value) or value.dim() != 2 or value.size(0) != 2:
+        raise ValueError(f"{name} {form(value)}, but whole numbers of shape (2, {what}) are needed")
+
+
+def check_same_type(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise a :class:`ValueError` if two tensors that are to be multiplied are not of one type."""
+    if value.dtype != other.dtype and not torch.is_autocast_enabled(value.device.type):
+        raise ValueError(f"{name} has type {value.dtype}, but {other_name} {other.dtype}: both need the same")
 
 
 def check_range(name: str, value: Tensor | None, stop: int, stop_name: str) -> None:
     """Raise an :class:`IndexError` if an element of ``value`` is not in ``[0, stop)``."""
     if value is None or value.numel() == 0:
         return
+    if value.is_meta:
+        raise ValueError(f"{name} is on {value.device}, where it has no values")
     low, high = (int(bound) for bound in torch.aminmax(value))
     if low < 0 or high >= stop:
         raise IndexError(
@@ -41,3 +106,15 @@ def check_no_nan(name: str, value: Tensor | None) -> None:
     count = int(value.isnan().sum())
     if count > 0:
         raise NaNError(f"{name} of shape {tuple(value.shape)} holds {count} values that are NaN")
+
+
+def check_finite(name: str, value: Tensor | None, masks: bool = False) -> None:
+    """Raise a :class:`ValueError` if an element of ``value`` is NaN or infinite; with ``masks`` it may be
+    minus infinity.
+    """
+    check_no_nan(name, value)
+    if value is None or value.detach().sum().isfinite():
+        return
+    count = int((value == torch.inf if masks else value.isinf()).sum())
+    if count > 0:
+        raise ValueError(f"{name} of shape {tuple(value.shape)} holds {count} values that are infinite")

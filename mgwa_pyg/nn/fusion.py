@@ -10,6 +10,8 @@ from torch import Tensor
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import zeros
 
+from mgwa_pyg.checks import check_same_type
+
 
 class HeadLinear(Linear):
     r"""One linear map per head, :math:`(N, H, F_{in}) \to (N, H, F_{out})`.
@@ -27,6 +29,19 @@ class HeadLinear(Linear):
         weight = self.weight.view(self.heads, -1, self.in_channels)
         out = torch.einsum("nhf,hkf->nhk", x, weight)
         return out if self.bias is None else out + self.bias.view(self.heads, -1)
+
+
+def check_map(name: str, linear: Linear, x: Tensor) -> None:
+    """Raise a :class:`ValueError` if a linear map does not take ``x``, whose name is that of an argument."""
+    if linear.in_channels > 0 and x.size(-1) != linear.in_channels:
+        raise ValueError(f"{name} has {x.size(-1)} channels, but in_channels={linear.in_channels} are needed")
+    check_same_type(name, x, "the layer's weight", linear.weight)
+
+
+def apply_map(name: str, linear: Linear, x: Tensor) -> Tensor:
+    """The linear map of ``x``, after :func:`check_map`."""
+    check_map(name, linear, x)
+    return linear(x)
 
 
 class Fusion(torch.nn.Module):
@@ -90,8 +105,9 @@ class ConcatFusion(Fusion):
         self.lin_neighbor = HeadLinear(in_neighbor, out_channels, heads, bias)
 
     def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
-        z = self.lin_neighbor(neighborhood)
-        return self.lin_self(x).view_as(z) + z
+        assert x is not None
+        z = apply_map("x", self.lin_neighbor, neighborhood)
+        return apply_map("x[1]", self.lin_self, x).view_as(z) + z
 
     def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         own = _map_columns(self.lin_self.weight, x, self.lin_neighbor.bias)
@@ -136,7 +152,11 @@ class SumFusion(Fusion):
 
     def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
         assert x is not None
-        return self.lin(x.unsqueeze(1) + neighborhood)
+        if x.size(-1) != neighborhood.size(-1):
+            raise ValueError(
+                f"x[1] has {x.size(-1)} channels, but x has {neighborhood.size(-1)}: both need the same"
+            )
+        return apply_map("x", self.lin, x.unsqueeze(1) + neighborhood)
 
     def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         return _map_columns(self.lin.weight, x + neighborhood, self.lin.bias)
@@ -152,7 +172,7 @@ class NeighborFusion(Fusion):
         self.lin_neighbor = HeadLinear(in_neighbor, out_channels, heads, bias)
 
     def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
-        return self.lin_neighbor(neighborhood)
+        return apply_map("x", self.lin_neighbor, neighborhood)
 
     def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         return _map_columns(self.lin_neighbor.weight, neighborhood, self.lin_neighbor.bias)
@@ -207,7 +227,10 @@ class HighwayFusion(Fusion):
         assert x is not None
         # A width of -1 is known only now.
         _check_widths("highway", self.out_channels, in_self=x.size(-1), in_neighbor=neighborhood.size(-1))
-        gate = torch.sigmoid(self.lin_self(x).unsqueeze(-1) + self.lin_neighbor(neighborhood))
+        gate = apply_map("x[1]", self.lin_self, x).unsqueeze(-1) + apply_map(
+            "x", self.lin_neighbor, neighborhood
+        )
+        gate = gate.sigmoid()
         # Under autocast the maps' results are in half precision, and lerp takes one type alone.
         return gate.to(neighborhood.dtype)
 
@@ -225,8 +248,8 @@ def _check_widths(fusion: str, out_channels: int, **widths: int) -> None:
     for name, width in widths.items():
         if width not in (-1, out_channels):
             raise ValueError(
-                f"fusion={fusion!r} keeps the width, but {name}={width} and out_channels={out_channels}: "
-                f"they must be equal"
+                f"fusion={fusion!r} keeps the width, but in_channels has {name}={width} and "
+                f"out_channels={out_channels}: they must be equal"
             )
 
 

@@ -16,8 +16,21 @@ from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTe
 from torch_geometric.utils import degree, is_sparse, is_torch_sparse_tensor, to_edge_index
 from torch_geometric.utils.sparse import set_sparse_value
 
-from mgwa_pyg.checks import check_no_nan, check_range, is_integer, values_are_checked
-from mgwa_pyg.nn.fusion import FUSIONS
+from mgwa_pyg.checks import (
+    check_choice,
+    check_count,
+    check_edges,
+    check_finite,
+    check_no_nan,
+    check_probability,
+    check_range,
+    check_same_type,
+    form,
+    is_float,
+    is_integer,
+    values_are_checked,
+)
+from mgwa_pyg.nn.fusion import FUSIONS, check_map
 from mgwa_pyg.ops import (
     SEGMENT_OPS,
     RelationCSR,
@@ -149,24 +162,34 @@ class GatedAggregationConv(MessagePassing):
         kwargs.setdefault("aggr", "add")
         super().__init__(node_dim=0, **kwargs)
 
-        query_channels = heads * out_channels if query_channels is None else query_channels
-        if num_relations < 1:
-            raise ValueError(f"num_relations={num_relations}: a graph has at least one relation")
-        if heads < 1 or query_channels % heads != 0:
+        out_channels = check_count("out_channels", out_channels)
+        num_relations = check_count("num_relations", num_relations)
+        heads = check_count("heads", heads)
+        if query_channels is None:
+            query_channels = heads * out_channels
+        query_channels = check_count("query_channels", query_channels)
+        if query_channels % heads != 0:
             raise ValueError(
                 f"query_channels={query_channels} cannot be shared out to heads={heads}: it must be a "
                 f"multiple of heads"
             )
-        if score_activation not in _ACTIVATIONS:
+        if edge_dim is not None:
+            edge_dim = check_count("edge_dim", edge_dim)
+        widths = in_channels if isinstance(in_channels, (tuple, list)) else (in_channels, in_channels)
+        if len(widths) != 2:
             raise ValueError(
-                f"score_activation={score_activation!r} is unknown: choose one of {[*_ACTIVATIONS]}"
+                f"in_channels={in_channels}: one size is needed, or one of sources and of targets"
             )
-        if fusion not in FUSIONS:
-            raise ValueError(f"fusion={fusion!r} is unknown: choose one of {[*FUSIONS]}")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout={dropout}: a probability in [0, 1) is needed")
+        in_neighbor, in_self = (check_count("in_channels", width, -1) for width in widths)
+        if 0 in (in_neighbor, in_self):
+            raise ValueError(
+                f"in_channels={in_channels}: at least one channel is needed, or -1 to derive them"
+            )
+        check_choice("score_activation", score_activation, _ACTIVATIONS)
+        check_choice("fusion", fusion, FUSIONS)
+        check_probability("dropout", dropout)
         if not isinstance(degree_power, (int, float)) or not math.isfinite(degree_power):
-            raise ValueError(f"degree_power={degree_power!r}: a finite number is needed")
+            raise ValueError(f"degree_power={degree_power!r:.60}: a finite number is needed")
 
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -180,11 +203,6 @@ class GatedAggregationConv(MessagePassing):
         self.backend = backend
         self.degree_power = degree_power
         self._ops = segment_ops(backend)
-
-        if isinstance(in_channels, int):
-            in_neighbor, in_self = in_channels, in_channels
-        else:
-            in_neighbor, in_self = in_channels
 
         # Without anything that tells two edges apart, all scores of a node are equal.
         self._scored = num_relations > 1 or edge_dim is not None
@@ -303,31 +321,35 @@ class GatedAggregationConv(MessagePassing):
             Values (NaNs and the ranges of indices) are checked on the CPU always, and on an accelerator
             only under :class:`torch_geometric.debug`, as this waits for the device.
         """
-        if edge_attr is not None and self.edge_dim is None and edge_type is None and is_integer(edge_attr):
+        if self.edge_dim is None and edge_type is None and is_integer(edge_attr):
             edge_type, edge_attr = edge_attr, None
-        elif edge_attr is not None and edge_attr.dim() == 1 and self.edge_dim is not None:
+        elif self.edge_dim is not None and isinstance(edge_attr, Tensor) and edge_attr.dim() == 1:
             edge_attr = edge_attr.unsqueeze(1)
-        x_source, x_target = (x, x) if isinstance(x, Tensor) else x
-        if x_source is None or x_source.dim() != 2:
+        x_source, x_target = _pair(x)
+        if not is_float(x_source) or x_source.dim() != 2:
             raise ValueError(
-                f"x must be a matrix of node features or a pair of them, static graphs are not "
-                f"supported, but the source's part is "
-                f"{None if x_source is None else tuple(x_source.shape)}"
+                f"x must be a matrix of floating-point features or a pair of them, static graphs are not "
+                f"supported, but the source's part {form(x_source)}"
             )
+        if x_target is not None and (not is_float(x_target) or x_target.dim() != 2):
+            raise ValueError(f"x[1] {form(x_target)}, but a matrix of floating-point features is needed")
+        query, query_index = _pair(query)[1], _pair(query_index)[1]
         if x_target is None and (self.fusion.uses_self or (self._scored and query is None)):
             raise ValueError(
-                "x has no features for the target nodes, but the fusion or the query needs them: "
-                "pass a pair of two tensors"
+                "x[1] is None, but the fusion or the query needs features of the target nodes: pass a pair "
+                "of two tensors"
             )
         if (edge_attr is None) != (self.edge_dim is None):
             raise ValueError(
-                f"edge_attr is {None if edge_attr is None else tuple(edge_attr.shape)}, but the layer was "
-                f"made with edge_dim={self.edge_dim}: both or neither are needed (edge_attr can stand for "
-                f"edge_type, if it is a vector of whole numbers and edge_type is None)"
+                f"edge_attr {form(edge_attr)}, but the layer was made with edge_dim={self.edge_dim}: both or "
+                f"neither are needed (edge_attr can stand for edge_type, if it is a vector of whole numbers "
+                f"and edge_type is None)"
             )
         by_edge = return_attention_weights or self._looks_at_edges()
         target = 1 if self.flow == "source_to_target" else 0  # The row of `edge_index`.
         plan = edge_index if isinstance(edge_index, RelationCSR) else None
+        if size is not None and (not isinstance(size, (tuple, list)) or len(size) != 2):
+            raise ValueError(f"size={size}: two numbers of nodes are needed")
         if plan is not None:
             size = self._check_plan(plan, edge_type, size)
             if by_edge:
@@ -340,12 +362,30 @@ class GatedAggregationConv(MessagePassing):
             num_targets = size[target]
         else:
             raise ValueError("the number of target nodes is unknown: pass size=(N_src, N_dst)")
-        if size is None:
-            size = (x_source.size(0), num_targets)
-            size = size if target == 1 else size[::-1]
+        nodes = (x_source.size(0), num_targets) if target == 1 else (num_targets, x_source.size(0))
+        if plan is not None and size != nodes:
+            raise ValueError(
+                f"edge_index is a RelationCSR of size {plan.size}, but x or size is of {nodes} nodes"
+            )
+        if size is not None and any(
+            given not in (None, found) for given, found in zip(size, nodes, strict=True)
+        ):
+            raise ValueError(f"size={tuple(size)}, but x is of {nodes} nodes")
+        size = nodes
 
         if plan is None:
-            edge_type = self._edge_types(edge_index, edge_type, edge_attr)
+            edge_type = self._edge_types(edge_index, edge_type, edge_attr, size)
+        for name, value in (
+            ("x[1]", x_target),
+            ("edge_index", edge_index),
+            ("edge_type", edge_type),
+            ("edge_attr", edge_attr),
+            ("query", query),
+            ("query_index", query_index),
+            ("relation", relation),
+        ):
+            if isinstance(value, Tensor) and value.device != x_source.device:
+                raise ValueError(f"{name} is on {value.device}, but x on {x_source.device}")
         table, edge_query, query_index = self._score_table(
             x_target, query, query_index, relation, num_targets
         )
@@ -354,7 +394,7 @@ class GatedAggregationConv(MessagePassing):
             if x_target is not x_source:
                 check_no_nan("x[1]", x_target)
             check_no_nan("edge_attr", edge_attr)
-            check_no_nan("the product of query and relation", table)
+            check_finite("the product of query and relation", table)
             check_range("edge_type", edge_type, self.num_relations, "num_relations")
             if table is not None:
                 check_range("query_index", query_index, table.size(0), "the rows of query")
@@ -369,11 +409,17 @@ class GatedAggregationConv(MessagePassing):
         if plan is not None:
             out = self._aggregate_relations(x_source, table, query_index, plan, num_targets)
         else:
+            if (
+                not is_sparse(edge_index)
+                and isinstance(edge_index, Tensor)
+                and edge_index.dtype != torch.long
+            ):
+                edge_index = edge_index.long()
             alpha = self.edge_updater(
                 edge_index,
                 table=table,
-                query_index=query_index,
-                edge_type=edge_type,
+                query_index=None if query_index is None else query_index.long(),
+                edge_type=None if edge_type is None else edge_type.long(),
                 edge_query=edge_query,
                 features=edge_attr,
                 size=size,
@@ -425,7 +471,7 @@ class GatedAggregationConv(MessagePassing):
                 f"num_relations={self.num_relations}"
             )
         if size is not None and tuple(size) != own_size:
-            raise ValueError(f"size={size}, but edge_index is a RelationCSR of size {own_size}")
+            raise ValueError(f"size={tuple(size)}, but edge_index is a RelationCSR of size {own_size}")
         return own_size
 
     def _order(self, edge_index: Adj, edge_type: OptTensor, size: Size, x: Tensor) -> RelationCSR | None:
@@ -447,10 +493,6 @@ class GatedAggregationConv(MessagePassing):
         self, x: Tensor, table: Tensor, query_index: OptTensor, plan: RelationCSR, num_targets: int
     ) -> Tensor:
         """Softmax and sum without messages, ``[N_dst, H, F]``."""
-        if plan.size[1] != num_targets:
-            raise ValueError(
-                f"edge_index is for {plan.size[1]} target nodes, but x or size for {num_targets}"
-            )
         if query_index is None and table.size(0) != 1:
             query_index = torch.arange(num_targets, device=x.device)
         return relation_softmax_aggregate(
@@ -476,7 +518,8 @@ class GatedAggregationConv(MessagePassing):
         row: OptTensor = None  # The row of `table` that an edge's score lies in; None: the only one.
         if table.size(0) > 1 or query_index is not None:
             row = index if query_index is None else query_index[index]
-        cell = torch.zeros_like(index) if edge_type is None else edge_type
+        # With one relation, PyG puts the values of a sparse matrix here, which may be anything.
+        cell = torch.zeros_like(index) if edge_type is None or self.num_relations == 1 else edge_type
         if row is not None:
             cell = row * self.num_relations + cell
         score = table.flatten(0, 1).index_select(0, cell)
@@ -484,6 +527,8 @@ class GatedAggregationConv(MessagePassing):
             lifted = edge_query if row is None else edge_query.index_select(0, row)
             score = score + (lifted * features.unsqueeze(1)).sum(dim=-1)
             score = _ACTIVATIONS[self.score_activation](score)
+            if values_are_checked(score.device):
+                check_finite("the product of query and edge_attr", score)
         alpha = self._ops.softmax(score, index, ptr, dim_size)
         if self.dropout > 0.0:
             alpha = F.dropout(alpha, p=self.dropout, training=self.training)
@@ -507,8 +552,8 @@ class GatedAggregationConv(MessagePassing):
     def _score_table(
         self,
         x_target: OptTensor,
-        query: OptTensor | tuple[OptTensor, OptTensor],
-        query_index: OptTensor | tuple[OptTensor, OptTensor],
+        query: OptTensor,
+        query_index: OptTensor,
         relation: OptTensor,
         num_targets: int,
     ) -> tuple[OptTensor, OptTensor, OptTensor]:
@@ -518,12 +563,7 @@ class GatedAggregationConv(MessagePassing):
         the queries as edge features meet them ``[B, H, F_e]``; and the row that each target uses, or
         None if there is one row for all or one for each.
         """
-        if not isinstance(query, Tensor) and query is not None:
-            query = query[1]
-        if not isinstance(query_index, Tensor) and query_index is not None:
-            query_index = query_index[1]
-        if query_index is not None and query is None:
-            raise ValueError("query_index picks rows of query, but query is None")
+        self._check_query(query, query_index, relation, num_targets)
         if not self._scored:
             return None, None, None
 
@@ -540,33 +580,22 @@ class GatedAggregationConv(MessagePassing):
                 # One product by node in place of two, unless relations are many and queries short.
                 F_in, R = x_target.size(1), self.num_relations
                 project_relations = F_in * R <= (F_in + R) * D
+            check_map("x[1]", self.lin_query, x_target)
             query = x_target if project_relations else self.lin_query(x_target)
-        else:
-            query = query.unsqueeze(0) if query.dim() == 1 else query
-            if query.dim() != 2 or query.size(1) != D:
-                raise ValueError(
-                    f"query has shape {tuple(query.shape)}, but its last dimension must be query_channels={D}"
-                )
-        if query_index is not None:
-            if query_index.dim() != 1 or query_index.size(0) != num_targets:
-                raise ValueError(
-                    f"query_index has shape {tuple(query_index.shape)}, but one row of query is to be "
-                    f"picked for each of {num_targets} target nodes"
-                )
-        elif query.size(0) not in (1, num_targets):
+        query = query.unsqueeze(0) if query.dim() == 1 else query
+        if query_index is None and query.size(0) not in (1, num_targets):
             raise ValueError(
                 f"query has {query.size(0)} rows, but there are {num_targets} target nodes: pass one "
                 f"row, one for each target, or query_index to say which row each target uses"
             )
 
         relation = self.relation if relation is None else relation
-        if relation is None or relation.shape != (self.num_relations, D):
-            raise ValueError(
-                f"relation has shape {None if relation is None else tuple(relation.shape)}, but "
-                f"(num_relations, query_channels)={(self.num_relations, D)} is needed"
-            )
+        if relation is None:
+            raise ValueError("relation is None, but this layer has no vectors of its own: pass relation")
         if project_relations:
+            check_same_type("relation", relation, "the layer's weight", self.lin_query.weight)
             relation = relation @ self.lin_query.weight
+        check_same_type("query", query, "relation", relation)
         if self.heads == 1:
             table = (query @ relation.t()).unsqueeze(-1)
         else:
@@ -576,24 +605,54 @@ class GatedAggregationConv(MessagePassing):
             table = table.float()  # Softmax in half precision loses too much.
         if self.lin_edge is None:
             return _ACTIVATIONS[self.score_activation](table), None, query_index
+        check_same_type("query", query, "the layer's weight", self.lin_edge.weight)
         weight = self.lin_edge.weight.view(self.heads, D // self.heads, -1)
         edge_query = torch.einsum("bhd,hdf->bhf", query.view(-1, self.heads, D // self.heads), weight)
         return table, edge_query, query_index
 
-    def _edge_types(self, edge_index: Adj, edge_type: OptTensor, edge_attr: OptTensor) -> OptTensor:
+    def _check_query(
+        self, query: OptTensor, query_index: OptTensor, relation: OptTensor, num_targets: int
+    ) -> None:
+        """Check the shapes and types of what scores are made from."""
+        D = self.query_channels
+        if query_index is not None and query is None:
+            raise ValueError("query_index picks rows of query, but query is None")
+        if query is not None and (not is_float(query) or query.dim() not in (1, 2) or query.size(-1) != D):
+            raise ValueError(
+                f"query {form(query)}, but floating-point numbers whose last dimension is "
+                f"query_channels={D} are needed"
+            )
+        if query_index is not None and (not is_integer(query_index) or query_index.shape != (num_targets,)):
+            raise ValueError(
+                f"query_index {form(query_index)}, but one row of query, a whole number, is to be picked for "
+                f"each of {num_targets} target nodes"
+            )
+        if relation is not None and (not is_float(relation) or relation.shape != (self.num_relations, D)):
+            raise ValueError(
+                f"relation {form(relation)}, but floating-point numbers of shape (num_relations, "
+                f"query_channels)={(self.num_relations, D)} are needed"
+            )
+
+    def _edge_types(
+        self, edge_index: Adj, edge_type: OptTensor, edge_attr: OptTensor, size: tuple[int, int]
+    ) -> OptTensor:
         """Return the type of each edge after checking the shapes of all that is said edge by edge."""
         if isinstance(edge_index, SparseTensor):
             num_edges, values = edge_index.nnz(), edge_index.storage.value()
-        elif is_torch_sparse_tensor(edge_index):
+        elif isinstance(edge_index, Tensor) and is_torch_sparse_tensor(edge_index):
+            if edge_index.layout == torch.sparse_coo and not edge_index.is_coalesced():
+                raise ValueError(
+                    f"edge_index is a sparse tensor of shape {tuple(edge_index.shape)} that is not coalesced"
+                )
             values = edge_index.values()
             num_edges = values.size(0)
-        elif edge_index.dim() == 2 and edge_index.size(0) == 2 and is_integer(edge_index):
-            num_edges, values = edge_index.size(1), None
         else:
-            raise ValueError(
-                f"edge_index has shape {tuple(edge_index.shape)} and type {edge_index.dtype}, but whole "
-                f"numbers of shape (2, num_edges) are needed"
-            )
+            check_edges("edge_index", edge_index)
+            num_edges, values = edge_index.size(1), None
+        if is_sparse(edge_index):
+            shape = edge_index.size(0), edge_index.size(1)
+            if shape != (size[::-1] if self.flow == "source_to_target" else size):
+                raise ValueError(f"edge_index has shape {shape}, but x is of {size} nodes")
 
         if edge_type is None and self.num_relations > 1:
             edge_type = values
@@ -601,15 +660,18 @@ class GatedAggregationConv(MessagePassing):
                 raise ValueError(
                     f"edge_type is None, but the layer was made with num_relations={self.num_relations}"
                 )
-        if edge_type is not None and (edge_type.shape != (num_edges,) or not is_integer(edge_type)):
+        if edge_type is not None and (not is_integer(edge_type) or edge_type.shape != (num_edges,)):
             raise ValueError(
-                f"edge_type has shape {tuple(edge_type.shape)} and type {edge_type.dtype}, but one whole "
-                f"number for each of {num_edges} edges is needed"
+                f"edge_type {form(edge_type)}, but one whole number for each of {num_edges} edges is needed"
             )
-        if edge_attr is not None and edge_attr.shape != (num_edges, self.edge_dim):
+        if edge_attr is not None and (
+            not isinstance(edge_attr, Tensor)
+            or edge_attr.is_complex()
+            or edge_attr.shape != (num_edges, self.edge_dim)
+        ):
             raise ValueError(
-                f"edge_attr has shape {tuple(edge_attr.shape)}, but (num_edges, edge_dim)="
-                f"{(num_edges, self.edge_dim)} is needed"
+                f"edge_attr {form(edge_attr)}, but real numbers of shape (num_edges, edge_dim)="
+                f"{(num_edges, self.edge_dim)} are needed"
             )
         return edge_type
 
@@ -619,6 +681,11 @@ class GatedAggregationConv(MessagePassing):
             f"{self.__class__.__name__}({self.in_channels}, {self.out_channels}, "
             f"num_relations={self.num_relations}{heads})"
         )
+
+
+def _pair(value: Any) -> tuple[Any, Any]:
+    """What is given for sources and for targets, or once for both."""
+    return (value[0], value[1]) if isinstance(value, (tuple, list)) and len(value) == 2 else (value, value)
 
 
 # What a subclass may have replaced, and where hooks are kept, that messages or attention pass through.

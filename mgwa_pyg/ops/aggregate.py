@@ -26,7 +26,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mgwa_pyg.checks import check_range, is_integer, values_are_checked
+from mgwa_pyg.checks import (
+    check_finite,
+    check_no_nan,
+    check_probability,
+    check_range,
+    form,
+    is_float,
+    is_integer,
+    values_are_checked,
+)
 from mgwa_pyg.ops.backends import SEGMENT_OPS, choose_backend, segment_ops
 from mgwa_pyg.ops.plan import RelationCSR, copies, index_type, pointer_copies
 
@@ -78,15 +87,15 @@ def relation_softmax_aggregate(
         type of :obj:`x`; zero for targets without edges.
 
     Raises:
-        ValueError: If shapes, types or devices do not go together, no backend has that name, or the
-            backend is not for that device.
-        IndexError: If :obj:`query_index` is out of range; on an accelerator, looked at only under
-            :class:`torch_geometric.debug`.
+        ValueError: If shapes, types or devices do not go together, no backend has that name, the
+            backend is not for that device, features are NaN or scores NaN or infinite.
+        IndexError: If :obj:`query_index` is out of range.
         ImportError: If the backend's package is not installed.
+
+    Values are checked on the CPU always, and on an accelerator only under :class:`torch_geometric.debug`.
     """
     _check(x, table, plan, query_index)
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout={dropout}: a probability in [0, 1) is needed")
+    check_probability("dropout", dropout)
     tables = table if table.dim() == 3 else table.unsqueeze(0)
     if tables.dtype in (torch.float16, torch.bfloat16):
         tables = tables.float()  # Softmax in half precision loses too much.
@@ -106,15 +115,14 @@ def relation_softmax_aggregate(
 
 def _check(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | None) -> None:
     num_src, num_dst = plan.size
-    if x.dim() != 2 or x.size(0) != num_src or not x.is_floating_point():
+    if not is_float(x) or x.dim() != 2 or x.size(0) != num_src:
         raise ValueError(
-            f"x has shape {tuple(x.shape)} and type {x.dtype}, but floating-point features of {num_src} "
-            f"sources, the plan's size[0], are needed"
+            f"x {form(x)}, but floating-point features of {num_src} sources, the plan's size[0], are needed"
         )
-    if table.dim() not in (2, 3) or table.size(-1) != plan.num_relations or not table.is_floating_point():
+    if not is_float(table) or table.dim() not in (2, 3) or table.size(-1) != plan.num_relations:
         raise ValueError(
-            f"table has shape {tuple(table.shape)} and type {table.dtype}, but a floating-point matrix with "
-            f"the scores of {plan.num_relations} relations, the plan's num_relations, is needed, or several"
+            f"table {form(table)}, but a floating-point matrix with the scores of {plan.num_relations} "
+            f"relations, the plan's num_relations, is needed, or several"
         )
     if table.dim() == 3 and table.size(0) == 0:
         raise ValueError(f"table has shape {tuple(table.shape)}, but at least one table is needed")
@@ -125,16 +133,18 @@ def _check(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | No
             f"that each of {num_dst} targets uses, torch.arange({num_dst}) for one of its own each, or "
             f"table.unsqueeze(1) for a result for each row"
         )
-    if query_index is not None and (query_index.shape != (num_dst,) or not is_integer(query_index)):
+    if query_index is not None and (not is_integer(query_index) or query_index.shape != (num_dst,)):
         raise ValueError(
-            f"query_index has shape {tuple(query_index.shape)} and type {query_index.dtype}, but one whole "
-            f"number for each of {num_dst} targets, the plan's size[1], is needed"
+            f"query_index {form(query_index)}, but one whole number for each of {num_dst} targets, the "
+            f"plan's size[1], is needed"
         )
     for name, value in (("table", table), ("query_index", query_index), ("the plan", plan.col)):
         if value is not None and value.device != x.device:
             raise ValueError(f"{name} is on {value.device}, but x on {x.device}")
     if values_are_checked(x.device):
         check_range("query_index", query_index, num_queries, "the rows of table")
+        check_no_nan("x", x)
+        check_finite("table", table, masks=True)
 
 
 def _composed(

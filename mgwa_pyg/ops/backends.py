@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter, segment, softmax
 
+from mgwa_pyg.checks import check_choice
+
 
 class SegmentOps(Protocol):
     """What a backend provides: both operations reduce over dimension 0, grouped by target.
@@ -82,7 +84,7 @@ def segment_ops(name: str) -> SegmentOps:
         ValueError: If no backend has that name.
         ImportError: If the backend's package is not installed.
     """
-    _check_name(name)
+    check_choice("backend", name, BACKENDS)
     return SEGMENT_OPS.get(name, ReferenceOps)()
 
 
@@ -99,7 +101,7 @@ def choose_backend(name: str, device: torch.device, num_elements: int, ordered: 
         ValueError: If no backend has that name, or it is not for that device.
         ImportError: If the backend's package is not installed.
     """
-    _check_name(name)
+    check_choice("backend", name, BACKENDS)
     if name == "triton":
         _check_triton(device)
     if name != "auto":
@@ -109,11 +111,6 @@ def choose_backend(name: str, device: torch.device, num_elements: int, ordered: 
     if torch.compiler.is_compiling():
         return "torch" if ordered else "reference"
     return "torch" if num_elements >= _AUTO[device.type][0 if ordered else 1] else "reference"
-
-
-def _check_name(name: str) -> None:
-    if name not in BACKENDS:
-        raise ValueError(f"backend={name!r} is unknown: choose one of {list(BACKENDS)}")
 
 
 def _check_triton(device: torch.device) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.utils.sparse import index2ptr
 
-from mgwa_pyg.checks import check_range, is_integer
+from mgwa_pyg.checks import check_count, check_edges, check_range, form, is_integer
 
 _INT32_MAX = torch.iinfo(torch.int32).max
 
@@ -70,22 +70,20 @@ class RelationCSR:
             ValueError: If shapes, types or sizes do not go together.
             IndexError: If an index or a relation is out of range.
         """
-        if edge_index.dim() != 2 or edge_index.size(0) != 2 or not is_integer(edge_index):
-            raise ValueError(
-                f"edge_index has shape {tuple(edge_index.shape)} and type {edge_index.dtype}, but whole "
-                f"numbers of shape (2, num_edges) are needed"
-            )
+        check_edges("edge_index", edge_index)
         num_edges = edge_index.size(1)
-        if num_relations < 1:
-            raise ValueError(f"num_relations={num_relations}: a graph has at least one relation")
-        if size is None or len(size) != 2 or any(n is None or n < 0 for n in size):
-            raise ValueError(f"size={size}: pass the numbers of nodes (N_src, N_dst), they are not guessed")
+        if not torch.compiler.is_compiling():
+            num_relations = check_count("num_relations", num_relations)
+            if not isinstance(size, (tuple, list)) or len(size) != 2:
+                raise ValueError(
+                    f"size={size}: pass the numbers of nodes (N_src, N_dst), they are not guessed"
+                )
+            size = check_count("size[0]", size[0], 0), check_count("size[1]", size[1], 0)
         if edge_type is None and num_relations > 1:
             raise ValueError(f"edge_type is None, but num_relations={num_relations}")
-        if edge_type is not None and (edge_type.shape != (num_edges,) or not is_integer(edge_type)):
+        if edge_type is not None and (not is_integer(edge_type) or edge_type.shape != (num_edges,)):
             raise ValueError(
-                f"edge_type has shape {tuple(edge_type.shape)} and type {edge_type.dtype}, but one whole "
-                f"number for each of {num_edges} edges is needed"
+                f"edge_type {form(edge_type)}, but one whole number for each of {num_edges} edges is needed"
             )
         if edge_type is not None and edge_type.device != edge_index.device:
             raise ValueError(f"edge_type is on {edge_type.device}, but edge_index on {edge_index.device}")

@@ -7,7 +7,7 @@ def activate(score, name):
     if name == "sigmoid":
         return 1 / (1 + torch.exp(-score))
     if name == "tanh":
-        return (torch.exp(2 * score) - 1) / (torch.exp(2 * score) + 1)
+        return 1 - 2 / (torch.exp(2 * score) + 1)
     if name == "leaky_relu":
         return score if score > 0 else 0.2 * score
     return score
@@ -25,8 +25,9 @@ def attention(edges, queries, relation, activation, extra=None):
         score.append(activate(dot, activation))
     alpha = []
     for number, (_, target, _) in enumerate(edges):
-        total = sum(torch.exp(score[other]) for other, edge in enumerate(edges) if edge[1] == target)
-        alpha.append(torch.exp(score[number]) / total)
+        others = [score[other] for other, edge in enumerate(edges) if edge[1] == target]
+        highest = max(others)  # Nothing changes but that no exponential is too large.
+        alpha.append(torch.exp(score[number] - highest) / sum(torch.exp(other - highest) for other in others))
     return alpha
 
 

@@ -89,7 +89,7 @@ def test_identity_returns_the_neighbourhood_without_parameters():
 
 @pytest.mark.parametrize("name", WIDTH_KEEPING)
 def test_a_neighbourhood_of_another_width_is_an_error(name):
-    message = f"fusion='{name}' keeps the width, but in_neighbor=5 and out_channels=4"
+    message = f"fusion='{name}' keeps the width, but in_channels has in_neighbor=5 and out_channels=4"
     with pytest.raises(ValueError, match=message):
         FUSIONS[name](4, 5, 4, 1, True)
     lazy = FUSIONS[name](-1, -1, 4, 1, True)
@@ -98,7 +98,7 @@ def test_a_neighbourhood_of_another_width_is_an_error(name):
 
 
 def test_a_node_of_another_width_is_an_error_for_the_highway_alone():
-    message = "fusion='highway' keeps the width, but in_self=5 and out_channels=4"
+    message = "fusion='highway' keeps the width, but in_channels has in_self=5 and out_channels=4"
     with pytest.raises(ValueError, match=message):
         FUSIONS["highway"](5, 4, 4, 1, True)
     lazy = FUSIONS["highway"](-1, -1, 4, 1, True)

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+import re
 
 import pytest
 import torch
@@ -428,6 +429,13 @@ def test_it_is_a_first_class_message_passing_layer():
         ({"in_channels": (4, 5), "fusion": "highway"}, "fusion='highway' keeps the width"),
         ({"in_channels": 5, "fusion": "highway"}, "fusion='highway' keeps the width"),
         ({"in_channels": 5, "fusion": "identity"}, "fusion='identity' keeps the width"),
+        ({"dropout": "0.1"}, "dropout='0.1'"),
+        ({"out_channels": 0}, "out_channels=0"),
+        ({"in_channels": 0}, "in_channels=0: at least one channel"),
+        ({"in_channels": -5}, "in_channels=-5"),
+        ({"in_channels": (4,)}, r"in_channels=(4,): one size"),
+        ({"edge_dim": 1.5}, "edge_dim=1.5"),
+        ({"fusion": ["gated"]}, r"fusion=['gated'] is unknown"),
         ({"degree_power": float("nan")}, "degree_power=nan: a finite number"),
         ({"degree_power": float("inf")}, "degree_power=inf: a finite number"),
         ({"degree_power": "0.5"}, "degree_power='0.5': a finite number"),
@@ -435,7 +443,7 @@ def test_it_is_a_first_class_message_passing_layer():
     ],
 )
 def test_bad_options(options, message):
-    with pytest.raises(ValueError, match="^.*" + message.replace("(", r"\(")):
+    with pytest.raises(ValueError, match=re.escape(message)):
         GatedAggregationConv(**{"in_channels": 4, "out_channels": 4, **options})
 
 
@@ -463,12 +471,25 @@ def test_bad_options(options, message):
         ({"query_index": torch.full((7,), 7)}, IndexError, "query_index holds 7"),
         ({"relation": torch.zeros(3, 6)}, ValueError, r"relation has shape \(3, 6\)"),
         ({"x": torch.zeros(2, 7, 5)}, ValueError, "static graphs"),
-        ({"x": (torch.zeros(7, 5), None)}, ValueError, "no features for the target"),
+        ({"x": torch.zeros(7, 4)}, ValueError, "x has 4 channels, but in_channels=5"),
+        ({"x": torch.zeros(7, 5).double()}, ValueError, "x has type torch.float64, but .* torch.float32"),
+        ({"x": torch.zeros(7, 5).long()}, ValueError, r"x must be .* \(7, 5\) and type torch.int64"),
+        ({"x": None}, ValueError, "x must be .* part is None"),
+        ({"x": (torch.zeros(7, 5), torch.zeros(7))}, ValueError, r"x\[1\] has shape \(7,\)"),
+        ({"edge_index": [[0], [1]]}, ValueError, r"edge_index is \[\[0\], \[1\]\]"),
+        ({"edge_type": torch.zeros(30, device="meta").long()}, ValueError, "edge_type is on meta"),
+        ({"query": "all"}, ValueError, "query is 'all'"),
+        ({"query": torch.zeros(7, 6).double()}, ValueError, "query has type torch.float64"),
+        ({"query": torch.full((7, 6), 3e38)}, ValueError, "product of query and relation .* infinite"),
+        ({"size": (7,)}, ValueError, r"size=\(7,\)"),
+        ({"size": (9, 9)}, ValueError, r"size=\(9, 9\), but x is of \(7, 7\) nodes"),
+        ({"x": (torch.zeros(7, 5), None)}, ValueError, "needs features of the target"),
     ],
 )
 def test_bad_input(change, error, message):
     edge_index, edge_type = multigraph()
-    conv = GatedAggregationConv(5, 3, num_relations=4, query_channels=6)
+    conv = GatedAggregationConv(5, 3, num_relations=4, query_channels=6, score_activation=None)
+    torch.nn.init.constant_(conv.relation, 2.0)
     arguments = {
         "x": torch.randn(7, 5),
         "edge_index": edge_index,
@@ -486,3 +507,30 @@ def test_the_mean_over_edges_is_as_precise_as_the_features():
     out, (_, alpha) = conv(x, edge_index, return_attention_weights=True)
     torch.testing.assert_close(alpha, torch.full((3, 1), 1 / 3, dtype=torch.double), rtol=0, atol=1e-15)
     torch.testing.assert_close(out[3], x[:3].mean(dim=0), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_whole_numbers_of_any_type(backend, dtype):
+    edge_index, edge_type = multigraph()
+    conv = GatedAggregationConv(5, 3, num_relations=4, query_channels=6, backend=backend)
+    x, query, query_index = torch.randn(7, 5), torch.randn(2, 6), torch.tensor([0, 1, 1, 0, 1, 0, 0])
+    want = conv(x, edge_index, edge_type, query=query, query_index=query_index)
+    short = [index.to(dtype) for index in (edge_index, edge_type)]
+    arguments = {"query": query, "query_index": query_index.to(dtype)}
+    torch.testing.assert_close(conv(x, *short, **arguments), want)
+    out, _ = conv(x, *short, **arguments, return_attention_weights=True)
+    torch.testing.assert_close(out, want)
+
+
+def test_values_of_a_sparse_matrix_do_not_matter_with_one_relation():
+    conv = GatedAggregationConv(5, 3, edge_dim=2)
+    x, edge_attr = torch.randn(3, 5), torch.randn(3, 2)
+    edge_index = torch.tensor([[1, 2, 0], [0, 1, 2]])
+    adj = torch.sparse_coo_tensor(edge_index.flip(0), torch.rand(3), (3, 3), check_invariants=True)
+    out = conv(x, adj.coalesce().to_sparse_csr(), edge_attr=edge_attr)
+    torch.testing.assert_close(out, conv(x, edge_index, edge_attr=edge_attr))
+    with pytest.raises(ValueError, match=r"edge_index is a sparse tensor .* not coalesced"):
+        conv(x, adj, edge_attr=edge_attr)
+    with pytest.raises(ValueError, match=r"edge_index has shape \(3, 3\), but x is of \(4, 4\) nodes"):
+        conv(torch.randn(4, 5), adj.coalesce(), edge_attr=edge_attr)

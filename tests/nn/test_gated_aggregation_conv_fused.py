@@ -191,8 +191,8 @@ def test_nothing_of_edges_times_features_is_made():
         ({"edge_type": torch.zeros(30).long()}, "edge_type is given, but edge_index is a RelationCSR"),
         ({"size": (7, 8)}, r"size=\(7, 8\), but edge_index is a RelationCSR of size \(7, 7\)"),
         ({"edge_index": make_plan(*multigraph(), num_relations=5)}, "RelationCSR of 5 relations"),
-        ({"x": torch.randn(6, 5)}, "edge_index is for 7 target nodes, but x or size for 6"),
-        ({"x": (torch.randn(6, 5), torch.randn(7, 5))}, r"x has shape \(6, 5\) .* 7 sources"),
+        ({"x": torch.randn(6, 5)}, r"RelationCSR of size \(7, 7\), but x or size is of \(6, 6\)"),
+        ({"x": (torch.randn(6, 5), torch.randn(7, 5))}, r"size \(7, 7\), but x or size is of \(6, 7\)"),
         ({"edge_attr": torch.randn(30, 2)}, "edge_dim=None"),
     ],
 )
