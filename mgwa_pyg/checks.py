@@ -70,6 +70,8 @@ def check_indices(name: str, value: Any, dim: int = 1) -> None:
     if not is_integer(value) or value.dim() != dim:
         kind = "a vector" if dim == 1 else f"a tensor of {dim} dimensions"
         raise ValueError(f"{name} {form(value)}, but {kind} of whole numbers is needed")
+    if value.is_meta:
+        raise ValueError(f"{name} is on {value.device}, where it has no values")
 
 
 def check_edges(name: str, value: Any, what: str = "num_edges") -> None:

@@ -17,6 +17,7 @@ EXAMPLES = {
     "layer": 3000,
     "layer options": 2500,
     "operation": 4500,
+    "samplers": 1500,
 }
 
 #: What may become of a tensor.

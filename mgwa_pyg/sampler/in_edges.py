@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
-from mgwa_pyg.checks import check_range, is_integer
+from mgwa_pyg.checks import check_edges, check_range, form, is_integer
 from mgwa_pyg.ranges import ranges
 from mgwa_pyg.sampler.draws import draw_distinct, uniform
 
@@ -58,16 +58,14 @@ class InEdges:
             ValueError: If shapes or types do not go together.
             IndexError: If a node is out of range.
         """
-        if edge_index.dim() != 2 or edge_index.size(0) != 2 or not is_integer(edge_index):
+        check_edges("edge_index", edge_index)
+        if edge_type is not None and (not is_integer(edge_type) or edge_type.shape != edge_index.shape[1:]):
             raise ValueError(
-                f"edge_index has shape {tuple(edge_index.shape)} and type {edge_index.dtype}, but whole "
-                f"numbers of shape (2, num_edges) are needed"
+                f"edge_type {form(edge_type)}, but edge_index {tuple(edge_index.shape)}: one type, a whole "
+                f"number, for each edge is needed"
             )
-        if edge_type is not None and (edge_type.shape != edge_index.shape[1:] or not is_integer(edge_type)):
-            raise ValueError(
-                f"edge_type has shape {tuple(edge_type.shape)} and type {edge_type.dtype}, but edge_index "
-                f"{tuple(edge_index.shape)}: one type, a whole number, for each edge is needed"
-            )
+        if edge_type is not None and edge_type.device != edge_index.device:
+            raise ValueError(f"edge_type is on {edge_type.device}, but edge_index on {edge_index.device}")
         for row, name in enumerate(("num_src_nodes", "num_dst_nodes")):
             check_range(f"edge_index[{row}]", edge_index[row], size[row], name)
 

@@ -21,7 +21,7 @@ from torch_geometric.sampler import NeighborSampler as PyGNeighborSampler
 from torch_geometric.sampler.neighbor_sampler import edge_sample, node_sample
 from torch_geometric.typing import EdgeType, NodeType
 
-from mgwa_pyg.checks import check_range
+from mgwa_pyg.checks import check_count, check_indices, check_range
 from mgwa_pyg.sampler.in_edges import InEdges
 
 NumNeighbors = Sequence[int | None] | Mapping[EdgeType, Sequence[int | None]]
@@ -132,9 +132,9 @@ class KHopSampler(BaseSampler):
                 "num_workers=0, or no generator and call torch.manual_seed"
             )
         for name, node_type in seeds.items():
-            check_range(
-                f"{name} of the seeds", getattr(inputs, name), self._num_nodes[node_type], "num_nodes"
-            )
+            seed = getattr(inputs, name)
+            check_indices(f"{name} of the seeds", seed)
+            check_range(f"{name} of the seeds", seed, self._num_nodes[node_type], "num_nodes")
 
     def _supervision(
         self, inputs: EdgeSamplerInput, negatives: _KeptNegatives | None
@@ -326,6 +326,7 @@ def _num_nodes(data: Data | HeteroData) -> dict[NodeType, int]:
     for node_type, number in num_nodes.items():
         if number is None:
             raise ValueError(f"the number of nodes {node_type!r} is unknown: set num_nodes")
+        check_count(f"num_nodes of {node_type!r}", number, 0)
     return num_nodes
 
 
@@ -341,6 +342,8 @@ def _fanouts(
                 f"{known}"
             )
         hops = {edge_type: list(num_neighbors[edge_type]) for edge_type in edge_types}
+    elif not isinstance(num_neighbors, Sequence):
+        raise ValueError(f"num_neighbors={num_neighbors!r}: a list with a number for each hop is needed")
     else:
         hops = {edge_type: list(num_neighbors) for edge_type in edge_types}
     if len({len(fanouts) for fanouts in hops.values()}) > 1 or not all(hops.values()):

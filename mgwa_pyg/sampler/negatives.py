@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mgwa_pyg.checks import check_count, check_edges, check_indices, check_range, values_are_checked
+
 
 class NegativeSampler:
     r"""Draws entities uniformly from a pool, but none that stands in a known pair with the user.
@@ -18,12 +20,18 @@ class NegativeSampler:
         pool (int): What is drawn from: the first entities.
 
     Raises:
-        ValueError: If a user stands in a pair with the whole pool.
+        ValueError: If a user stands in a pair with the whole pool, or an argument has another shape or type.
+        IndexError: If a user or an entity is out of range.
     """
 
     def __init__(self, pairs: Tensor, num_users: int, pool: int) -> None:
-        user, entity = pairs[:, pairs[1] < pool]
-        self.pool = pool
+        check_edges("pairs", pairs, "num_pairs")
+        self.num_users = check_count("num_users", num_users, 0)
+        self.pool = pool = check_count("pool", pool)
+        check_range("pairs[0]", pairs[0], self.num_users, "num_users")
+        # Entities beyond the pool do no harm.
+        check_range("pairs[1]", pairs[1].clamp(max=pool - 1), pool, "pool")
+        user, entity = pairs[:, pairs[1] < pool].long()
         self._known = (user * pool + entity).unique()
         count = torch.bincount(self._known // pool, minlength=num_users)
         if (count >= pool).any():
@@ -38,6 +46,10 @@ class NegativeSampler:
 
     def draw(self, user: Tensor, generator: torch.Generator | None = None) -> Tensor:
         r"""Return an entity for each user, :math:`(n)`; from torch's own generator unless one is given."""
+        check_indices("user", user)
+        if values_are_checked(user.device):
+            check_range("user", user, self.num_users, "num_users")
+        user = user.long()
         entity = torch.empty_like(user)
         row = torch.arange(user.numel(), device=user.device)
         while row.numel():

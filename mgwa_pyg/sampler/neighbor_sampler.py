@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mgwa_pyg.checks import check_count, check_indices, check_range, form, values_are_checked
 from mgwa_pyg.files import DamagedFileError, load_mapped, save_tensors
 from mgwa_pyg.sampler.draws import derive_key
 from mgwa_pyg.sampler.in_edges import InEdges
@@ -60,9 +61,10 @@ class NeighborSampler:
     def __init__(
         self, edge_index: Tensor, edge_type: Tensor, num_nodes: int, fanout: int | None = None
     ) -> None:
-        if fanout is not None and fanout < 1:
-            raise ValueError(f"fanout={fanout}: keep at least one neighbour, or None for all")
-        self.fanout = fanout
+        num_nodes = check_count("num_nodes", num_nodes, 0)
+        self.fanout = None if fanout is None else check_count("fanout", fanout)
+        if edge_type is None:
+            raise ValueError("edge_type is None, but the relation of each edge is needed")
         self._edges = InEdges.from_edge_index(edge_index, (num_nodes, num_nodes), edge_type)
 
     def to(self, device: torch.device | str) -> NeighborSampler:
@@ -89,16 +91,25 @@ class NeighborSampler:
                 or the process. (default: :obj:`None`)
 
         Raises:
-            ValueError: If there is a generator as well as keys, or not one key for each seed.
+            ValueError: If there is a generator as well as keys, not one key for each seed, or an argument has
+                another shape or type.
+            IndexError: If a seed is out of range; on an accelerator, looked at only under
+                :class:`torch_geometric.debug`.
         """
+        check_indices("seed", seed)
+        num_hops = check_count("num_hops", num_hops, 0)
+        if values_are_checked(seed.device):
+            check_range("seed", seed, self._edges.ptr.numel() - 1, "num_nodes")
+        seed = seed.long()  # As an index, torch.uint8 would be a mask.
         if key is not None:
             if generator is not None:
                 raise ValueError("pass a generator or keys, not both")
-            if key.shape != seed.shape or key.dtype != torch.long:
+            if not isinstance(key, Tensor) or key.shape != seed.shape or key.dtype != torch.long:
                 raise ValueError(
-                    f"key has shape {tuple(key.shape)} and type {key.dtype}, but one torch.long for each of "
-                    f"{seed.numel()} seeds is needed"
+                    f"key {form(key)}, but one torch.long for each of {seed.numel()} seeds is needed"
                 )
+            if key.device != seed.device:
+                raise ValueError(f"key is on {key.device}, but seed on {seed.device}")
         node, batch = [seed], [torch.arange(seed.numel(), device=seed.device)]
         edge_index = [seed.new_empty(2, 0, dtype=torch.long)]
         edge_type = [seed.new_empty(0, dtype=torch.long)]

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch_geometric.utils import index_sort
 from torch_geometric.utils.sparse import index2ptr
 
+from mgwa_pyg.checks import check_count, form, is_integer
 from mgwa_pyg.sampler.draws import draw_distinct, uniform
 
 
@@ -50,10 +51,8 @@ def ripple_sets(
             :obj:`torch.long`.
         IndexError: If there are too few users or nodes for what the tensors hold.
     """
-    if num_hops < 1:
-        raise ValueError(f"num_hops={num_hops}: a ripple set has at least one hop")
-    if size < 1:
-        raise ValueError(f"size={size}: draw at least one triple for each hop")
+    num_users, num_nodes = check_count("num_users", num_users, 0), check_count("num_nodes", num_nodes, 0)
+    num_hops, size = check_count("num_hops", num_hops), check_count("size", size)
     _check_pairs("interaction", interaction, (num_users, num_nodes), ("num_users", "num_nodes"))
     _check_pairs("edge_index", edge_index, (num_nodes, num_nodes), ("num_nodes", "num_nodes"))
 
@@ -104,11 +103,10 @@ def _draw_hop(
 
 
 def _check_pairs(name: str, pairs: Tensor, stops: tuple[int, int], stop_names: tuple[str, str]) -> None:
-    if pairs.dim() != 2 or pairs.size(0) != 2 or pairs.dtype != torch.long:
-        raise ValueError(
-            f"{name} has shape {tuple(pairs.shape)} and type {pairs.dtype}, but two rows of "
-            f"torch.long are needed"
-        )
+    if not is_integer(pairs) or pairs.dim() != 2 or pairs.size(0) != 2 or pairs.dtype != torch.long:
+        raise ValueError(f"{name} {form(pairs)}, but two rows of torch.long are needed")
+    if pairs.is_meta:
+        raise ValueError(f"{name} is on {pairs.device}, where it has no values")
     if pairs.numel() == 0:
         return
     low, high = torch.aminmax(pairs, dim=1)

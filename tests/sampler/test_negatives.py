@@ -38,3 +38,18 @@ def test_without_known_pairs_everything_is_drawn():
 def test_a_user_who_knows_the_whole_pool_is_named():
     with pytest.raises(ValueError, match="user 0 knows the whole pool of 3"):
         NegativeSampler(PAIRS, num_users=4, pool=3)
+
+
+def test_arguments_that_do_not_fit():
+    pairs = torch.tensor([[0, 1], [2, 0]])
+    with pytest.raises(IndexError, match=r"pairs\[1\] holds -1"):
+        NegativeSampler(pairs - torch.tensor([[0], [1]]), 2, 3)
+    with pytest.raises(IndexError, match=r"pairs\[0\] holds 1, .*num_users is 1"):
+        NegativeSampler(pairs, 1, 3)
+    with pytest.raises(ValueError, match=r"pairs has shape \(2,\)"):
+        NegativeSampler(pairs[0], 2, 3)
+    sampler = NegativeSampler(pairs, 2, 3)
+    with pytest.raises(IndexError, match=r"user holds 2, .*num_users is 2"):
+        sampler.draw(torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match=r"user has shape .* torch.float32"):
+        sampler.draw(torch.zeros(2))

@@ -206,3 +206,19 @@ def test_bad_files(saved, tmp_path):
         torch.save(other, bad)
         with pytest.raises(ValueError, match=r"bad.pt is not a file of a NeighborSampler"):
             NeighborSampler.load(bad)
+
+
+def test_seeds_that_do_not_fit():
+    edge_index, edge_type = torch.tensor([[0, 1], [1, 2]]), torch.tensor([0, 1])
+    sampler = NeighborSampler(edge_index, edge_type, 3)
+    for seed in (-1, 3):  # The first was the last node.
+        with pytest.raises(IndexError, match=rf"seed holds {seed}, .*num_nodes is 3"):
+            sampler.sample(torch.tensor([0, seed]), 1)
+    with pytest.raises(ValueError, match=r"seed has shape \(\)"):
+        sampler.sample(torch.tensor(0), 1)
+    with pytest.raises(ValueError, match="num_hops=-1"):
+        sampler.sample(torch.tensor([0]), -1)
+    with pytest.raises(ValueError, match=r"fanout=1\.5"):
+        NeighborSampler(edge_index, edge_type, 3, fanout=1.5)
+    short = sampler.sample(torch.tensor([0, 1, 1], dtype=torch.uint8), 1)  # No mask.
+    assert short.node.tolist() == sampler.sample(torch.tensor([0, 1, 1]), 1).node.tolist()
