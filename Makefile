@@ -8,6 +8,8 @@ SCATTER ?= 1
 TRITON ?= 1
 # Where torch comes from, if not from pip's default: the CPU or CUDA index that pytorch.org names.
 TORCH_INDEX ?=
+# How many processes run the tests.
+JOBS ?= 2
 # More arguments for the example or for pytest.
 ARGS ?=
 
@@ -22,7 +24,7 @@ lastfm: $(VENV)/train.stamp
 
 test: $(VENV)/dev.stamp $(if $(filter 1,$(SCATTER)),$(VENV)/scatter.stamp) \
 		$(if $(filter 1,$(TRITON)),$(VENV)/triton.stamp)
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 docs: $(VENV)/dev.stamp
 	$(RUN) -m sphinx -W --keep-going -b html docs docs/_build/html
