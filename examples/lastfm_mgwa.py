@@ -23,7 +23,7 @@ from rich import print as print_table
 from mgwa_pyg.datasets import DownloadError, KGRecDataset, LastFMKG, SyntheticKG
 from mgwa_pyg.evaluation import results_table
 from mgwa_pyg.nn import FUSIONS
-from mgwa_pyg.train import CONFIGS, FitConfig, RunFolder, fit
+from mgwa_pyg.train import CONFIGS, DivergedError, FitConfig, RunFolder, fit
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -177,5 +177,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, ValueError) as error:
+    except (DivergedError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -57,8 +57,8 @@ class Explanation:
 
     @property
     def reason(self) -> str:
-        """What adds most to the score, by name: what was listened to, or where that leads to, if the model
-        knows users by it, else what the item is linked to. Nothing, where the item itself does it all.
+        """The names of what adds most to the score. It is what was listened to, or where that leads, if the
+        model knows users by it, else what the item is linked to; nothing, where the item itself does it all.
         """
         return _named(self._personal) or _named(self.parts)
 

@@ -1,7 +1,7 @@
 """From a model and a data set to a checkpoint and a run folder."""
 
 from mgwa_pyg.train.checkpoint import CheckpointError, read_checkpoint
-from mgwa_pyg.train.click import ClickData, ClickModule
+from mgwa_pyg.train.click import ClickData, ClickModule, DivergedError
 from mgwa_pyg.train.config import (
     CONFIGS,
     CollaborativeConfig,
@@ -20,6 +20,7 @@ __all__ = [
     "ClickData",
     "ClickModule",
     "CollaborativeConfig",
+    "DivergedError",
     "FitConfig",
     "FitResult",
     "KGCNConfig",

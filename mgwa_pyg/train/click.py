@@ -32,6 +32,10 @@ from mgwa_pyg.train.config import CollaborativeConfig, FitConfig
 from mgwa_pyg.train.scorer import make_scorer
 
 
+class DivergedError(RuntimeError):
+    """Training has left the finite numbers; the message says where, and names the last good checkpoint."""
+
+
 class ClickData(L.LightningDataModule):
     """The labelled user-item rows of a data set, in batches of ``(user, item, label)``.
 
@@ -245,12 +249,12 @@ class ClickModule(L.LightningModule):
         user, item = ("{} to {}".format(*(end.item() for end in index.aminmax())) for index in batch[:2])
         return f"step {self.global_step + 1}, batch {batch_idx + 1}, users {user} and items {item},"
 
-    def _diverged(self, where: str) -> RuntimeError:
+    def _diverged(self, where: str) -> DivergedError:
         kept = "There is no checkpoint yet."
         if self.history:
             path = self.trainer.checkpoint_callbacks[-1].format_checkpoint_name({})
             kept = f"The last good checkpoint, of epoch {len(self.history)}, is {path}."
-        return RuntimeError(
+        return DivergedError(
             f"training has left the finite numbers: {where} of epoch {self.current_epoch + 1}, with "
             f"lr={self.config.lr} and weight_decay={self.config.weight_decay}. Lower the learning rate. "
             f"{kept}"

@@ -99,7 +99,7 @@ def fit(
         ValueError: If the device is unknown or not there.
         CheckpointError: If ``folder`` holds an interrupted fit of other data, hyper-parameters or seed, or
             its checkpoint is damaged.
-        RuntimeError: If the predictions leave the finite numbers.
+        DivergedError: If the predictions leave the finite numbers.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

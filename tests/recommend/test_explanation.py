@@ -13,6 +13,7 @@ from mgwa_pyg.recommend import Explanation
 HEARD = [3, 8, 21]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("who", [0, 7, HEARD], ids=str)
 def test_parts_add_up_to_the_score(recommender, data, who):
     for item in (1, 4, 29):

@@ -28,6 +28,7 @@ def heard_by(data, user):
     return {item for u, item in zip(users, items, strict=True) if u == user}
 
 
+@pytest.mark.smoke
 def test_recommends_the_best_that_the_user_has_not_heard(recommender, data, make_scorer_of, kind):
     # Sampled neighbourhoods of deep models are no oracle; the whole graph, in single precision, is.
     scorer = make_scorer_of(kind)
