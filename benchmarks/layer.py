@@ -36,8 +36,11 @@ SIZES: dict[str, tuple[int, int]] = {
 _KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 MALLOCS: dict[str, dict[str, str]] = {"default": {}, "tuned": _KEEP}
 
-#: What the others of a part are compared with, and what a part is called.
-OURS = {"aggregation": "ours, torch", "queries": "ours, torch", "layer": "GatedAggregationConv, plan"}
+#: What the others of a part are compared with, by device, and what a part is called.
+OURS = {
+    device: {"aggregation": name, "queries": name, "layer": "GatedAggregationConv, plan"}
+    for device, name in (("cpu", "ours, torch"), ("cuda", "ours, triton"))
+}
 TITLES = {
     "aggregation": "The aggregation",
     "queries": f"{QUERIES} queries over one shared graph",
@@ -133,11 +136,12 @@ def figures(
         return figure("layer", str(case), implementation, metric, unit, values)
 
     if case.part == "base":
-        return [
-            row("plan build", "ms", result["plan"]),
-            row("streaming copy", "GB/s", result["stream"]),
-            row("random rows", "GB/s", result["gather"]),
-        ]
+        names = {
+            "plan": ("plan build", "ms"),
+            "stream": ("streaming copy", "GB/s"),
+            "gather": ("random rows", "GB/s"),
+        }
+        return [row(*names[name], values) for name, values in result.items()]
     total = [sum(pair) for pair in zip(result["forward"], result["backward"], strict=True)]
     made = [
         row("forward", "ms", result["forward"]),
@@ -147,19 +151,24 @@ def figures(
     if result["peak"] is not None:
         made.append(row("peak memory", "MiB", [result["peak"]]))
     least = floor_of(case, rows) if case.part == "aggregation" else None
-    if least is not None:
-        made.append(row("multiple of the floor", "1", [time / least for time in total]))
+    if least is not None and "kernels" not in result:
+        made.append(row("multiple of the floor", "1", [time / sum(least) for time in total]))
+    for way, kernels, time in zip(
+        ("forward", "backward"), result.get("kernels", ()), least or (), strict=False
+    ):
+        made.append(row(f"kernels {way}", "ms", kernels))
+        made.append(row(f"kernels {way}, multiple of the floor", "1", [kernel / time for kernel in kernels]))
     return made
 
 
-def floor_of(case: Case, rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """The floor of a case in ms, if its bandwidths were measured."""
+def floor_of(case: Case, rows: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """The floors of a case's forward and backward pass in ms, if its bandwidths were measured."""
     base = str(Case("base", case.size, case.channels, case.dtype))
     stream, gather = (_value(rows, base, "base", metric) for metric in ("streaming copy", "random rows"))
-    if stream is None or gather is None:
+    if stream is None:
         return None
     itemsize = getattr(torch, case.dtype).itemsize
-    return sum(floor(*SIZES[case.size], case.channels, itemsize, stream, gather))
+    return floor(*SIZES[case.size], case.channels, itemsize, stream, gather or stream)
 
 
 def floor(
@@ -184,7 +193,7 @@ def _left_out(case: Case, implementation: str, settings: Settings) -> dict[str, 
         return None
     if "triton" in implementation:
         return {"status": "not run", "reason": "its kernels are for CUDA"}
-    if case.size == LARGEST and implementation not in ("base", OURS["aggregation"]):
+    if case.size == LARGEST and implementation not in ("base", OURS["cpu"]["aggregation"]):
         return {"status": "not run", "reason": "on a CPU, 20M edges are for the growth of our time alone"}
     if implementation != _SLOW:
         return None
@@ -300,7 +309,9 @@ def page(contents: Mapping[str, Mapping[str, Any]], pictures: Sequence[str] = ()
         "The aggregation's scores are one row for all targets. Its floor is the time to move the bytes that "
         "no way around is known for, among them one row for each edge in each direction: those rows at the "
         "bandwidth of random rows of a table of that size, all else at that of a streaming copy, both "
-        "measured in the same run.",
+        "measured in the same run. On CUDA rows count as streamed, too: torch's own gathers are slower there "
+        "than what is measured against them. What is divided by the floor there is what the kernels take, "
+        "without the time to launch them.",
         f"The {QUERIES} queries share graph and features, and each has a row of scores for all targets. *One "
         "call a query* stacks what single calls give; *PyG, block-diagonal* replicates the graph for each "
         "query, before the clock starts, and the features in each step; *PyG, heads* makes a message for "
@@ -339,7 +350,7 @@ def _sections(part: str, title: str, content: Mapping[str, Any], device: str) ->
     for case in (case for case in shown if str(case) in ran):
         parts.append(f"### {title}: {case.size}, d = {case.channels}, {case.dtype}")
         if part == "aggregation":
-            parts.append(_base_line(case, rows))
+            parts.append(_base_line(case, rows, device))
         parts.append(_case_table(case, rows, statuses, device, reasons))
     if reasons:
         notes = "\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, 1))
@@ -347,7 +358,7 @@ def _sections(part: str, title: str, content: Mapping[str, Any], device: str) ->
     return parts
 
 
-def _base_line(case: Case, rows: Sequence[Mapping[str, Any]]) -> str:
+def _base_line(case: Case, rows: Sequence[Mapping[str, Any]], device: str) -> str:
     base = str(Case("base", case.size, case.channels, case.dtype))
     plan, stream, gather = (
         _value(rows, base, "base", metric) for metric in ("plan build", "streaming copy", "random rows")
@@ -355,11 +366,10 @@ def _base_line(case: Case, rows: Sequence[Mapping[str, Any]]) -> str:
     least = floor_of(case, rows)
     if plan is None or least is None:
         return "The bandwidths were not measured, hence there is no floor."
-    line = (
-        f"Building the plan, once per graph: {short(plan)} ms. Streaming copy {short(stream)} GB/s, random "
-        f"rows {short(gather)} GB/s: the floor is {short(least)} ms."
-    )
-    total = _value(rows, str(case), OURS["aggregation"], "total")
+    line = f"Building the plan, once per graph: {short(plan)} ms. Streaming copy {short(stream)} GB/s"
+    line += "" if gather is None else f", random rows {short(gather)} GB/s"
+    line += f": the floor is {short(sum(least))} ms, {short(least[0])} of them forward."
+    total = _value(rows, str(case), OURS[device]["aggregation"], "total")
     if total is not None:
         line += f" Ours takes {short(total / SIZES[case.size][0] * 1e6)} ns an edge."
     return line
@@ -376,8 +386,17 @@ def _case_table(
     tuned = Case(case.part, case.size, case.channels, case.dtype, "tuned")
     header = ["", "forward", "backward", "total", "×", "MiB", "×"]
     header += ["total, tuned", "×", "MiB, tuned", "×"] if device == "cpu" else []
-    header += ["× floor"] if case.part == "aggregation" else []
-    header += ["× floor, tuned"] if case.part == "aggregation" and device == "cpu" else []
+    floors = {
+        "cpu": {
+            "× floor": (case, "multiple of the floor"),
+            "× floor, tuned": (tuned, "multiple of the floor"),
+        },
+        "cuda": {
+            f"× floor, {way}": (case, f"kernels {way}, multiple of the floor")
+            for way in ("forward", "backward")
+        },
+    }[device]
+    header += floors if case.part == "aggregation" else []
     found = {(row["case"], row["implementation"], row["metric"]): row for row in rows}
     failed = {(entry["case"], entry["implementation"]): entry for entry in statuses}
 
@@ -397,7 +416,7 @@ def _case_table(
         return f"{entry['status']} [{reasons.index(entry['reason']) + 1}]"
 
     def ratio(which: Case, name: str, metric: str) -> str:
-        row, ours = (found.get((str(which), who, metric)) for who in (name, OURS[case.part]))
+        row, ours = (found.get((str(which), who, metric)) for who in (name, OURS[device][case.part]))
         return "–" if not row or not ours or ours["value"] <= 0 else short(row["value"] / ours["value"])
 
     settings = [case, tuned] if device == "cpu" else [case]
@@ -408,7 +427,7 @@ def _case_table(
             line += [total(which, name), ratio(which, name, "total")]
             line += [cell(which, name, "peak memory"), ratio(which, name, "peak memory")]
         if case.part == "aggregation":
-            line += [cell(which, name, "multiple of the floor") for which in settings]
+            line += [cell(which, name, metric) for which, metric in floors.values()]
         lines.append(line)
     return table(header, lines)
 
@@ -457,11 +476,14 @@ def plot(content: Mapping[str, Any], device: str, file: Path) -> None:
                     "ls": "-" if number < 8 else "--",
                     "marker": "os"[number // 8],
                 }
-                width = 2.5 if name == OURS[part] else 1.2
+                width = 2.5 if name == OURS[device][part] else 1.2
                 ax.plot(*zip(*points, strict=True), label=name, lw=width, ms=4, **look) if points else None
             if part == "aggregation" and metric == "total":
-                floors = [(SIZES[size][0], floor_of(Case(part, size, 64), rows)) for size in SIZES]
-                known = [point for point in floors if point[1] is not None]
+                known = [
+                    (SIZES[size][0], sum(least))
+                    for size in SIZES
+                    if (least := floor_of(Case(part, size, 64), rows))
+                ]
                 if known:
                     ax.plot(*zip(*known, strict=True), label="floor", color="0.6", ls=":")
             ax.set(xscale="log", yscale="log", xlabel="edges", ylabel=label, title=TITLES[part])

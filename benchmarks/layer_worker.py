@@ -12,7 +12,8 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -40,7 +41,7 @@ from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 RELATIONS = 60
 QUERIES = 32
 # The streaming copy reads this many bytes, more than any cache holds, and the gather as many rows.
-_STREAM_BYTES, _GATHER_ROWS = 2**28, 2**20
+_STREAM_BYTES, _GATHER_ROWS = {"cpu": 2**28, "cuda": 2**31}, 2**20
 
 
 @dataclass(frozen=True)
@@ -280,14 +281,37 @@ def measure(job: Job) -> dict[str, Any]:
     for leaf in leaves:
         leaf.grad = None
     peak = _peak(step, job.device)  # At last, as it gives back what memory malloc keeps.
-    return {"forward": [time[0] for time in times], "backward": [time[1] for time in times], "peak": peak}
+    result = {"forward": [time[0] for time in times], "backward": [time[1] for time in times], "peak": peak}
+    if job.device == "cuda" and job.part == "aggregation":
+        result["kernels"] = _kernels(forward, gradient)
+    return result
+
+
+def _kernels(forward: Callable[[], Tensor], gradient: Tensor, repeats: int = 5) -> list[list[float]]:
+    """Milliseconds that a GPU's kernels take in forward and in backward passes, launching left out."""
+    times: list[list[float]] = [[], []]
+    for _ in range(repeats):
+        with _profiled() as ahead:
+            out = forward()
+        with _profiled() as back:
+            out.backward(gradient)
+        for found, profiler in zip(times, (ahead, back), strict=True):
+            found.append(sum(event.device_time_total for event in profiler.key_averages()) / 1e3)
+    return times
+
+
+@contextmanager
+def _profiled() -> Iterator[torch.profiler.profile]:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        yield profiler
+        torch.cuda.synchronize()
 
 
 def _measure_base(job: Job) -> dict[str, Any]:
     """Milliseconds that building the plan takes, and bandwidths in GB/s."""
     edge_index, edge_type = make_graph(job.edges, job.nodes, job.device)
     size = (job.nodes, job.nodes)
-    source = torch.ones(_STREAM_BYTES // 4, device=job.device)
+    source = torch.ones(_STREAM_BYTES[job.device] // 4, device=job.device)
     target = torch.empty_like(source)
     x = torch.ones(job.nodes, job.channels, dtype=getattr(torch, job.dtype), device=job.device)
     index = torch.randint(job.nodes, (_GATHER_ROWS,), device=job.device)
@@ -308,14 +332,16 @@ def _measure_base(job: Job) -> dict[str, Any]:
         return [num_bytes / 1e9 / time for time in seconds(function)]
 
     plan = seconds(lambda: RelationCSR.from_edge_index(edge_index, edge_type, RELATIONS, size))
-    # Whichever is faster: sums of 16 rows, or a copy of every row, which is written, too.
-    sums = rates(gathered * (1 + 1 / 16), lambda: F.embedding_bag(index, x, offsets, mode="sum"))
-    copies = rates(gathered * 2, lambda: torch.index_select(x, 0, index, out=rows))
-    return {
+    result = {
         "plan": [time * 1e3 for time in plan],
-        "stream": rates(2 * _STREAM_BYTES, lambda: target.copy_(source)),
-        "gather": max(sums, copies, key=statistics.median),
+        "stream": rates(2 * _STREAM_BYTES[job.device], lambda: target.copy_(source)),
     }
+    if job.device != "cuda":  # There, torch's own are no measure of what the device can do.
+        # Whichever is faster: sums of 16 rows, or a copy of every row, which is written, too.
+        sums = rates(gathered * (1 + 1 / 16), lambda: F.embedding_bag(index, x, offsets, mode="sum"))
+        copies = rates(gathered * 2, lambda: torch.index_select(x, 0, index, out=rows))
+        result["gather"] = max(sums, copies, key=statistics.median)
+    return result
 
 
 def _now(device: str) -> float:

@@ -11,6 +11,7 @@ from torch_geometric.utils.sparse import index2ptr
 
 from mgwa_pyg.checks import check_no_nan, check_range, is_integer, values_are_checked
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
+from mgwa_pyg.ops.backends import fused_backend
 from mgwa_pyg.ops.relation_sums import RelationSums
 from mgwa_pyg.ranges import ranges
 
@@ -249,7 +250,9 @@ class ItemScorer:
         if self._sums is not None:
             return self._sums.aggregate(table)
         x = self._model.scaled_neighbors(x)
-        out = relation_softmax_aggregate(x, table.unsqueeze(1), self._graphs[0], backend="torch")
+        out = relation_softmax_aggregate(
+            x, table.unsqueeze(1), self._graphs[0], backend=fused_backend(x.device)
+        )
         return out.permute(1, 2, 0)
 
     def _aggregate(self, x: Tensor, table: Tensor, graph: RelationCSR) -> Tensor:
@@ -257,7 +260,8 @@ class ItemScorer:
         num_users, num_targets = table.size(0), graph.size[1]
         query_index = torch.arange(num_users, device=x.device).repeat_interleave(num_targets)
         x = self._model.scaled_neighbors(x).flatten(0, 1)
-        out = relation_softmax_aggregate(x, table, graph.repeat(num_users), query_index, backend="torch")
+        graphs, backend = graph.repeat(num_users), fused_backend(x.device)
+        out = relation_softmax_aggregate(x, table, graphs, query_index, backend)
         return out.view(num_users, num_targets, x.size(1)).transpose(1, 2)
 
 

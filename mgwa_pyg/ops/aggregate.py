@@ -75,10 +75,10 @@ def relation_softmax_aggregate(
         query_index (torch.Tensor, optional): The row of :obj:`table` that each target uses,
             :math:`(N_{dst})`; :obj:`None` if there is one row, for all targets. (default: :obj:`None`)
         backend (str, optional): :obj:`"torch"` (nothing of the size of the messages is ever made),
-            :obj:`"triton"` (the same by kernels for CUDA, not yet measured on a GPU), :obj:`"reference"`
-            (composed of PyG's softmax and scatter), :obj:`"scatter"` (of torch_scatter's) or :obj:`"auto"`:
-            :obj:`"torch"`, but :obj:`"reference"` for few edges on the CPU, where it is faster, and on
-            devices other than the CPU and CUDA. All give the same result. (default: :obj:`"auto"`)
+            :obj:`"triton"` (the same by kernels for CUDA), :obj:`"reference"` (composed of PyG's softmax and
+            scatter), :obj:`"scatter"` (of torch_scatter's) or :obj:`"auto"`: :obj:`"torch"` on the CPU and
+            :obj:`"triton"` on CUDA, but :obj:`"reference"` for few edges, where it is faster, on other
+            devices, and on CUDA without triton. All give the same result. (default: :obj:`"auto"`)
         dropout (float, optional): The probability with which an edge's weight is set to zero after the
             softmax, the others growing by :math:`1 / (1 - p)`. (default: :obj:`0`)
 

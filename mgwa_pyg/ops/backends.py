@@ -71,10 +71,10 @@ BACKENDS = ("auto", "torch", "triton", "scatter", "reference")
 
 _HAS_TRITON = find_spec("triton") is not None
 
-# From how many elements of messages on "auto" makes none: with a plan at hand, and if edges come in any
-# order. Below, on other devices, and where torch.compile meets edges in any order, it composes. What stands
-# for the CPU is measured; for CUDA it is what saves memory.
-_AUTO = {"cpu": (2**14, 2**18), "cuda": (0, 0)}
+# From how many elements of messages on "auto" makes none, as measured: with a plan at hand, and if edges come
+# in any order. Below, on other devices, on CUDA without triton, and where torch.compile meets edges in any
+# order, it composes.
+_AUTO = {"cpu": (2**14, 2**18), "cuda": (2**23, 2**24)}
 
 
 def segment_ops(name: str) -> SegmentOps:
@@ -106,11 +106,17 @@ def choose_backend(name: str, device: torch.device, num_elements: int, ordered: 
         _check_triton(device)
     if name != "auto":
         return name
-    if device.type not in _AUTO:
+    fused = fused_backend(device)
+    if device.type not in _AUTO or (device.type == "cuda" and fused == "torch"):
         return "reference"
     if torch.compiler.is_compiling():
-        return "torch" if ordered else "reference"
-    return "torch" if num_elements >= _AUTO[device.type][0 if ordered else 1] else "reference"
+        return fused if ordered else "reference"
+    return fused if num_elements >= _AUTO[device.type][0 if ordered else 1] else "reference"
+
+
+def fused_backend(device: torch.device) -> str:
+    """Return the backend that makes no messages on ``device``, for what memory would not hold otherwise."""
+    return "triton" if device.type == "cuda" and _HAS_TRITON else "torch"
 
 
 def _check_triton(device: torch.device) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mgwa_pyg.ops.aggregate import relation_softmax_aggregate
+from mgwa_pyg.ops.backends import fused_backend
 from mgwa_pyg.ops.plan import RelationCSR
 
 # Within this range of scores no weight is too small to count beside another in single precision.
@@ -55,7 +56,8 @@ class RelationSums:
         highest = table.amax(dim=1, keepdim=True)
         spread = (highest - table.amin(dim=1, keepdim=True)).detach()
         if table.numel() > 0 and float(spread.max()) > _MAX_SPREAD:
-            out = relation_softmax_aggregate(self._x, table.unsqueeze(1), self._plan, backend="torch")
+            backend = fused_backend(table.device)
+            out = relation_softmax_aggregate(self._x, table.unsqueeze(1), self._plan, backend=backend)
             return out.permute(1, 2, 0)
         weight = (table - highest).exp().to(self._x.dtype)
         total = (weight @ self._counts).clamp_(min=torch.finfo(weight.dtype).tiny)

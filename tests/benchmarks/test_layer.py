@@ -1,6 +1,7 @@
 """The benchmark of the layer in small: same results are measured, failures are seen, the floor is right."""
 
 import json
+import re
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -30,7 +31,7 @@ TINY = Job("aggregation", "ours, torch", 300, 40, 8, repeats=2, seconds=0.1, tim
 def _tiny(monkeypatch):
     """Tiny graphs, a few implementations, a stream that takes no time."""
     monkeypatch.setattr(layer, "SIZES", {"Last.FM's size": (300, 40), "200k edges": (400, 40)})
-    monkeypatch.setattr(layer_worker, "_STREAM_BYTES", 2**16)
+    monkeypatch.setitem(layer_worker._STREAM_BYTES, "cpu", 2**16)
     monkeypatch.setattr(layer_worker, "_GATHER_ROWS", 2**8)
 
 
@@ -120,7 +121,22 @@ def test_multiples_of_the_floor():
     made = {row["metric"]: row["value"] for row in figures(case, "ours, torch", result, rows)}
     assert made["total"] == 50
     assert "peak memory" not in made
-    assert made["multiple of the floor"] == pytest.approx(50 / floor_of(case, rows))
+    assert made["multiple of the floor"] == pytest.approx(50 / sum(floor_of(case, rows)))
+
+
+def test_on_cuda_kernels_are_set_beside_the_streamed_floor():
+    rows = figures(Case("base", "200k edges", 64), "base", {"plan": [5.0], "stream": [10.0]}, [])
+    case = Case("aggregation", "200k edges", 64)
+    assert floor_of(case, rows) == floor(*layer.SIZES["200k edges"], 64, 4, 10, 10)
+    forward, backward = floor_of(case, rows)
+    result = {"forward": [9.0], "backward": [9.0], "peak": 1.0, "kernels": [[2 * forward], [3 * backward]]}
+    rows += figures(case, "ours, triton", result, rows)
+    content = {"environment": {}, "rows": rows, "statuses": []}
+    text = "\n".join(layer._sections("aggregation", "The aggregation", content, "cuda"))
+    lines = [re.split(r" *\| *", line) for line in text.splitlines() if line.startswith("| ")]
+    cells = dict(zip(lines[0], next(line for line in lines if "ours, triton" in line), strict=True))
+    assert (cells["× floor, forward"], cells["× floor, backward"]) == ("2", "3")
+    assert "random rows" not in text
 
 
 @pytest.mark.parametrize(
@@ -191,6 +207,7 @@ def test_run(tmp_path, monkeypatch):
     assert content["rows"] == report.rows
     text = (tmp_path / "layer.md").read_text()
     assert text == report.page
+    assert "there is no floor" not in text
     for part, names in IMPLEMENTATIONS.items():
         tables = [section for section in text.split("\n### ") if section.startswith(layer.TITLES[part])]
         assert len(tables) == (1 if part == "queries" else 2)  # One for each size.

@@ -12,6 +12,7 @@ from mgwa_pyg.ops import (
     relation_softmax_aggregate,
     segment_ops,
 )
+from mgwa_pyg.ops.backends import fused_backend
 
 NAMES = [pytest.param(name, marks=pytest.mark.scatter) if name == "scatter" else name for name in SEGMENT_OPS]
 
@@ -62,10 +63,17 @@ def test_auto_goes_by_device_and_size(monkeypatch):
     assert choose_backend("auto", cpu, 20_000) == "torch"
     assert choose_backend("auto", cpu, 200_000, ordered=False) == "reference"
     assert choose_backend("auto", cpu, 300_000, ordered=False) == "torch"
-    assert choose_backend("auto", cuda, 0, ordered=False) == "torch"
+    assert choose_backend("auto", cuda, 2**23 - 1) == "reference"
+    assert choose_backend("auto", cuda, 2**23) == "triton"
+    assert choose_backend("auto", cuda, 2**23, ordered=False) == "reference"
+    assert choose_backend("auto", cuda, 2**24, ordered=False) == "triton"
     assert choose_backend("auto", torch.device("mps"), 300_000) == "reference"
     for name in BACKENDS[1:]:
         assert choose_backend(name, cuda, 0) == name
+    assert fused_backend(cuda) == "triton"
+    monkeypatch.setattr("mgwa_pyg.ops.backends._HAS_TRITON", False)
+    assert choose_backend("auto", cuda, 2**24) == "reference"
+    assert fused_backend(cuda) == fused_backend(cpu) == "torch"
 
 
 def test_what_auto_stands_for_is_the_op_that_runs():
