@@ -103,12 +103,12 @@ def _measure(
 
 
 def _seconds(function: Callable[[], None], times: int, device: torch.device) -> list[float]:
-    """How long each of some runs takes, after one to warm up if there are several."""
+    """How long each of some runs takes, after one to warm up if there are several, and always on CUDA."""
     values = []
-    for _ in range(times if times == 1 else times + 1):
+    for _ in range(times + (times > 1 or device.type == "cuda")):
         started = time.perf_counter()
         function()
         if device.type == "cuda":
             torch.cuda.synchronize()
         values.append(time.perf_counter() - started)
-    return values if times == 1 else values[1:]
+    return values[-times:]
