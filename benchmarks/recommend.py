@@ -201,7 +201,7 @@ def _newcomer_recall(recommender: Recommender, whole: KGRecDataset, new: Tensor)
             if is_new[number] and history:
                 best = recommender.recommend_for(history, whole.num_items)
                 out[row] = best["score"].min() - 1
-                out[row, best["item"].tolist()] = torch.from_numpy(best["score"].to_numpy())
+                out[row, best["item"].tolist()] = torch.tensor(best["score"].tolist(), dtype=out.dtype)
         return out
 
     return _recall(scores, whole, new)

@@ -10,6 +10,7 @@ import torch
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.evaluation import Popularity, click_metrics
 from mgwa_pyg.train import (
+    DivergedError,
     ClickData,
     ClickModule,
     CollaborativeConfig,
@@ -120,7 +121,7 @@ def test_numbers_that_are_not_finite_end_the_fit(synthetic, tmp_path, monkeypatc
         calls.clear()
         with monkeypatch.context() as patch:
             patch.setattr(MGWAScorer, "loss", poisoned)
-            with pytest.raises(RuntimeError) as error:
+            with pytest.raises(DivergedError) as error:
                 fit(synthetic, config, tmp_path / name)
         user, item = calls[-1]
         assert str(error.value) == (
@@ -134,7 +135,7 @@ def test_numbers_that_are_not_finite_end_the_fit(synthetic, tmp_path, monkeypatc
 
 
 def test_a_fit_that_diverges_at_once_has_no_checkpoint(synthetic, tmp_path):
-    with pytest.raises(RuntimeError, match=r"of epoch 1, with lr=1e\+30 .* There is no checkpoint yet\."):
+    with pytest.raises(DivergedError, match=r"of epoch 1, with lr=1e\+30 .* There is no checkpoint yet\."):
         fit(synthetic, MGWAConfig(lr=1e30), tmp_path)
     assert not list(tmp_path.iterdir())
 
