@@ -10,10 +10,10 @@ import torch
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.evaluation import Popularity, click_metrics
 from mgwa_pyg.train import (
-    DivergedError,
     ClickData,
     ClickModule,
     CollaborativeConfig,
+    DivergedError,
     KGCNConfig,
     MGWAConfig,
     RippleNetConfig,
