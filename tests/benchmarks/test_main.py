@@ -53,7 +53,16 @@ def test_all_where_only_torch_and_pyg_are_installed(tmp_path):
     assert "torch_scatter" in why.pop(("aggregation E=300 d=64 float32", "torch_scatter"))
     assert why == {
         (name, "all"): "it needs pandas, which is not installed"
-        for name in ("train", "rank", "table2", "topk", "ablations", "collaborative", "book_crossing")
+        for name in (
+            "train",
+            "rank",
+            "recommend",
+            "table2",
+            "topk",
+            "ablations",
+            "collaborative",
+            "book_crossing",
+        )
     }
     for name, _ in why:
         assert f"\n{name} cannot run: it needs pandas, which is not installed\n" in result.stdout
