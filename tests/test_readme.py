@@ -71,6 +71,22 @@ def test_rankings_are_those_of_the_results():
         assert shown[name] == pytest.approx(want, abs=6e-5), name
 
 
+def test_what_is_said_of_recommendations_is_measured():
+    measured = measured_in("recommend_cpu.json")
+    said = re.search(
+        r"`recommend` takes (\d+) ms on one CPU core and `recommend_for` (\d+), or (\d+) and (\d+) for MGWA "
+        r"\(medians\); newcomers get (\d+) %",
+        " ".join(README.split()),
+    )
+    times = [
+        measured["times", model, f"{question}, median"]
+        for model in ("CollaborativeMGWA", "MGWA")
+        for question in ("recommend", "recommend_for, 10 items")
+    ]
+    share = measured["new against the same, trained with them", "CollaborativeMGWA", "recall@10"]
+    assert [int(number) for number in said.groups()] == [round(value) for value in [*times, share]]
+
+
 def test_times_are_those_of_the_results():
     measured, cuda = measured_in("layer_cpu.json"), measured_in("layer_cuda.json")
     aggregations = {"our aggregation": "ours, torch", "torch.compile of it": "torch.compile of PyG's"}

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import operator
 import os
 import pickle
 import re
@@ -19,6 +18,7 @@ import torch
 from torch_geometric.data import HeteroData, InMemoryDataset
 from torch_geometric.io import fs
 
+from mgwa_pyg.checks import check_choice, check_count
 from mgwa_pyg.datasets.download import RAW_VARIABLE, RawFile, download_files
 from mgwa_pyg.datasets.raw import IntArray
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, random_parts, sample_negatives
@@ -126,9 +126,11 @@ class KGRecDataset(InMemoryDataset):
     ) -> None:
         if root is None and self.raw_files:
             raise TypeError(f"{type(self).__name__} needs a folder for its files, but root is None")
-        self.negatives = _check_choice("negatives", negatives, self.negative_pools)
-        self.split = _check_choice("split", split, self.splits)
-        self.seed = check_int("seed", seed, minimum=0)
+        check_choice("negatives", negatives, self.negative_pools)
+        check_choice("split", split, self.splits)
+        self.negatives = negatives
+        self.split = split
+        self.seed = check_count("seed", seed, minimum=0)
         root = self._root = None if root is None else str(Path(root).expanduser().absolute())
         super().__init__(root, transform, pre_transform, log=False, force_reload=force_reload)
 
@@ -324,23 +326,6 @@ class KGRecDataset(InMemoryDataset):
         listens.val_mask = torch.from_numpy(parts == VAL)
         listens.test_mask = torch.from_numpy(parts == TEST)
         return data
-
-
-def check_int(name: str, value: Any, minimum: int) -> int:
-    r"""Returns :obj:`value` as an integer, or says which argument is none or too small."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = minimum - 1
-    if isinstance(value, bool) or number < minimum:
-        raise ValueError(f"'{name}' must be an integer of at least {minimum} (got {value!r})")
-    return number
-
-
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ValueError(f"'{name}' must be one of {', '.join(map(repr, allowed))} (got {value!r})")
-    return str(value)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class RecBoleKG(KGRecDataset):
         force_reload: bool = False,
     ) -> None:
         if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
-            raise ValueError(f"'name' must be the name of a folder in 'root' (got {name!r})")
+            raise ValueError(f"name={name!r}: the name of a folder in root is needed")
         self.name = name
         self.min_rating = _check_rating(min_rating)
         folder = Path(root, name)
@@ -234,5 +234,5 @@ def _check_rating(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"'min_rating' must be a finite number or None (got {value!r})")
+        raise ValueError(f"min_rating={value!r}: a finite number or None is needed")
     return float(value)

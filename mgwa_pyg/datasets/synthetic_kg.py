@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from mgwa_pyg.datasets.base import FORMAT, KGRecDataset, KGRecTables, check_int
+from mgwa_pyg.checks import check_count, check_indices, check_range
+from mgwa_pyg.datasets.base import FORMAT, KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.raw import IntArray, index_type
 
 FloatArray = npt.NDArray[np.floating]
@@ -92,17 +93,17 @@ class SyntheticKG(KGRecDataset):
         pre_transform: Callable[[HeteroData], HeteroData] | None = None,
         force_reload: bool = False,
     ) -> None:
-        users = check_int("num_users", num_users, minimum=1)
-        items = check_int("num_items", num_items, minimum=2)
+        users = check_count("num_users", num_users)
+        items = check_count("num_items", num_items, minimum=2)
         if num_interactions is None:
             num_interactions = users * min(50, max(1, items // 4))
         self._sizes = _Sizes(
             users=users,
             items=items,
-            entities=check_int("num_entities", num_entities, minimum=1),
-            relations=check_int("num_relations", num_relations, minimum=1),
-            triples=check_int("num_triples", num_triples, minimum=1),
-            interactions=check_int("num_interactions", num_interactions, minimum=1),
+            entities=check_count("num_entities", num_entities),
+            relations=check_count("num_relations", num_relations),
+            triples=check_count("num_triples", num_triples),
+            interactions=check_count("num_interactions", num_interactions),
         )
         self._sizes.check()
         self._preferences: _Preferences | None = None
@@ -137,7 +138,20 @@ class SyntheticKG(KGRecDataset):
         Args:
             user (torch.Tensor): The users. [num_pairs]
             item (torch.Tensor): The entities. [num_pairs]
+
+        Raises:
+            ValueError: If they are not as many whole numbers of each.
+            IndexError: If a user or an entity is out of range.
         """
+        check_indices("user", user)
+        check_indices("item", item)
+        if user.shape != item.shape:
+            raise ValueError(
+                f"user has shape {tuple(user.shape)} and item {tuple(item.shape)}, but an entity for each "
+                f"user is needed"
+            )
+        check_range("user", user, self.num_users, "num_users")
+        check_range("item", item, self.num_entities, "num_entities")
         if self._preferences is None:
             _, self._preferences = self._plant()
         score = torch.full(user.shape, -torch.inf)
@@ -193,14 +207,14 @@ class _Sizes:
     def check(self) -> None:
         if self.items > self.entities:
             raise ValueError(
-                f"'num_items' must be at most 'num_entities', {self.entities}, as the items are "
-                f"entities (got {self.items})"
+                f"num_items={self.items}: at most num_entities={self.entities} are needed, as items are "
+                f"entities"
             )
         most = self.users * (self.items // 2)
         if not self.users <= self.interactions <= most:
             raise ValueError(
-                f"'num_interactions' must lie between {self.users} and {most}, which are one and "
-                f"half the number of items for each user (got {self.interactions})"
+                f"num_interactions={self.interactions}: from {self.users} to {most} are needed, one to half "
+                f"the number of items for each user"
             )
 
 

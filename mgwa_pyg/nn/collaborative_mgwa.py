@@ -11,10 +11,18 @@ from torch import Tensor
 from torch_geometric.nn.inits import glorot
 from torch_geometric.utils import degree, scatter
 
-from mgwa_pyg.checks import check_range, is_integer
+from mgwa_pyg.checks import (
+    check_count,
+    check_edges,
+    check_indices,
+    check_probability,
+    check_range,
+    values_are_checked,
+)
 from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
 from mgwa_pyg.nn.ranking import Ranking, rank_by_product
 from mgwa_pyg.ops import RelationCSR
+from mgwa_pyg.ops.plan import check_plan
 
 
 class CollaborativeMGWA(torch.nn.Module):
@@ -79,19 +87,14 @@ class CollaborativeMGWA(torch.nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if not 1 <= num_items <= num_entities:
+        check_probability("dropout", dropout)
+        num_layers = check_count("num_layers", num_layers, 0)
+        self.num_items = num_items = check_count("num_items", num_items)
+        self.num_entities = num_entities = check_count("num_entities", num_entities)
+        self.num_relations = num_relations = check_count("num_relations", num_relations, 0)
+        self.channels = channels = check_count("channels", channels)
+        if num_items > num_entities:
             raise ValueError(f"num_items={num_items}: items are the first of num_entities={num_entities}")
-        if num_relations < 0 or channels < 1 or num_layers < 0:
-            raise ValueError(
-                f"num_relations={num_relations}, channels={channels} and num_layers={num_layers}: the second "
-                f"must be at least 1, the others not negative"
-            )
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout={dropout}: a probability in [0, 1) is needed")
-        self.num_items = num_items
-        self.num_entities = num_entities
-        self.num_relations = num_relations
-        self.channels = channels
         self.attention = attention
         self.dropout = dropout
         self.entity_emb = torch.nn.Embedding(num_entities, channels)
@@ -135,15 +138,14 @@ class CollaborativeMGWA(torch.nn.Module):
             ValueError: If shapes or types do not go together.
             IndexError: If a user, an item, an entity or a relation is out of range.
         """
-        if listens.dim() != 2 or listens.size(0) != 2 or not is_integer(listens):
-            raise ValueError(
-                f"listens has shape {tuple(listens.shape)} and type {listens.dtype}, but pairs of user and "
-                f"item are needed, whole numbers of shape (2, num_pairs)"
-            )
-        check_range("listens[0]", listens[0], num_users, "num_users")
+        check_edges("listens", listens, "num_pairs")
+        check_edges("edge_index", edge_index)
+        check_indices("edge_type", edge_type)
+        check_range("listens[0]", listens[0], check_count("num_users", num_users, 0), "num_users")
         check_range("listens[1]", listens[1], self.num_items, "num_items")
+        check_range("edge_index", edge_index, self.num_entities, "num_entities")
         check_range("edge_type", edge_type, self.num_relations, "num_relations")
-        user, item = listens[0] + self.num_entities, listens[1]
+        user, item = listens[0].long() + self.num_entities, listens[1].long()
         both = torch.cat([torch.stack([user, item]), torch.stack([item, user])], dim=1)
         relation = torch.arange(2, device=user.device).repeat_interleave(user.numel()) + self.num_relations
         num_nodes = self.num_entities + num_users
@@ -164,6 +166,7 @@ class CollaborativeMGWA(torch.nn.Module):
         Raises:
             ValueError: If the graph has another number of relations, or fewer nodes than there are entities.
         """
+        check_plan("graph", graph)
         num_users = graph.size[0] - self.num_entities
         if graph.num_relations != self.num_relations + 2 or num_users < 0 or graph.size[0] != graph.size[1]:
             raise ValueError(
@@ -182,10 +185,16 @@ class CollaborativeMGWA(torch.nn.Module):
 
         Args:
             graph (RelationCSR): As :meth:`graph` returns it.
+
+        Raises:
+            IndexError: If the graph was made for other numbers of items or entities.
         """
         num_users = graph.size[0] - self.num_entities
         is_heard = graph.rel == self.num_relations + 1
         item, user = graph.col[is_heard].long(), graph.dst[is_heard].long() - self.num_entities
+        if values_are_checked(item.device):  # A graph that another model made is of other nodes.
+            check_range("the graph's interactions", item, self.num_items, "num_items")
+            check_range("the graph's interactions", user, num_users, "the number of users")
         heard = scatter(self.history_emb(item), user, dim_size=num_users, reduce="sum")
         heard = heard * degree(user, num_users, dtype=heard.dtype).clamp(min=1).rsqrt().unsqueeze(1)
         x = torch.cat([self.entity_emb.weight, heard])
@@ -233,9 +242,23 @@ class CollaborativeMGWA(torch.nn.Module):
             user (torch.Tensor): The users, :math:`(B)`.
             item (torch.Tensor): The entities, :math:`(B)`.
             graph (RelationCSR): As :meth:`graph` returns it.
+
+        Raises:
+            ValueError: If shapes or types do not go together.
+            IndexError: If a user or an entity is out of range.
         """
+        check_indices("user", user)
+        check_indices("item", item)
+        if user.shape != item.shape:
+            raise ValueError(
+                f"user has shape {tuple(user.shape)} and item {tuple(item.shape)}, but an item for each user "
+                f"is needed"
+            )
         z_user, z_entity = self.encode(graph)
-        return (z_user[user] * z_entity[item]).sum(dim=-1)
+        if values_are_checked(user.device):
+            check_range("user", user, z_user.size(0), "the number of users")
+            check_range("item", item, self.num_entities, "num_entities")
+        return (z_user[user.long()] * z_entity[item.long()]).sum(dim=-1)
 
     @torch.no_grad()
     def rank(self, users: Tensor, k: int, graph: RelationCSR, exclude: Tensor | None = None) -> Ranking:
@@ -253,6 +276,8 @@ class CollaborativeMGWA(torch.nn.Module):
             IndexError: If a user is out of range.
         """
         was_training = self.training
-        z_user, z_entity = self.eval().encode(graph)
-        self.train(was_training)
+        try:
+            z_user, z_entity = self.eval().encode(graph)
+        finally:
+            self.train(was_training)
         return rank_by_product(z_user, z_entity[: self.num_items], users, k, exclude)

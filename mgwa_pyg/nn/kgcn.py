@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mgwa_pyg.checks import check_choice, check_count
 from mgwa_pyg.nn.neighborhood_recommender import NeighborhoodRecommender
 
 EQUATIONS = ("paper", "official")
@@ -68,10 +69,8 @@ class KGCN(NeighborhoodRecommender):
         backend: str = "auto",
         sparse: bool = False,
     ) -> None:
-        if equations not in EQUATIONS:
-            raise ValueError(f"equations={equations!r} is unknown: choose one of {EQUATIONS}")
-        if num_neighbors < 1:
-            raise ValueError(f"num_neighbors={num_neighbors}: at least 1 is needed")
+        check_choice("equations", equations, EQUATIONS)
+        num_neighbors = check_count("num_neighbors", num_neighbors)
         super().__init__(
             num_users,
             num_entities,
@@ -85,7 +84,7 @@ class KGCN(NeighborhoodRecommender):
             sparse=sparse,
         )
         if equations == "official":
-            self.query_scale = 1 / channels
+            self.query_scale = 1 / self.channels
             self.neighbor_scale = 1 / num_neighbors
 
     def activate(self, x: Tensor, layer: int) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor
 from torch_geometric.nn.inits import glorot
 
+from mgwa_pyg.checks import check_count, check_edges, check_indices, check_range, values_are_checked
 from mgwa_pyg.nn import ranking
 from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
 from mgwa_pyg.ops import RelationCSR
@@ -51,10 +53,11 @@ class NeighborhoodRecommender(torch.nn.Module):
         sparse: bool,
     ) -> None:
         super().__init__()
-        if num_layers < 1:
-            raise ValueError(f"num_layers={num_layers}: at least one layer is needed")
-        self.channels = channels
-        self.num_layers = num_layers
+        self.channels = channels = check_count("channels", channels)
+        self.num_layers = num_layers = check_count("num_layers", num_layers)
+        num_users = check_count("num_users", num_users)
+        num_entities = check_count("num_entities", num_entities)
+        num_relations = check_count("num_relations", num_relations)
         self.user_emb = torch.nn.Embedding(num_users, channels, sparse=sparse)
         self.entity_emb = torch.nn.Embedding(num_entities, channels, sparse=sparse)
         self.relation_emb = torch.nn.Embedding(num_relations, channels)
@@ -113,16 +116,22 @@ class NeighborhoodRecommender(torch.nn.Module):
             num_sampled_edges (list[int]): The number of edges at each hop.
 
         Raises:
-            ValueError: If the neighbourhoods are not as deep as there are layers.
+            ValueError: If shapes or types do not go together, or the neighbourhoods are not as deep as there
+                are layers.
+            IndexError: If a user, an entity, a pair or a relation is out of range.
         """
-        if len(num_sampled_edges) != self.num_layers:
+        self._check(user, node, edge_index, edge_type, batch)
+        hops = self.num_layers
+        _check_hops("num_sampled_nodes", num_sampled_nodes, hops + 1, node.numel(), hops)
+        _check_hops("num_sampled_edges", num_sampled_edges, hops, edge_index.size(1), hops)
+        if num_sampled_nodes[0] != user.numel():
             raise ValueError(
-                f"the neighbourhoods are {len(num_sampled_edges)} hops deep, but num_layers="
-                f"{self.num_layers} hops are needed"
+                f"user has shape {tuple(user.shape)}, but num_sampled_nodes[0]={num_sampled_nodes[0]} items "
+                f"need a user each"
             )
-        profile = self.user_emb(user)
+        profile = self.user_emb(user.long())
         query = self.scaled_query(profile)
-        x = self.entity_emb(node)
+        x = self.entity_emb(node.long())
         for layer, conv in enumerate(self.convs):
             # What lies further out than the layers to come can see is of no use any more.
             hops = self.num_layers - layer
@@ -205,3 +214,33 @@ class NeighborhoodRecommender(torch.nn.Module):
     def scaled_neighbors(self, x: Tensor) -> Tensor:
         """Entities as what their neighbours add up."""
         return x if self.neighbor_scale == 1.0 else self.neighbor_scale * x
+
+    def _check(
+        self, user: Tensor, node: Tensor, edge_index: Tensor, edge_type: Tensor, batch: Tensor
+    ) -> None:
+        for name, index in (("user", user), ("node", node), ("edge_type", edge_type), ("batch", batch)):
+            check_indices(name, index)
+        check_edges("edge_index", edge_index)
+        if batch.shape != node.shape or edge_type.numel() != edge_index.size(1):
+            raise ValueError(
+                f"node has shape {tuple(node.shape)}, batch {tuple(batch.shape)}, edge_index "
+                f"{tuple(edge_index.shape)} and edge_type {tuple(edge_type.shape)}, but (N), (N), (2, E) and "
+                f"(E) are needed"
+            )
+        if values_are_checked(node.device):
+            check_range("user", user, self.user_emb.num_embeddings, "num_users")
+            check_range("node", node, self.entity_emb.num_embeddings, "num_entities")
+            check_range("batch", batch, user.numel(), "the number of pairs")
+
+
+def _check_hops(name: str, counts: Sequence[int], length: int, total: int, num_layers: int) -> None:
+    if torch.compiler.is_compiling():
+        return
+    are_counts = isinstance(counts, Sequence) and all(
+        isinstance(count, int) and count >= 0 for count in counts
+    )
+    if not are_counts or len(counts) != length or sum(counts) != total:
+        raise ValueError(
+            f"{name}={counts!r:.60}: {length} numbers that add up to {total} are needed, as neighbourhoods "
+            f"are as deep as num_layers={num_layers}"
+        )

@@ -9,9 +9,17 @@ from torch import Tensor
 from torch_geometric.utils import index_sort
 from torch_geometric.utils.sparse import index2ptr
 
-from mgwa_pyg.checks import check_no_nan, check_range, is_integer, values_are_checked
+from mgwa_pyg.checks import (
+    check_count,
+    check_edges,
+    check_indices,
+    check_no_nan,
+    check_range,
+    values_are_checked,
+)
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 from mgwa_pyg.ops.backends import fused_backend
+from mgwa_pyg.ops.plan import check_plan
 from mgwa_pyg.ops.relation_sums import RelationSums
 from mgwa_pyg.ranges import ranges
 
@@ -43,7 +51,7 @@ def score_items(
     model: NeighborhoodRecommender, users: Tensor, graph: RelationCSR, num_items: int, max_bytes: int | None
 ) -> Tensor:
     """See :meth:`NeighborhoodRecommender.score_items`."""
-    _check(model, users, graph, num_items)
+    users = _checked(model, users, graph, num_items)
     num_users, block = block_sizes(model, graph, num_items, max_bytes, users.device)
     score = model.entity_emb.weight.new_empty(users.numel(), num_items)
     for start in range(0, num_items, block):
@@ -66,7 +74,7 @@ def rank(
     max_bytes: int | None,
 ) -> Ranking:
     """See :meth:`NeighborhoodRecommender.rank`."""
-    _check(model, users, graph, num_items)
+    users = _checked(model, users, graph, num_items)
     _check_k(k, num_items)
     seen = None if exclude is None else Pairs(exclude, model.user_emb.num_embeddings, num_items)
     num_users, block = block_sizes(model, graph, num_items, max_bytes, users.device)
@@ -93,7 +101,7 @@ def rank_by_product(z_user: Tensor, z_item: Tensor, users: Tensor, k: int, exclu
     :math:`(M, d)`; the other arguments and the errors are those of :meth:`NeighborhoodRecommender.rank`.
     """
     num_users, num_items = z_user.size(0), z_item.size(0)
-    _check_users(users, num_users)
+    users = _checked_users(users, num_users)
     _check_k(k, num_items)
     seen = None if exclude is None else Pairs(exclude, num_users, num_items)
     max_bytes = _MAX_BYTES.get(z_item.device.type, _MAX_BYTES_ELSEWHERE)
@@ -136,13 +144,10 @@ class Pairs:
     """Pairs of user and item, :math:`(2, P)`, to be looked up by user."""
 
     def __init__(self, pairs: Tensor, num_users: int, num_items: int) -> None:
-        if pairs.dim() != 2 or pairs.size(0) != 2 or not is_integer(pairs):
-            raise ValueError(
-                f"exclude has shape {tuple(pairs.shape)} and type {pairs.dtype}, but pairs of user and item "
-                f"are needed, whole numbers of shape (2, num_pairs)"
-            )
+        check_edges("exclude", pairs, "num_pairs")
         check_range("exclude[0]", pairs[0], num_users, "the number of users")
         check_range("exclude[1]", pairs[1], num_items, "num_items")
+        pairs = pairs.long()
         user, order = index_sort(pairs[0], max_value=num_users)
         self._item = pairs[1][order]
         self._ptr = index2ptr(user, num_users)
@@ -156,30 +161,29 @@ class Pairs:
         return row[inside], item[inside] - start
 
 
-def _check(model: NeighborhoodRecommender, users: Tensor, graph: RelationCSR, num_items: int) -> None:
+def _checked(model: NeighborhoodRecommender, users: Tensor, graph: RelationCSR, num_items: int) -> Tensor:
     num_users, num_entities = model.user_emb.num_embeddings, model.entity_emb.num_embeddings
     num_relations = model.relation_emb.num_embeddings
-    _check_users(users, num_users)
+    users = _checked_users(users, num_users)
+    check_plan("graph", graph)
     if graph.size != (num_entities, num_entities) or graph.num_relations != num_relations:
         raise ValueError(
             f"graph is of size {graph.size} with {graph.num_relations} relations, but the model was made for "
             f"{num_entities} entities and {num_relations} relations"
         )
-    if not 1 <= num_items <= num_entities:
+    if check_count("num_items", num_items) > num_entities:
         raise ValueError(f"num_items={num_items}: items are the first of {num_entities} entities")
+    return users
 
 
-def _check_users(users: Tensor, num_users: int) -> None:
-    if users.dim() != 1 or not is_integer(users):
-        raise ValueError(
-            f"users has shape {tuple(users.shape)} and type {users.dtype}, but a vector of whole numbers is "
-            f"needed"
-        )
+def _checked_users(users: Tensor, num_users: int) -> Tensor:
+    check_indices("users", users)
     check_range("users", users, num_users, "the number of users")
+    return users.long()
 
 
 def _check_k(k: int, num_items: int) -> None:
-    if not 1 <= k <= num_items:
+    if check_count("k", k) > num_items:
         raise ValueError(f"k={k}: between 1 and num_items={num_items} items can be ranked")
 
 
@@ -193,8 +197,7 @@ def block_sizes(
     """How many users and how many items are scored at once."""
     if max_bytes is None:
         max_bytes = _MAX_BYTES.get(device.type, _MAX_BYTES_ELSEWHERE)
-    if max_bytes < 1:
-        raise ValueError(f"max_bytes={max_bytes}: give room for at least one user")
+    max_bytes = check_count("max_bytes", max_bytes)
     per_node = 2 * model.channels * model.entity_emb.weight.element_size()  # A gate and what it gates.
     if model.num_layers == 1:
         num_pairs = max(1, max_bytes // per_node)

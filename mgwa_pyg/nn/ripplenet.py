@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 from torch_geometric.nn.inits import glorot
 
-from mgwa_pyg.checks import check_range, values_are_checked
+from mgwa_pyg.checks import (
+    check_choice,
+    check_count,
+    check_edges,
+    check_indices,
+    check_range,
+    values_are_checked,
+)
 
 ITEM_UPDATES = ("replace", "plus", "replace_transform", "plus_transform")
 
@@ -58,11 +65,11 @@ class RippleNet(torch.nn.Module):
         all_hops: bool = True,
     ) -> None:
         super().__init__()
-        if num_hops < 1:
-            raise ValueError(f"num_hops={num_hops}: at least one hop is needed")
-        if item_update not in ITEM_UPDATES:
-            raise ValueError(f"item_update={item_update!r} is none of {', '.join(map(repr, ITEM_UPDATES))}")
-        self.num_hops = num_hops
+        num_entities = check_count("num_entities", num_entities)
+        num_relations = check_count("num_relations", num_relations)
+        channels = check_count("channels", channels)
+        self.num_hops = check_count("num_hops", num_hops)
+        check_choice("item_update", item_update, ITEM_UPDATES)
         self.item_update = item_update
         self.all_hops = all_hops
         self.entity_emb = torch.nn.Embedding(num_entities, channels)
@@ -146,8 +153,8 @@ class RippleNet(torch.nn.Module):
         """
         _, memory = self._known(memory, edge_index, edge_type)
         triple, count = torch.unique(memory, return_counts=True)
-        head, tail = edge_index[:, triple]
-        score = (self.entity_emb(head) * self._related(tail, edge_type[triple])).sum(dim=-1)
+        head, relation, tail = _at(triple, edge_index, edge_type)
+        score = (self.entity_emb(head) * self._related(tail, relation)).sum(dim=-1)
         return -self.num_hops * (count * score.sigmoid()).sum() / max(memory.numel(), 1)
 
     def embedding_penalty(self, memory: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
@@ -173,8 +180,9 @@ class RippleNet(torch.nn.Module):
         """
         _, memory = self._known(memory, edge_index, edge_type)
         entity, relation = self.entity_emb.weight, self.relation
-        entity_count = torch.bincount(edge_index[:, memory].flatten(), minlength=entity.size(0))
-        relation_count = torch.bincount(edge_type[memory].flatten(), minlength=relation.size(0))
+        head, kind, tail = (index.flatten() for index in _at(memory, edge_index, edge_type))
+        entity_count = torch.bincount(torch.cat([head, tail]), minlength=entity.size(0))
+        relation_count = torch.bincount(kind, minlength=relation.size(0))
         penalty = (entity_count * entity.square().sum(dim=1)).sum()
         penalty = penalty + (relation_count * relation.square().sum(dim=(1, 2))).sum()
         return penalty
@@ -186,18 +194,19 @@ class RippleNet(torch.nn.Module):
         sums of the answers, ``(B, n, d)`` both, each hop's attention ``(B, n, M)``, and the tails
         ``(B, H, M, d)``.
         """
-        if item.dim() not in (1, 2) or item.size(0) != memory.size(0):
+        known, memory = self._known(memory, edge_index, edge_type)
+        check_indices("item", item, dim=2 if isinstance(item, Tensor) and item.dim() == 2 else 1)
+        if item.size(0) != known.numel():
             raise ValueError(
                 f"item has shape {tuple(item.shape)}, but one or several items for each of the "
-                f"{memory.size(0)} rows of memory are needed"
+                f"{known.numel()} rows of memory are needed"
             )
-        known, memory = self._known(memory, edge_index, edge_type)
         if values_are_checked(item.device):
             check_range("item", item, self.entity_emb.num_embeddings, "num_entities")
-        head, tail = edge_index[:, memory]
-        key = self._related(head, edge_type[memory])
+        head, relation, tail = _at(memory, edge_index, edge_type)
+        key = self._related(head, relation)
         value = self.entity_emb(tail)
-        v = self.entity_emb((item if item.dim() == 2 else item.unsqueeze(1))[known])
+        v = self.entity_emb((item if item.dim() == 2 else item.unsqueeze(1))[known].long())
         answers, attention = [], []
         for K, V in zip(key.unbind(dim=1), value.unbind(dim=1), strict=True):
             p = (v @ K.mT).softmax(dim=-1)
@@ -211,18 +220,21 @@ class RippleNet(torch.nn.Module):
 
     def _known(self, memory: Tensor, edge_index: Tensor, edge_type: Tensor) -> tuple[Tensor, Tensor]:
         """Check the arguments; which users have triples, and the memories of those."""
-        if memory.dim() != 3 or memory.size(1) != self.num_hops or memory.size(2) == 0:
+        check_indices("memory", memory, dim=3)
+        if memory.size(1) != self.num_hops or memory.size(2) == 0:
             raise ValueError(
                 f"memory has shape {tuple(memory.shape)}, but (users, hops, triples of a hop) is needed, "
                 f"with num_hops={self.num_hops} hops and at least one triple"
             )
-        if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_type.shape != edge_index.shape[1:]:
+        check_edges("edge_index", edge_index)
+        check_indices("edge_type", edge_type)
+        if edge_type.shape != edge_index.shape[1:]:
             raise ValueError(
                 f"edge_index has shape {tuple(edge_index.shape)} and edge_type {tuple(edge_type.shape)}, but "
                 f"(2, T) and (T) are needed for T triples"
             )
         known = memory[:, 0, 0] >= 0
-        memory = memory[known]
+        memory = memory[known].long()
         if values_are_checked(memory.device):
             check_range("memory", memory, edge_type.numel(), "the number of triples")
             check_range("edge_index", edge_index, self.entity_emb.num_embeddings, "num_entities")
@@ -238,3 +250,9 @@ class RippleNet(torch.nn.Module):
         block = self.entity_emb(pair % num_entities).split(count.tolist())
         product = torch.cat([x @ R.T for x, R in zip(block, self.relation, strict=True)])
         return product.index_select(0, inverse.flatten()).unflatten(0, inverse.shape)
+
+
+def _at(place: Tensor, edge_index: Tensor, edge_type: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Head, relation and tail of the triples at these places."""
+    head, tail = edge_index[:, place].long()
+    return head, edge_type[place].long(), tail

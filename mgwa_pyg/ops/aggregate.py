@@ -37,7 +37,7 @@ from mgwa_pyg.checks import (
     values_are_checked,
 )
 from mgwa_pyg.ops.backends import SEGMENT_OPS, choose_backend, segment_ops
-from mgwa_pyg.ops.plan import RelationCSR, copies, index_type, pointer_copies
+from mgwa_pyg.ops.plan import RelationCSR, check_plan, copies, index_type, pointer_copies
 
 with warnings.catch_warnings():
     # Torch says once per process that its CSR tensors are in beta: here, where nobody needs to hear it.
@@ -114,6 +114,7 @@ def relation_softmax_aggregate(
 
 
 def _check(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | None) -> None:
+    check_plan("plan", plan)
     num_src, num_dst = plan.size
     if not is_float(x) or x.dim() != 2 or x.size(0) != num_src:
         raise ValueError(

@@ -16,6 +16,14 @@ from mgwa_pyg.checks import check_count, check_edges, check_range, form, is_inte
 _INT32_MAX = torch.iinfo(torch.int32).max
 
 
+def check_plan(name: str, value: Any) -> None:
+    """Raise a :class:`TypeError` if this is no plan."""
+    if not isinstance(value, RelationCSR):
+        raise TypeError(
+            f"{name} {form(value)}, but a plan is needed: make one by RelationCSR.from_edge_index"
+        )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class RelationCSR:
     r"""The typed edges of a graph, by target and by source: what :func:`relation_softmax_aggregate` needs to

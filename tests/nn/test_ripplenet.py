@@ -142,7 +142,7 @@ def test_parameters():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="num_hops=0"):
         RippleNet(9, 4, num_hops=0)
-    with pytest.raises(ValueError, match="item_update='add' is none of 'replace', 'plus', "):
+    with pytest.raises(ValueError, match=r"item_update='add' is unknown: choose one of \['replace', 'plus'"):
         RippleNet(9, 4, item_update="add")
     model, memory, edge_index, edge_type = make()
     item = torch.zeros(5, dtype=torch.long)
