@@ -218,9 +218,18 @@ class ItemScorer:
         graph (RelationCSR): The knowledge graph, from all entities to all entities.
         start (int): The first item.
         stop (int): One more than the last item.
+        many (bool, optional): Whether there are users enough to share sums over edges.
+            (default: :obj:`True`)
     """
 
-    def __init__(self, model: NeighborhoodRecommender, graph: RelationCSR, start: int, stop: int) -> None:
+    def __init__(
+        self,
+        model: NeighborhoodRecommender,
+        graph: RelationCSR,
+        start: int,
+        stop: int,
+        many: bool = True,
+    ) -> None:
         self._model = model
         self._items = slice(start, stop)
         num_layers = model.num_layers
@@ -229,7 +238,7 @@ class ItemScorer:
         self._graphs = [graph] * (num_layers - 1) + [into_items]
         first = self._graphs[0]
         features = model.scaled_neighbors(model.entity_emb.weight)
-        self._sums = RelationSums(features, first) if _sums_pay(first, features) else None
+        self._sums = RelationSums(features, first) if many and _sums_pay(first, features) else None
 
     def score(self, profile: Tensor) -> Tensor:
         r"""Return the logits of the items for users with these embeddings, :math:`(n, d)`:
