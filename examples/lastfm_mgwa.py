@@ -163,11 +163,13 @@ def main() -> None:
 
     metrics = run.finish()
     data = "SYNTHETIC data, not Last.FM" if settings["synthetic"] else "Last.FM"
+    first, *others = settings["seeds"]
+    over = f"mean ± sd of {len(others) + 1} seeds" if others else f"seed {first}"
     print()
     print_table(
         results_table(
             metrics["summary"],
-            title=f"Test rows of {data}: mean ± sd of {len(settings['seeds'])} seeds",
+            title=f"Test rows of {data}: {over}",
             paper=not settings["synthetic"],
         )
     )

@@ -74,6 +74,17 @@ def check_indices(name: str, value: Any, dim: int = 1) -> None:
         raise ValueError(f"{name} is on {value.device}, where it has no values")
 
 
+def check_pairs(user: Any, item: Any) -> None:
+    """Raise a :class:`ValueError` if these are no vectors of whole numbers, an item for each user."""
+    check_indices("user", user)
+    check_indices("item", item)
+    if user.shape != item.shape:
+        raise ValueError(
+            f"user has shape {tuple(user.shape)} and item {tuple(item.shape)}, but an item for each user is "
+            f"needed"
+        )
+
+
 def check_edges(name: str, value: Any, what: str = "num_edges") -> None:
     """Raise a :class:`ValueError` if these are no two rows of whole numbers."""
     if not is_integer(value) or value.dim() != 2 or value.size(0) != 2:

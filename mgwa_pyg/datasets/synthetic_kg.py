@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from mgwa_pyg.checks import check_count, check_indices, check_range
+from mgwa_pyg.checks import check_count, check_pairs, check_range
 from mgwa_pyg.datasets.base import FORMAT, KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.raw import IntArray, index_type
 
@@ -143,13 +143,7 @@ class SyntheticKG(KGRecDataset):
             ValueError: If they are not as many whole numbers of each.
             IndexError: If a user or an entity is out of range.
         """
-        check_indices("user", user)
-        check_indices("item", item)
-        if user.shape != item.shape:
-            raise ValueError(
-                f"user has shape {tuple(user.shape)} and item {tuple(item.shape)}, but an entity for each "
-                f"user is needed"
-            )
+        check_pairs(user, item)
         check_range("user", user, self.num_users, "num_users")
         check_range("item", item, self.num_entities, "num_entities")
         if self._preferences is None:

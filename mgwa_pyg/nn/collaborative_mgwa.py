@@ -15,6 +15,7 @@ from mgwa_pyg.checks import (
     check_count,
     check_edges,
     check_indices,
+    check_pairs,
     check_probability,
     check_range,
     values_are_checked,
@@ -247,13 +248,7 @@ class CollaborativeMGWA(torch.nn.Module):
             ValueError: If shapes or types do not go together.
             IndexError: If a user or an entity is out of range.
         """
-        check_indices("user", user)
-        check_indices("item", item)
-        if user.shape != item.shape:
-            raise ValueError(
-                f"user has shape {tuple(user.shape)} and item {tuple(item.shape)}, but an item for each user "
-                f"is needed"
-            )
+        check_pairs(user, item)
         z_user, z_entity = self.encode(graph)
         if values_are_checked(user.device):
             check_range("user", user, z_user.size(0), "the number of users")

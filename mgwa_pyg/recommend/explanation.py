@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _MOST = 3  # How many neighbours, or items listened to, a sentence names.
 _BARS = 10  # How many a picture shows by themselves.
+_SMALL = 0.01  # What is smaller than this share of the largest is not shown by itself.
 _NOTHING = 1e-9  # What is smaller is rounding.
 _UP, _DOWN = "#1f4e9c", "#c8682a"
 
@@ -172,8 +173,9 @@ def _links(table: pd.DataFrame, between: str = " through ") -> list[tuple[str, f
 
 def _named(table: pd.DataFrame) -> str:
     """The links that add most, in words; nothing where none adds what a reader would see."""
-    most = sorted((row for row in _links(table) if row[1] >= 0.005), key=lambda row: -row[1])[:_MOST]
-    words = [f"{name} ({score:+.2f})" for name, score in most]
+    links = sorted(_links(table), key=lambda row: -row[1])
+    least = max(0.005, _SMALL * links[0][1]) if links else 0.0
+    words = [f"{name} ({score:+.2f})" for name, score in links[:_MOST] if score >= least]
     return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + words[-1:])
 
 
@@ -183,7 +185,8 @@ def _bars(table: pd.DataFrame) -> list[tuple[str, float]]:
     rows = [(others[row.part], row.score) for row in table.itertuples() if row.part in others]
     links = sorted(_links(table, between="\n"), key=lambda row: -abs(row[1]))
     # A dollar sign would begin a formula.
-    rows += [(name.replace("$", r"\$"), score) for name, score in links[:_BARS]]
-    if len(links) > _BARS:
-        rows.append((f"{len(links) - _BARS} others", sum(score for _, score in links[_BARS:])))
+    shown = sum(abs(score) >= _SMALL * abs(links[0][1]) for _, score in links[:_BARS])
+    rows += [(name.replace("$", r"\$"), score) for name, score in links[:shown]]
+    if len(links) > shown:
+        rows.append((f"{len(links) - shown} more", sum(score for _, score in links[shown:])))
     return rows

@@ -9,6 +9,7 @@ import torch
 from torch_geometric.explain.algorithm import DummyExplainer, GNNExplainer
 
 from mgwa_pyg.recommend import Explanation
+from mgwa_pyg.recommend.explanation import _bars
 
 HEARD = [3, 8, 21]
 
@@ -186,3 +187,17 @@ def test_a_picture_shows_names_as_they_are():
     out = io.BytesIO()
     Explanation("user 3", 7, "ABBA", 2.25, TABLE, None, None).plot(out, kind="svg")
     assert b"a $mall town" in out.getvalue()  # matplotlib writes what it draws in comments.
+
+
+def test_what_adds_next_to_nothing_is_not_shown_by_itself():
+    rows = [("neighbor", "by", "A", 5.0), ("neighbor", "in", "B", 0.2), ("neighbor", "in", "C", 0.04)]
+    rows += [("neighbor", "by", "D", -0.02), ("item", None, None, 0.1)]
+    parts = pd.DataFrame(rows, columns=["part", "relation", "neighbor", "score"])
+    why = Explanation("user 1", 2, "x", 5.32, parts, None, None)
+    assert why.reason == "A through by (+5.00) and B through in (+0.20)"
+    assert _bars(parts) == [
+        ("the item itself", 0.1),
+        ("A\nby", 5.0),
+        ("B\nin", 0.2),
+        ("2 more", pytest.approx(0.02)),
+    ]
