@@ -98,13 +98,13 @@ def answer(names, call):
         if not where.is_relative_to(PACKAGE):
             raise AssertionError(f"raised in {where}: {error!r}") from error
         named = re.search("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names), str(error))
-        if not named or not re.search(r"[0-9'=(]|None|True|meta|nan", str(error)):
+        if not named or not re.search(r"[0-9'=(\[]|None|True|meta|nan", str(error)):
             raise AssertionError(f"names no argument or no value: {error!r}") from error
         return None
 
 
 def examples(part, /, **strategies):
-    """Run a test on as many examples as stand under ``part``, the same each time, and count them."""
+    """Run a test on as many examples as stand under ``part``, from a fixed seed, and count them."""
 
     def decorate(test):
         ran = []

@@ -103,7 +103,7 @@ class RawTable:
         try:
             # Unlike `np.load`, it never opens an archive.
             array = np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
-        except (ValueError, EOFError, MemoryError) as error:
+        except Exception as error:  # NumPy reads the header as Python, so that there is no end of them.
             raise_at(path, None, f"it is no array in NumPy's format ({error})")
         if array.dtype.kind not in "iu":
             raise_at(path, None, f"its numbers are of type {array.dtype}, not integers")

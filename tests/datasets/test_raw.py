@@ -126,6 +126,7 @@ GOOD = npy(np.ones((4, 2), dtype=np.int32))
         (b"1\t2\n3\t4\n", "no array in NumPy's format"),
         (GOOD[:-1], "no array in NumPy's format"),
         (GOOD[:20], "no array in NumPy's format"),
+        (GOOD.replace(b"}", b"("), "no array in NumPy's format"),
         (GOOD.replace(b"(4, 2)", b"(9**9,)"), "no array in NumPy's format"),
         (zipped(np.ones((4, 2), dtype=np.int32)), "no array in NumPy's format"),
         (npy(np.array([[1, 2], [3, None]])), "no array in NumPy's format (Object arrays cannot"),

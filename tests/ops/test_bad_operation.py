@@ -29,7 +29,7 @@ SIZES = [
 
 def expected(x, table, query_index, edge_index, edge_type, num_targets):
     """The operation by loops over Python's numbers, for one table."""
-    x, table = x.double().tolist(), table.double().tolist()
+    num_channels, x, table = x.size(1), x.double().tolist(), table.double().tolist()
     edges = list(zip(*edge_index.tolist(), edge_type.tolist(), strict=True))
     rows = []
     for node in range(num_targets):
@@ -40,10 +40,10 @@ def expected(x, table, query_index, edge_index, edge_type, num_targets):
         rows.append(
             [
                 sum(w / sum(weight) * features[c] for w, (features, _) in zip(weight, mine, strict=True))
-                for c in range(len(x[0]) if x else 0)
+                for c in range(num_channels)
             ]
         )
-    return torch.tensor(rows, dtype=torch.double).view(num_targets, -1)
+    return torch.tensor(rows, dtype=torch.double).view(num_targets, num_channels)
 
 
 @examples(
