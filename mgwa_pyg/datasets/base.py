@@ -20,12 +20,14 @@ from torch_geometric.io import fs
 
 from mgwa_pyg.checks import check_choice, check_count
 from mgwa_pyg.datasets.download import RAW_VARIABLE, RawFile, download_files
+from mgwa_pyg.datasets.names import NumberedNames, checked_ids, checked_names
 from mgwa_pyg.datasets.raw import IntArray
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, random_parts, sample_negatives
 from mgwa_pyg.files import load_mapped, save_tensors
 
-FORMAT = "v1"  # Of the processed file: a new one leaves old files alone.
-_CONTENT = ("data", "statistics", "item_names", "relation_names", "pre_transform")
+FORMAT = "v2"  # Of the processed file: a new one leaves old files alone.
+_NAMES = ("user_ids", "item_ids", "item_names", "entity_names", "relation_names")
+_CONTENT = ("data", "statistics", *_NAMES, "pre_transform")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class KGRecTables:
         positive_parts (np.ndarray, optional): The part of each positive where it is given; a user's
             :math:`k`-th negative follows the :math:`k`-th positive. :obj:`None` splits at random.
             (default: :obj:`None`)
+        user_ids (sequence of int or str, optional): What the users are called in the files, distinct
+            also when written: :obj:`7` and :obj:`"7"` are the same. :obj:`None` takes the row numbers.
+            (default: :obj:`None`)
+        item_ids (sequence of int or str, optional): The same of the items. (default: :obj:`None`)
+        entity_names (sequence of str, optional): The names of all entities, the items first;
+            :obj:`None` takes the items' names, then :obj:`"entity N"`. (default: :obj:`None`)
     """
 
     positives: npt.NDArray[np.integer]
@@ -56,6 +64,9 @@ class KGRecTables:
     relation_names: Sequence[str]
     negatives: IntArray | None = None
     positive_parts: npt.NDArray[np.int8] | None = None
+    user_ids: Sequence[int | str] | None = None
+    item_ids: Sequence[int | str] | None = None
+    entity_names: Sequence[str] | None = None
 
     @property
     def statistics(self) -> dict[str, int]:
@@ -69,12 +80,32 @@ class KGRecTables:
             "triples": len(self.triples),
         }
 
+    def names(self) -> dict[str, Sequence[Any]]:
+        r"""All ids and names by what they are, checked.
+
+        Raises:
+            ValueError: If they are not as many as the rows, of another type, or ids are repeated.
+        """
+        items = checked_names("item_names", self.item_names)
+        numbered = NumberedNames("entity", self.num_entities, items)
+        return {
+            "user_ids": checked_ids("user_ids", self.user_ids, self.num_users),
+            "item_ids": checked_ids("item_ids", self.item_ids, len(items)),
+            "item_names": items,
+            "entity_names": (
+                numbered
+                if self.entity_names is None
+                else checked_names("entity_names", self.entity_names, self.num_entities)
+            ),
+            "relation_names": checked_names("relation_names", self.relation_names),
+        }
+
 
 class KGRecDataset(InMemoryDataset):
     r"""Base class of data sets for recommendation over knowledge graphs.
 
     A data set implements :meth:`build`, which returns its
-    :class:`~mgwa_pyg.datasets.base.KGRecTables`. One that reads raw files also declares them in
+    :class:`~mgwa_pyg.datasets.KGRecTables`. One that reads raw files also declares them in
     :obj:`raw_files`; they are looked for in the folder :obj:`$MGWA_PYG_RAW/raw_folder` if that
     variable is set, and else in :obj:`root/raw`, to which missing ones are downloaded.
 
@@ -139,8 +170,7 @@ class KGRecDataset(InMemoryDataset):
         content = self._content(None if root is None else Path(self.processed_paths[0]))
         self.data = HeteroData.from_dict(content["data"])
         self._statistics: dict[str, int] = content["statistics"]
-        self._item_names: Sequence[str] = content["item_names"]
-        self._relation_names: Sequence[str] = content["relation_names"]
+        self._names: dict[str, Any] = {name: content[name] for name in _NAMES}
 
     def build(self) -> KGRecTables:
         r"""Reads or generates the tables of the data set."""
@@ -192,14 +222,29 @@ class KGRecDataset(InMemoryDataset):
         return self._statistics["triples"]
 
     @property
+    def user_ids(self) -> Sequence[int | str]:
+        r"""The users' ids in the files, in the order of their indices; row numbers where there are none."""
+        return self._names["user_ids"]
+
+    @property
+    def item_ids(self) -> Sequence[int | str]:
+        r"""The items' ids in the files, in the order of their indices; row numbers where there are none."""
+        return self._names["item_ids"]
+
+    @property
     def item_names(self) -> Sequence[str]:
         r"""The items' names."""
-        return self._item_names
+        return self._names["item_names"]
+
+    @property
+    def entity_names(self) -> Sequence[str]:
+        r"""The names of all entities, the items first."""
+        return self._names["entity_names"]
 
     @property
     def relation_names(self) -> Sequence[str]:
         r"""The relations' names, inverses not counted."""
-        return self._relation_names
+        return self._names["relation_names"]
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -211,8 +256,8 @@ class KGRecDataset(InMemoryDataset):
     @cached_property
     def fingerprint(self) -> str:
         r"""The SHA-256 of all that is learned from and predicted, that is sizes, training positives, labelled
-        pairs with their labels and parts, triples, and the items' names. It is taken once, with the
-        transform.
+        pairs with their labels and parts, triples, the items' names, and ids and names of entities that are
+        more than numbers. It is taken once, with the transform.
         """
         digest = hashlib.sha256(json.dumps(self._statistics).encode())
         data = self[0]
@@ -230,6 +275,9 @@ class KGRecDataset(InMemoryDataset):
             digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False))
         for name in self.item_names:
             digest.update(json.dumps(name).encode())
+        for kind in ("user_ids", "item_ids", "entity_names"):
+            if not isinstance(self._names[kind], (range, NumberedNames)):
+                digest.update(json.dumps([kind, self._names[kind]]).encode())
         return digest.hexdigest()
 
     def _arguments(self) -> dict[str, Any]:
@@ -256,14 +304,14 @@ class KGRecDataset(InMemoryDataset):
 
         self._provide_raw_files()
         tables = self.build()
+        names = tables.names()
         data = self._to_data(tables)
         if self.pre_transform is not None:
             data = self.pre_transform(data)
         content = {
             "data": data.to_dict(),
             "statistics": tables.statistics,
-            "item_names": tables.item_names,
-            "relation_names": tables.relation_names,
+            **names,
             "pre_transform": pre_transform,
         }
         if path is not None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch_geometric.data import HeteroData
 
 from mgwa_pyg.checks import check_count, check_pairs, check_range
 from mgwa_pyg.datasets.base import FORMAT, KGRecDataset, KGRecTables
+from mgwa_pyg.datasets.names import NumberedNames
 from mgwa_pyg.datasets.raw import IntArray, index_type
 
 FloatArray = npt.NDArray[np.floating]
@@ -127,8 +128,8 @@ class SyntheticKG(KGRecDataset):
             triples=triples,
             num_users=sizes.users,
             num_entities=sizes.entities,
-            item_names=_Names("item", sizes.items),
-            relation_names=_Names("relation", sizes.relations),
+            item_names=NumberedNames("item", sizes.items),
+            relation_names=NumberedNames("relation", sizes.relations),
         )
 
     def planted_score(self, user: Tensor, item: Tensor) -> Tensor:
@@ -159,34 +160,6 @@ class SyntheticKG(KGRecDataset):
 
     def _plant(self) -> tuple[AnyIntArray, "_Preferences"]:
         return _plant(self._sizes, np.random.default_rng([self.seed, 2]))
-
-
-class _Names(Sequence[str]):
-    """A list of numbered names that are made when they are asked for."""
-
-    def __init__(self, word: str, size: int) -> None:
-        self.word = word
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: Any) -> Any:
-        number = range(self.size)[index]
-        if isinstance(number, range):
-            return [f"{self.word} {i}" for i in number]
-        return f"{self.word} {number}"
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, _Names):
-            return vars(self) == vars(other)
-        return isinstance(other, list) and len(other) == len(self) and other == list(self)
-
-    def __repr__(self) -> str:
-        return f"[{', '.join(map(repr, self[:3]))}{', ...' if len(self) > 3 else ''}]"
-
-
-torch.serialization.add_safe_globals([_Names])  # They go into the processed file.
 
 
 @dataclass(frozen=True)

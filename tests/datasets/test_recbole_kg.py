@@ -89,7 +89,7 @@ def test_tables_by_hand(tmp_path, negatives, end):
     assert triples == [
         *(("b", "by", 5), ("007", "in", 6), (7, "by", "b"), (8, "in", 6), ("007", "by", 5)),
     ]
-    assert [path.name for path in (folder / "processed").iterdir()] == [f"v1-{negatives}-random-seed0.pt"]
+    assert [path.name for path in (folder / "processed").iterdir()] == [f"v2-{negatives}-random-seed0.pt"]
 
 
 def test_min_rating(tmp_path):
@@ -102,9 +102,9 @@ def test_min_rating(tmp_path):
     assert RecBoleKG(tmp_path, "tiny", min_rating=4.0).num_interactions == 4
     assert RecBoleKG(tmp_path, "tiny").num_interactions == 6
     assert sorted(path.name for path in (folder / "processed").iterdir()) == [
-        "v1-items-random-min1.0-seed0.pt",
-        "v1-items-random-min4.0-seed0.pt",
-        "v1-items-random-seed0.pt",
+        "v2-items-random-min1.0-seed0.pt",
+        "v2-items-random-min4.0-seed0.pt",
+        "v2-items-random-seed0.pt",
     ]
 
 
