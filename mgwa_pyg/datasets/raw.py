@@ -64,7 +64,7 @@ class RawTable:
             path (Path): The file.
             columns (Mapping[str, type or None]): For each column its name and either :obj:`int` (a
                 non-negative integer), :obj:`float` (a number), :obj:`str` (a text that is not
-                empty), or :obj:`None` (not looked at).
+                empty), :obj:`object` (any text), or :obj:`None` (not looked at).
             header (str, optional): The first line, which must be exactly this.
                 (default: :obj:`None`)
             separator (str): What stands between two fields. (default: :obj:`"\\t"`)
@@ -280,7 +280,7 @@ def _parse(
                 if not re.fullmatch(pattern, value):
                     problem = f"the {name} {_shorten(value)} is not a {wanted}"
                     raise_at(path, first_line + row, problem, remedy)
-        parsed[name] = values if kind is str else np.array(values, dtype=np.dtype(kind))
+        parsed[name] = values if kind in (str, object) else np.array(values, dtype=np.dtype(kind))
     return parsed
 
 
@@ -288,6 +288,7 @@ _KINDS = {
     int: (r"[0-9]{1,18}", "non-negative integer"),  # 18 digits always fit into 64 bits.
     float: (r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", "number"),
     str: (r"[^\n]+", "text"),
+    object: (r"[^\n]*", "text"),
 }
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from torch_geometric.data import HeteroData
 
-from mgwa_pyg.datasets.base import FORMAT, KGRecDataset, KGRecTables
+from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.raw import RawTable, raise_at
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL
 from mgwa_pyg.datasets.tables import distinct_pairs, index_pairs, number_triples
@@ -31,18 +31,21 @@ class RecBoleKG(KGRecDataset):
       :obj:`min_rating` is given; or :obj:`name.train.inter`, :obj:`name.valid.inter` and
       :obj:`name.test.inter` with :obj:`split="files"`;
     * :obj:`name.kg` with the fields :obj:`head_id`, :obj:`relation_id` and :obj:`tail_id`;
-    * :obj:`name.link` with the fields :obj:`item_id` and :obj:`entity_id`.
+    * :obj:`name.link` with the fields :obj:`item_id` and :obj:`entity_id`;
+    * :obj:`name.item`, if there is one, for the titles of items.
 
     Each file starts with a line of fields such as :obj:`user_id:token`; the order of the fields is
     free, and fields that are not needed are ignored. Fields are separated by tabs. The folder is
     that of a RecBole user, so the variable :obj:`MGWA_PYG_RAW` does not apply, and the processed
-    file goes to :obj:`root/name/processed/`. It is not made anew when the files change: pass
-    :obj:`force_reload=True` then.
+    file goes to :obj:`root/name/processed/`, or to :obj:`processed`. It is made anew when a file changes.
 
-    Names are the tokens. Users and items are those with an interaction, in the order of their first
-    one; an interaction that is repeated counts once. An item takes the place of the entity that it
-    is linked to. Items without a link are entities without triples, even where an entity has the
-    same token.
+    Ids are the tokens, as strings, and so are the names of entities and relations. The name of an item is
+    its title where :obj:`name.item` is there and has one: the first field whose name contains "title",
+    or else "name", such as :obj:`movie_title:token_seq`.
+
+    Users and items are those with an interaction, in the order of their first one; an interaction that is
+    repeated counts once. An item takes the place of the entity that it is linked to. Items without a link
+    are entities without triples, even where an entity has the same token.
 
     .. note::
         As in RecBole, an entity that several items are linked to belongs to the last of them in
@@ -68,10 +71,11 @@ class RecBoleKG(KGRecDataset):
             (default: :obj:`None`)
         force_reload (bool): Whether to build the data set even if it has been built before.
             (default: :obj:`False`)
+        processed (str, optional): The folder of the processed file, where it is not to lie beside the
+            atomic files. (default: :obj:`None`)
 
     Raises:
-        ValueError: If an argument is none of the allowed values, or a user has too many
-            interactions for as many negatives.
+        ValueError: If an argument is none of the allowed values.
         FileNotFoundError: If an atomic file is missing.
         RawDataError: If an atomic file does not hold what it should, or no interaction is left.
     """
@@ -89,13 +93,14 @@ class RecBoleKG(KGRecDataset):
         transform: Callable[[HeteroData], HeteroData] | None = None,
         pre_transform: Callable[[HeteroData], HeteroData] | None = None,
         force_reload: bool = False,
+        processed: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
             raise ValueError(f"name={name!r}: the name of a folder in root is needed")
         self.name = name
         self.min_rating = _check_rating(min_rating)
         folder = Path(root, name)
-        super().__init__(folder, negatives, seed, split, transform, pre_transform, force_reload)
+        super().__init__(folder, negatives, seed, split, transform, pre_transform, force_reload, processed)
 
     @property
     def raw_dir(self) -> str:
@@ -105,10 +110,9 @@ class RecBoleKG(KGRecDataset):
     def raw_file_names(self) -> list[str]:
         return [*self._inter_files, f"{self.name}.kg", f"{self.name}.link"]
 
-    @property
-    def processed_file_names(self) -> str:
-        rating = "" if self.min_rating is None else f"-min{self.min_rating!r}"
-        return f"{FORMAT}-{self.negatives}-{self.split}{rating}-seed{self.seed}.pt"
+    def _files(self) -> dict[str, Path]:
+        titles = Path(self.raw_dir, f"{self.name}.item")
+        return {**super()._files(), **({titles.name: titles} if titles.is_file() else {})}
 
     @property
     def _inter_files(self) -> list[str]:
@@ -121,33 +125,37 @@ class RecBoleKG(KGRecDataset):
 
     def build(self) -> KGRecTables:
         raw_users, raw_items, parts = self._interactions()
-        user, user_names = pd.factorize(raw_users)
-        item, item_names = pd.factorize(raw_items)
-        positives = distinct_pairs(user, item, len(item_names))
+        user, users = pd.factorize(raw_users)
+        item, items = pd.factorize(raw_items)
+        positives = distinct_pairs(user, item, len(items))
         positive_parts = None
         if self.split == "files":
-            row = index_pairs(positives, len(item_names)).get_indexer(user * len(item_names) + item)
+            row = index_pairs(positives, len(items)).get_indexer(user * len(items) + item)
             positive_parts = np.empty(len(positives), dtype=np.int8)
             positive_parts[row] = parts
 
         kg = self._read(f"{self.name}.kg", {"head_id": str, "relation_id": str, "tail_id": str})
         # An item stands as its index, which no token equals.
-        item_of = self._links(pd.Index(item_names))
+        item_of = self._links(pd.Index(items))
         head, tail = ([item_of.get(token, token) for token in kg[name]] for name in ("head_id", "tail_id"))
-        triples, num_entities, relation_names = number_triples(
+        triples, others, relation_names = number_triples(
             np.array(head, dtype=object),
             np.array(kg["relation_id"], dtype=object),
             np.array(tail, dtype=object),
-            np.arange(len(item_names)).astype(object),
+            np.arange(len(items)).astype(object),
         )
+        item_names = self._titles(items.tolist())
         return KGRecTables(
             positives=positives,
             triples=triples,
-            num_users=len(user_names),
-            num_entities=num_entities,
-            item_names=[str(name) for name in item_names],
+            num_users=len(users),
+            num_entities=len(items) + len(others),
+            item_names=item_names,
             relation_names=relation_names,
             positive_parts=positive_parts,
+            user_ids=users.tolist(),
+            item_ids=items.tolist(),
+            entity_names=[*item_names, *others],
         )
 
     def _provide_raw_files(self) -> None:
@@ -162,9 +170,7 @@ class RecBoleKG(KGRecDataset):
     def _read(self, name: str, fields: dict[str, type]) -> RawTable:
         """Reads the fields needed, in whatever order the file has them."""
         path = Path(self.raw_dir, name)
-        with path.open("rb") as file:
-            header = file.readline().rstrip(b"\r\n").decode(errors="replace")
-        found = [field.partition(":")[0] for field in header.split("\t")]
+        header, found = _header(path)
         for field in fields:
             if found.count(field) != 1:
                 problem = f"the header {header!r} has {found.count(field)} fields '{field}' instead of one"
@@ -228,6 +234,25 @@ class RecBoleKG(KGRecDataset):
                 stacklevel=2,
             )
         return item_of
+
+    def _titles(self, items: list[str]) -> list[str]:
+        """The items' names: their titles where a file gives them, else their tokens."""
+        path = Path(self.raw_dir, f"{self.name}.item")
+        fields = _header(path)[1] if path.is_file() else []
+        title = next((field for word in ("title", "name") for field in fields if word in field.lower()), None)
+        if title is None:
+            return items
+        table = self._read(path.name, {"item_id": str, title: object})
+        table.fail_if_repeated(np.array(table["item_id"], dtype=object), "item {item_id} has an earlier line")
+        title_of = dict(zip(table["item_id"], table[title], strict=True))
+        return [title_of.get(item, "").strip() or item for item in items]
+
+
+def _header(path: Path) -> tuple[str, list[str]]:
+    """The first line of a file and the names of its fields."""
+    with path.open("rb") as file:
+        header = file.readline().rstrip(b"\r\n").decode(errors="replace")
+    return header, [field.partition(":")[0] for field in header.split("\t")]
 
 
 def _check_rating(value: Any) -> float | None:

@@ -24,7 +24,7 @@ def number_triples(
     relation: npt.NDArray[Any],
     tail: npt.NDArray[Any],
     first: npt.NDArray[Any],
-) -> tuple[IntArray, int, list[str]]:
+) -> tuple[IntArray, list[Any], list[str]]:
     r"""Gives entities and relations their indices, by first appearance.
 
     Args:
@@ -34,8 +34,8 @@ def number_triples(
         first (np.ndarray): The ids of the entities that come first, distinct. [num_first]
 
     Returns:
-        tuple: The triples as indices :obj:`[num_triples, 3]`, the number of entities, and the
-        relations' names in the order of their indices.
+        tuple: The triples as indices :obj:`[num_triples, 3]`, the ids of the entities that follow the
+        first, and the relations' names, both in the order of their indices.
     """
     code, relation_names = pd.factorize(relation)
     ids = np.stack([head, tail], axis=1).ravel()
@@ -43,7 +43,7 @@ def number_triples(
     other, others = pd.factorize(ids[entity < 0])
     entity[entity < 0] = len(first) + other
     triples = np.stack([entity[::2], code, entity[1::2]], axis=1)
-    return triples, len(first) + len(others), [str(name) for name in relation_names]
+    return triples, others.tolist(), [str(name) for name in relation_names]
 
 
 def frozen_negatives(
