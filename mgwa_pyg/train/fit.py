@@ -23,6 +23,7 @@ from tqdm import tqdm
 from mgwa_pyg.checks import check_count
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.fixed import fixed
+from mgwa_pyg.datasets.schema import check_data
 from mgwa_pyg.files import locked_folder, read_json, write_json
 from mgwa_pyg.train.checkpoint import WholeCheckpoints, check_fit, in_words_of, read_checkpoint
 from mgwa_pyg.train.click import ClickData, ClickModule, check_rows, seed_torch
@@ -124,8 +125,10 @@ def fit(
 
     Raises:
         TypeError: If the data set, the hyper-parameters or the folder are of another type.
-        ValueError: If the device is unknown or not there, the seed is out of range, or the rows can not be
-            learned from, or epochs not be judged by the validation rows.
+        ValueError: If the device is unknown or not there, the seed is out of range, the data are not what
+            the data set promises, or cannot be learned from, or validation rows cannot tell which epoch was
+            best.
+        IndexError: If a user, an entity, an item or a relation of the data is out of range.
         BlockingIOError: If another fit works in ``folder``.
         CheckpointError: If ``folder`` holds an interrupted fit of other data, hyper-parameters or seed, or
             its checkpoint is damaged.
@@ -148,6 +151,7 @@ def fit(
     if seed > _MAX_SEED:
         raise ValueError(f"seed={seed}: a whole number of at most {_MAX_SEED} is needed")
     dataset = fixed(dataset)
+    check_data(dataset, dataset[0])
     check_rows(dataset[0], config)
     folder = Path(folder).expanduser()
     with (

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from torch_geometric.transforms import ToUndirected
 
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.evaluation import Popularity, click_metrics
@@ -547,3 +548,20 @@ def test_seeds_of_other_libraries_and_large_ones(small, tmp_path):
               for n, seed in enumerate([3, np.int64(3), 2**43 - 1])]  # fmt: skip
     assert torch.equal(scores[0], scores[1])
     assert read_checkpoint(tmp_path / "2" / "best.ckpt")["hyper_parameters"]["seed"] == 2**43 - 1
+
+
+@pytest.mark.parametrize("config", ALL[:4], ids=lambda config: config.model)
+def test_data_that_a_transform_has_spoilt(tmp_path, config):
+    def without_masks(data):
+        del data["user", "listens", "entity"].val_mask
+        return data
+
+    for transform, error, message in [
+        (ToUndirected(), IndexError, r"rel_type holds \d+, but whole numbers from 0 to 9"),
+        (without_masks, ValueError, "the data have no .*val_mask"),
+        (lambda data: data.to_homogeneous(), TypeError, "HeteroData are needed"),
+        (lambda data: None, TypeError, "NoneType"),
+    ]:
+        with pytest.raises(error, match=message):
+            fit(SyntheticKG(**SIZES, transform=transform), config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
