@@ -25,7 +25,14 @@ from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.fixed import fixed
 from mgwa_pyg.datasets.schema import check_data
 from mgwa_pyg.files import locked_folder, read_json, write_json
-from mgwa_pyg.train.checkpoint import WholeCheckpoints, check_fit, in_words_of, read_checkpoint
+from mgwa_pyg.train.checkpoint import (
+    CheckpointError,
+    WholeCheckpoints,
+    check_fit,
+    describe,
+    in_words_of,
+    read_checkpoint,
+)
 from mgwa_pyg.train.click import ClickData, ClickModule, check_rows
 from mgwa_pyg.train.config import CONFIGS, FitConfig, NeighborhoodConfig
 from mgwa_pyg.train.quiet import quiet_lightning
@@ -110,9 +117,9 @@ def fit(
 
     On the CPU the same seed gives the same result bit for bit. If ``folder`` holds the last checkpoint of
     an interrupted fit (by Ctrl-C, which is :class:`KeyboardInterrupt`, or killed), that fit goes on from
-    there, and says so. A finished fit is never overwritten: its ``best.ckpt`` is kept as ``best-1.ckpt``, or
-    the next number that is free, with a warning. Torch's generators, Lightning's log, warnings and signals
-    are left as they were.
+    there, and says so. A finished fit of other data, hyper-parameters or seed is not overwritten: its
+    ``best.ckpt`` is kept as ``best-1.ckpt``, or the next number that is free, with a warning. Torch's
+    generators, Lightning's log, warnings and signals are left as they were.
 
     Args:
         dataset (KGRecDataset): The data set. Its data are read once.
@@ -161,9 +168,10 @@ def fit(
         torch.random.fork_rng(devices=[0] if device == "cuda" else []),
         torch.cuda.device(torch.cuda.current_device()) if device == "cuda" else nullcontext(),
     ):
+        best, last = folder / "best.ckpt", folder / "last.ckpt"
         # Who died before the first `last.ckpt` had no finished fit there any more.
-        unfinished = died or (folder / "last.ckpt").exists()
-        with _kept([] if unfinished else [folder / "best.ckpt", folder / "transe.json"]):
+        kept = not (died or last.exists() or _is_of(best, describe(dataset, config, seed)))
+        with _kept([best, folder / "transe.json"] if kept else []):
             return _fit(dataset, config, folder, seed, device, name)
 
 
@@ -246,6 +254,14 @@ def _fit(
         rows_per_second=len(history) * rows.rows_per_epoch / sum(e["train_seconds"] for e in history),
         transe=read_json(transe, (), "delete the folder") if from_transe else None,
     )
+
+
+def _is_of(checkpoint: Path, fit: dict[str, Any]) -> bool:
+    """Whether a checkpoint is of a fit: then the fit leaves the same again."""
+    try:
+        return read_checkpoint(checkpoint)["hyper_parameters"] == fit
+    except (CheckpointError, FileNotFoundError):
+        return False
 
 
 @contextmanager

@@ -480,8 +480,12 @@ def test_a_finished_fit_is_kept(small, tmp_path, monkeypatch):
         fit(small, MGWAConfig(lr=1e30), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
     with pytest.warns(UserWarning, match=r"best-2\.ckpt"):
-        fit(small, KGCNConfig(epochs=1), tmp_path)
+        fit(small, KGCNConfig(epochs=1), tmp_path, seed=1)
     assert (tmp_path / "best-2.ckpt").read_bytes() == kept["best.ckpt"]
+
+    again = fit(small, KGCNConfig(epochs=1), tmp_path, seed=1)  # The same leaves the same.
+    assert not (tmp_path / "best-3.ckpt").exists()
+    assert torch.equal(again.score, fit(small, KGCNConfig(epochs=1), tmp_path / "new", seed=1).score)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders are not locked there")
