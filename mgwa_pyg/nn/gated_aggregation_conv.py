@@ -48,7 +48,8 @@ _ACTIVATIONS = {
 
 
 class GatedAggregationConv(MessagePassing):
-    r"""The gated aggregation operator of MGWA, a multi-layer gated recommender over knowledge graphs.
+    r"""The gated aggregation operator of MGWA, from the `"Music Recommendation Model Based on Graph Neural
+    Network with Weighted Aggregation" <https://doi.org/10.12677/SEA.2024.131010>`_ paper.
 
     A query :math:`\mathbf{q}` (the user in MGWA, else derived from the target node) decides how much
     each relation :math:`r` counts, a softmax over the neighbourhood turns this into attention
