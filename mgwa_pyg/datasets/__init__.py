@@ -1,6 +1,6 @@
 """Data sets for recommendation over knowledge graphs: raw files in, one HeteroData out."""
 
-from mgwa_pyg.datasets.base import KGRecDataset
+from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.book_crossing_kg import BookCrossingKG
 from mgwa_pyg.datasets.download import DownloadError
 from mgwa_pyg.datasets.lastfm_kg import LastFMKG
@@ -14,6 +14,7 @@ __all__ = [
     "BookCrossingKG",
     "DownloadError",
     "KGRecDataset",
+    "KGRecTables",
     "LastFMKG",
     "MovieLens1MKG",
     "MovieLens20MKG",

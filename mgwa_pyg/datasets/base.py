@@ -1,13 +1,14 @@
 """What all data sets share: raw files or a generator in, one cached HeteroData out."""
 
+import errno
 import hashlib
+import io
 import json
 import os
 import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,66 +16,28 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch_geometric.data import HeteroData, InMemoryDataset
-from torch_geometric.io import fs
+from torch_geometric.data import Data, HeteroData, InMemoryDataset
+from torch_geometric.data.data import BaseData
 
 from mgwa_pyg.checks import check_choice, check_count
 from mgwa_pyg.datasets.download import RAW_VARIABLE, RawFile, download_files
-from mgwa_pyg.datasets.raw import IntArray
-from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, random_parts, sample_negatives
+from mgwa_pyg.datasets.kg_rec_tables import KGRecTables
+from mgwa_pyg.datasets.names import NumberedNames
+from mgwa_pyg.datasets.origin import class_digest, digest_of, file_record, is_unchanged
+from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, have_negatives, random_parts, sample_negatives
 from mgwa_pyg.files import load_mapped, save_tensors
 
-FORMAT = "v1"  # Of the processed file: a new one leaves old files alone.
-_CONTENT = ("data", "statistics", "item_names", "relation_names", "pre_transform")
-
-
-@dataclass(frozen=True)
-class KGRecTables:
-    r"""A data set as plain tables, before negatives are drawn and rows are split.
-
-    Args:
-        positives (np.ndarray): The interactions as pairs of user and item, distinct, and sorted by
-            user and then by item, of any integer type. [num_interactions, 2]
-        triples (np.ndarray): Head, relation and tail, of any integer type; the items are the first
-            entities. [num_triples, 3]
-        num_users (int): The number of users.
-        num_entities (int): The number of entities, items included.
-        item_names (sequence of str): The items' names, in the order of their indices.
-        relation_names (sequence of str): The relations' names, in the order of their indices.
-        negatives (np.ndarray, optional): The negatives where they are given, as many for each user
-            as positives, sorted by user; :obj:`None` draws them. (default: :obj:`None`)
-        positive_parts (np.ndarray, optional): The part of each positive where it is given; a user's
-            :math:`k`-th negative follows the :math:`k`-th positive. :obj:`None` splits at random.
-            (default: :obj:`None`)
-    """
-
-    positives: npt.NDArray[np.integer]
-    triples: npt.NDArray[np.integer]
-    num_users: int
-    num_entities: int
-    item_names: Sequence[str]
-    relation_names: Sequence[str]
-    negatives: IntArray | None = None
-    positive_parts: npt.NDArray[np.int8] | None = None
-
-    @property
-    def statistics(self) -> dict[str, int]:
-        r"""The sizes by name."""
-        return {
-            "users": self.num_users,
-            "items": len(self.item_names),
-            "interactions": len(self.positives),
-            "entities": self.num_entities,
-            "relations": len(self.relation_names),
-            "triples": len(self.triples),
-        }
+FORMAT = "v2"  # Of the processed file: a new one leaves old files alone.
+_NAMES = ("user_ids", "item_ids", "item_names", "entity_names", "relation_names")
+_CONTENT = ("kind", "data", "statistics", *_NAMES, "pre_transform", "origin")
+_KINDS = {"HeteroData": HeteroData, "Data": Data}  # What may be kept.
 
 
 class KGRecDataset(InMemoryDataset):
     r"""Base class of data sets for recommendation over knowledge graphs.
 
     A data set implements :meth:`build`, which returns its
-    :class:`~mgwa_pyg.datasets.base.KGRecTables`. One that reads raw files also declares them in
+    :class:`~mgwa_pyg.datasets.KGRecTables`. One that reads raw files also declares them in
     :obj:`raw_files`; they are looked for in the folder :obj:`$MGWA_PYG_RAW/raw_folder` if that
     variable is set, and else in :obj:`root/raw`, to which missing ones are downloaded.
 
@@ -86,11 +49,12 @@ class KGRecDataset(InMemoryDataset):
       :obj:`rel_type` :obj:`[2 * num_triples]`: all triples, then their inverses in the same order.
       The inverse of relation :math:`r` is :math:`r + R`, with :math:`R` the number of relations.
     * :obj:`data["user", "listens", "entity"]` with the training positives in :obj:`edge_index`, all
-      labelled pairs in :obj:`edge_label_index` :obj:`[2, 2 * num_interactions]`, positives first,
-      their :obj:`edge_label` (1.0 or 0.0), and :obj:`train_mask`, :obj:`val_mask` and
-      :obj:`test_mask`, which select among the labelled pairs.
+      labelled pairs in :obj:`edge_label_index` :obj:`[2, num_labels]`, positives first, their
+      :obj:`edge_label` (1.0 or 0.0), and :obj:`train_mask`, :obj:`val_mask` and :obj:`test_mask`, which
+      select among the labelled pairs.
 
-    Each user has as many negatives as positives, and none of them is a positive in any split.
+    Each user has as many negatives as positives, or what is left where that is less, and none of them is a
+    positive in any split.
 
     Args:
         root (str, optional): The folder of the data set; :obj:`None` keeps it in memory only.
@@ -100,9 +64,17 @@ class KGRecDataset(InMemoryDataset):
         transform (callable, optional): Applied to the data at every access.
         pre_transform (callable, optional): Applied to the data once, before it is saved.
         force_reload (bool): Whether to build the data set even if it has been built before.
+        processed (str, optional): The folder of the processed file; :obj:`None` takes
+            :obj:`root/processed`.
+
+    The data set is built anew when its raw files, its class, its code or what it set of itself before it
+    called this constructor are others than those that its processed file was made from. That file holds
+    tensors and plain values only, and none of it is run as code. Where it cannot be written, a warning says
+    so.
 
     Raises:
-        TypeError: If there is no :obj:`root`, but the data set has raw files.
+        TypeError: If there is no :obj:`root`, but the data set has raw files, or if :obj:`pre_transform`
+            leaves what cannot be kept in the processed file.
         ValueError: If :obj:`negatives`, :obj:`split` or :obj:`seed` is none of the allowed values.
         FileNotFoundError: If :obj:`MGWA_PYG_RAW` is set and a raw file is missing there.
         DownloadError: If a raw file cannot be downloaded.
@@ -113,6 +85,7 @@ class KGRecDataset(InMemoryDataset):
     raw_folder: ClassVar[str] = ""
     negative_pools: ClassVar[tuple[str, ...]] = ("items", "entities")
     splits: ClassVar[tuple[str, ...]] = ("random",)
+    _variant = ""  # Tells data sets of one class apart.
 
     def __init__(
         self,
@@ -123,7 +96,10 @@ class KGRecDataset(InMemoryDataset):
         transform: Callable[[HeteroData], HeteroData] | None = None,
         pre_transform: Callable[[HeteroData], HeteroData] | None = None,
         force_reload: bool = False,
+        processed: str | os.PathLike[str] | None = None,
     ) -> None:
+        own = dict(vars(self))  # What a class has set before, it is built from.
+        self._variant = f"-{digest_of(own)[:12]}" if own else ""
         if root is None and self.raw_files:
             raise TypeError(f"{type(self).__name__} needs a folder for its files, but root is None")
         check_choice("negatives", negatives, self.negative_pools)
@@ -131,16 +107,17 @@ class KGRecDataset(InMemoryDataset):
         self.negatives = negatives
         self.split = split
         self.seed = check_count("seed", seed, minimum=0)
-        root = self._root = None if root is None else str(Path(root).expanduser().absolute())
+        root = self._root = None if root is None else _absolute(root)
+        self._processed = None if processed is None else _absolute(processed)
         super().__init__(root, transform, pre_transform, log=False, force_reload=force_reload)
 
         # PyG's own download and process steps are not used: they write in place, and into the raw
         # folder even where it is somebody else's.
-        content = self._content(None if root is None else Path(self.processed_paths[0]))
-        self.data = HeteroData.from_dict(content["data"])
+        in_memory = root is None and processed is None
+        content = self._content(None if in_memory else Path(self.processed_paths[0]))
+        self.data = content["data"]
         self._statistics: dict[str, int] = content["statistics"]
-        self._item_names: Sequence[str] = content["item_names"]
-        self._relation_names: Sequence[str] = content["relation_names"]
+        self._names: dict[str, Any] = {name: content[name] for name in _NAMES}
 
     def build(self) -> KGRecTables:
         r"""Reads or generates the tables of the data set."""
@@ -158,8 +135,13 @@ class KGRecDataset(InMemoryDataset):
         return list(self.raw_files)
 
     @property
+    def processed_dir(self) -> str:
+        return str(super().processed_dir) if self._processed is None else self._processed
+
+    @property
     def processed_file_names(self) -> str:
-        return f"{FORMAT}-{self.negatives}-{self.split}-seed{self.seed}.pt"
+        name = re.sub(r"\W", "_", type(self).__name__)
+        return f"{FORMAT}-{name}-{self.negatives}-{self.split}-seed{self.seed}{self._variant}.pt"
 
     @property
     def num_users(self) -> int:
@@ -192,14 +174,29 @@ class KGRecDataset(InMemoryDataset):
         return self._statistics["triples"]
 
     @property
+    def user_ids(self) -> Sequence[int | str]:
+        r"""The users' ids in the files, in the order of their indices; row numbers where there are none."""
+        return self._names["user_ids"]
+
+    @property
+    def item_ids(self) -> Sequence[int | str]:
+        r"""The items' ids in the files, in the order of their indices; row numbers where there are none."""
+        return self._names["item_ids"]
+
+    @property
     def item_names(self) -> Sequence[str]:
         r"""The items' names."""
-        return self._item_names
+        return self._names["item_names"]
+
+    @property
+    def entity_names(self) -> Sequence[str]:
+        r"""The names of all entities, the items first."""
+        return self._names["entity_names"]
 
     @property
     def relation_names(self) -> Sequence[str]:
         r"""The relations' names, inverses not counted."""
-        return self._relation_names
+        return self._names["relation_names"]
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -211,8 +208,8 @@ class KGRecDataset(InMemoryDataset):
     @cached_property
     def fingerprint(self) -> str:
         r"""The SHA-256 of all that is learned from and predicted, that is sizes, training positives, labelled
-        pairs with their labels and parts, triples, and the items' names. It is taken once, with the
-        transform.
+        pairs with their labels and parts, triples, the items' names, and ids and names of entities that are
+        more than numbers. It is taken once, with the transform.
         """
         digest = hashlib.sha256(json.dumps(self._statistics).encode())
         data = self[0]
@@ -230,11 +227,15 @@ class KGRecDataset(InMemoryDataset):
             digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False))
         for name in self.item_names:
             digest.update(json.dumps(name).encode())
+        for kind in ("user_ids", "item_ids", "entity_names"):
+            if not isinstance(self._names[kind], (range, NumberedNames)):
+                digest.update(json.dumps([kind, self._names[kind]]).encode())
         return digest.hexdigest()
 
     def _arguments(self) -> dict[str, Any]:
         """The constructor's arguments, as plain values."""
-        return {"root": self._root, "negatives": self.negatives, "seed": self.seed, "split": self.split}
+        arguments = {"root": self._root, "negatives": self.negatives, "seed": self.seed, "split": self.split}
+        return arguments if self._processed is None else {**arguments, "processed": self._processed}
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name}={count}" for name, count in self._statistics.items())
@@ -243,32 +244,62 @@ class KGRecDataset(InMemoryDataset):
     def _content(self, path: Path | None) -> dict[str, Any]:
         """Loads the processed file, or builds what it holds and saves it."""
         # Addresses differ from run to run.
-        pre_transform = re.sub(" at 0x[0-9a-f]+", "", repr(self.pre_transform))
+        pre_transform = re.sub(" at 0x[0-9a-f]+", "", repr(self.pre_transform)), digest_of(self.pre_transform)
         if path is not None and path.exists() and not self.force_reload:
             content = _load(path)
-            if content["pre_transform"] != pre_transform:
-                warnings.warn(
-                    f"'{path}' was made with the pre_transform {content['pre_transform']}, not "
-                    f"with {pre_transform}. Pass `force_reload=True` to make it anew.",
-                    stacklevel=4,
-                )
-            return content
+            if self._is_made_from(content["origin"]):
+                if content["pre_transform"] != pre_transform:
+                    before = content["pre_transform"][0]
+                    warnings.warn(
+                        f"'{path}' was made with the pre_transform {before}, not with {pre_transform[0]}"
+                        f"{' as it is now' if before == pre_transform[0] else ''}. Pass "
+                        f"`force_reload=True` to make it anew.",
+                        stacklevel=4,
+                    )
+                return content
 
         self._provide_raw_files()
+        # Before they are read: what is written meanwhile is noticed the next time.
+        origin = {**self._code(), "files": {name: file_record(file) for name, file in self._files().items()}}
         tables = self.build()
+        if not isinstance(tables, KGRecTables):
+            raise TypeError(f"build() returned {tables!r:.60}, but KGRecTables are needed")
+        tables = tables.checked()
         data = self._to_data(tables)
         if self.pre_transform is not None:
             data = self.pre_transform(data)
         content = {
-            "data": data.to_dict(),
+            "kind": type(data).__name__,
+            "data": data,
             "statistics": tables.statistics,
-            "item_names": tables.item_names,
-            "relation_names": tables.relation_names,
+            **{name: getattr(tables, name) for name in _NAMES},
             "pre_transform": pre_transform,
+            "origin": origin,
         }
         if path is not None:
-            save_tensors(path, content)
+            _save(path, content)
         return content
+
+    def _files(self) -> dict[str, Path]:
+        """The raw files that are there, by name."""
+        files = {name: Path(self.raw_dir, name) for name in self.raw_file_names}
+        return {name: path for name, path in files.items() if path.is_file()}
+
+    def _code(self) -> dict[str, str]:
+        kind = type(self)
+        return {
+            "class": f"{kind.__module__}.{kind.__qualname__}{self._variant}",
+            "code": class_digest(kind, KGRecDataset),
+        }
+
+    def _is_made_from(self, origin: Mapping[str, Any]) -> bool:
+        """Whether the class and the raw files that are still there are those that a file was made from."""
+        if any(origin[key] != value for key, value in self._code().items()):
+            return False
+        records = origin["files"]
+        return all(
+            name in records and is_unchanged(file, records[name]) for name, file in self._files().items()
+        )
 
     def _provide_raw_files(self) -> None:
         folder = Path(self.raw_dir)
@@ -283,22 +314,28 @@ class KGRecDataset(InMemoryDataset):
 
     def _to_data(self, tables: KGRecTables) -> HeteroData:
         num_positives, num_triples = len(tables.positives), len(tables.triples)
+        pool = len(tables.item_names) if self.negatives == "items" else tables.num_entities
+        beside = np.ones(num_positives, dtype=bool)  # The positives that a negative goes with.
+        if tables.negatives is None:
+            beside = have_negatives(tables.positives[:, 0], tables.num_users, pool)
+            self._warn_of_few_negatives(tables, beside, f"{pool} {self.negatives}")
         # Large arrays are written once, where they stay.
-        pairs = np.empty((2, 2 * num_positives), dtype=np.int64)
+        pairs = np.empty((2, num_positives + beside.sum()), dtype=np.int64)
         positives, negatives = pairs[:, :num_positives].T, pairs[:, num_positives:].T
         positives[:] = tables.positives
         if tables.negatives is None:
-            pool = len(tables.item_names) if self.negatives == "items" else tables.num_entities
             generator = np.random.default_rng([self.seed, 0])
             negatives[:] = sample_negatives(positives, tables.num_users, pool, generator)
         else:
             negatives[:] = tables.negatives
-        # The split has a generator of its own and sees the positives first: with one seed, every
-        # pool of negatives leaves them in the same parts.
+        # The split has a generator of its own, sees the positives first, and a negative for each: with one
+        # seed, every pool of negatives leaves them in the same parts.
         if tables.positive_parts is None:
             parts = random_parts(2 * num_positives, np.random.default_rng([self.seed, 1]))
         else:
             parts = np.tile(tables.positive_parts, 2)
+        if not beside.all():
+            parts = np.concatenate([parts[:num_positives], parts[num_positives:][beside]])
         in_train = parts[:num_positives] == TRAIN
 
         head, relation, tail = tables.triples.T
@@ -320,24 +357,83 @@ class KGRecDataset(InMemoryDataset):
         listens = data["user", "listens", "entity"]
         listens.edge_index = torch.from_numpy(np.compress(in_train, pairs[:, :num_positives], axis=1))
         listens.edge_label_index = torch.from_numpy(pairs)
-        listens.edge_label = torch.zeros(2 * num_positives)
+        listens.edge_label = torch.zeros(pairs.shape[1])
         listens.edge_label[:num_positives] = 1.0
         listens.train_mask = torch.from_numpy(parts == TRAIN)
         listens.val_mask = torch.from_numpy(parts == VAL)
         listens.test_mask = torch.from_numpy(parts == TEST)
         return data
 
+    def _warn_of_few_negatives(
+        self, tables: KGRecTables, beside: npt.NDArray[np.bool_], candidates: str
+    ) -> None:
+        lacking = np.bincount(tables.positives[~beside, 0], minlength=tables.num_users)
+        if not lacking.any():
+            return
+        user = int(lacking.argmax())
+        count = np.bincount(tables.positives[:, 0])[user]
+        ids = tables.user_ids or range(tables.num_users)
+        others = int((lacking > 0).sum()) - 1
+        warnings.warn(
+            f"User {ids[user]!r} has {count} of the {candidates} that negatives are drawn from: they get "
+            f"the {count - lacking[user]} that are left, instead of a negative for each positive, and so do "
+            f"{others} other users.",
+            stacklevel=5,
+        )
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return str(Path(path).expanduser().absolute())
+
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        try:
-            content = load_mapped(path)
-        except pickle.UnpicklingError:  # A `pre_transform` may leave anything: PyG knows what to do.
-            content = fs.torch_load(str(path))
+        content = {key: value for key, value in load_mapped(path).items() if key in _CONTENT}
+        content["data"] = _KINDS[content["kind"]].from_dict(content["data"])
         return {key: content[key] for key in _CONTENT}
     except OSError:
         raise
+    except pickle.UnpicklingError:
+        problem = "holds more than tensors and plain values, and is not opened, as it could run code"
     except Exception as error:
-        raise RuntimeError(
-            f"'{path}' is damaged ({error}). Delete it, or pass `force_reload=True` to make it anew."
+        problem = f"is damaged ({error})"
+    raise RuntimeError(f"'{path}' {problem}. Delete it, or pass `force_reload=True` to make it anew.")
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    data = content["data"]
+    if _KINDS.get(content["kind"]) is not type(data):
+        raise TypeError(
+            f"pre_transform returned {data!r:.60}, but only {' and '.join(_KINDS)} can be kept in the "
+            f"processed file: use `transform`, or no root"
+        )
+    try:
+        save_tensors(path, {**content, "data": data.to_dict()}, try_to_load=True)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        warnings.warn(
+            f"The processed file '{path}' cannot be written ({error.strerror}): the data set is kept "
+            f"in memory, and built anew the next time. Pass `processed=` with a folder of yours.",
+            stacklevel=5,
+        )
+    except (pickle.PickleError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"pre_transform left {_strangers(data)} in the data, but only tensors and plain values can be "
+            f"kept in the processed file: make it one of them, use `transform`, or no root"
         ) from error
+
+
+def _strangers(data: BaseData) -> str:
+    """What in the data no processed file may hold, by name and class."""
+    found = []
+    for store in data.stores:
+        for key, value in store.items():
+            try:
+                file = io.BytesIO()
+                torch.save(value, file)
+                file.seek(0)
+                torch.load(file, weights_only=True)
+            except Exception:
+                found.append(f"'{key}' of the class {type(value).__name__}")
+    return ", ".join(found) or "something"

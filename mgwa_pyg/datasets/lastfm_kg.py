@@ -156,14 +156,17 @@ class LastFMKG(KGRecDataset):
 
         item_names = self._item_names_of(items)
         users, positives = self._interactions(artists)
-        triples, num_entities, relation_names = self._triples(items)
+        triples, others, relation_names = self._triples(items)
         return KGRecTables(
             positives=positives,
             triples=triples,
             num_users=len(users),
-            num_entities=num_entities,
+            num_entities=len(item_names) + len(others),
             item_names=item_names,
             relation_names=relation_names,
+            user_ids=users.tolist(),
+            item_ids=artists.tolist(),
+            entity_names=[*item_names, *(f"entity {entity}" for entity in others)],
             negatives=self._frozen(positives, len(artists)) if self.negatives == "frozen" else None,
             positive_parts=(
                 self._lightkg_parts(positives, users, artists) if self.split == "lightkg" else None
@@ -203,7 +206,7 @@ class LastFMKG(KGRecDataset):
         user, users = pd.factorize(table["user"][known])
         return pd.Index(users), distinct_pairs(user, item[known], len(artists))
 
-    def _triples(self, items: RawTable) -> tuple[IntArray, int, list[str]]:
+    def _triples(self, items: RawTable) -> tuple[IntArray, list[int], list[str]]:
         table = self._read(_TRIPLES, {"head": int, "relation": str, "tail": int})
         self._verify(_TRIPLES, table)
         relation = np.array(table["relation"], dtype=object)

@@ -40,14 +40,18 @@ class _MovieLensKG(KGRecDataset):
             np.array([value for part in parts for value in part[name]], dtype=object) for name in columns
         )
         first = np.array(items["entity"], dtype=object)
-        triples, num_entities, relation_names = number_triples(head, relation, tail, first)
+        triples, others, relation_names = number_triples(head, relation, tail, first)
+        item_names = [str(movie) for movie in items["movie"]]
         tables = KGRecTables(
             positives=positives,
             triples=triples,
             num_users=len(users),
-            num_entities=num_entities,
-            item_names=[str(movie) for movie in items["movie"]],
+            num_entities=len(first) + len(others),
+            item_names=item_names,
             relation_names=relation_names,
+            user_ids=users.tolist(),
+            item_ids=items["movie"].tolist(),
+            entity_names=[*item_names, *(f"entity {entity}" for entity in others)],
         )
         self._check_statistics(tables)
         return tables

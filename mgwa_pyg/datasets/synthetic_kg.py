@@ -1,9 +1,7 @@
 """A generated data set of any size, with preferences that a good model can recover."""
 
-import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +12,8 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from mgwa_pyg.checks import check_count, check_pairs, check_range
-from mgwa_pyg.datasets.base import FORMAT, KGRecDataset, KGRecTables
+from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
+from mgwa_pyg.datasets.names import NumberedNames
 from mgwa_pyg.datasets.raw import IntArray, index_type
 
 FloatArray = npt.NDArray[np.floating]
@@ -109,12 +108,6 @@ class SyntheticKG(KGRecDataset):
         self._preferences: _Preferences | None = None
         super().__init__(root, negatives, seed, split, transform, pre_transform, force_reload)
 
-    @property
-    def processed_file_names(self) -> str:
-        sizes = json.dumps(vars(self._sizes)).encode()
-        digest = hashlib.sha256(sizes).hexdigest()[:12]
-        return f"{FORMAT}-{digest}-{self.negatives}-{self.split}-seed{self.seed}.pt"
-
     def _arguments(self) -> dict[str, Any]:
         return {**super()._arguments(), **{f"num_{name}": size for name, size in vars(self._sizes).items()}}
 
@@ -127,8 +120,8 @@ class SyntheticKG(KGRecDataset):
             triples=triples,
             num_users=sizes.users,
             num_entities=sizes.entities,
-            item_names=_Names("item", sizes.items),
-            relation_names=_Names("relation", sizes.relations),
+            item_names=NumberedNames("item", sizes.items),
+            relation_names=NumberedNames("relation", sizes.relations),
         )
 
     def planted_score(self, user: Tensor, item: Tensor) -> Tensor:
@@ -159,34 +152,6 @@ class SyntheticKG(KGRecDataset):
 
     def _plant(self) -> tuple[AnyIntArray, "_Preferences"]:
         return _plant(self._sizes, np.random.default_rng([self.seed, 2]))
-
-
-class _Names(Sequence[str]):
-    """A list of numbered names that are made when they are asked for."""
-
-    def __init__(self, word: str, size: int) -> None:
-        self.word = word
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: Any) -> Any:
-        number = range(self.size)[index]
-        if isinstance(number, range):
-            return [f"{self.word} {i}" for i in number]
-        return f"{self.word} {number}"
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, _Names):
-            return vars(self) == vars(other)
-        return isinstance(other, list) and len(other) == len(self) and other == list(self)
-
-    def __repr__(self) -> str:
-        return f"[{', '.join(map(repr, self[:3]))}{', ...' if len(self) > 3 else ''}]"
-
-
-torch.serialization.add_safe_globals([_Names])  # They go into the processed file.
 
 
 @dataclass(frozen=True)

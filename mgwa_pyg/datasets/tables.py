@@ -1,5 +1,6 @@
 """From raw columns to tables of indices: the steps that several data sets share."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from mgwa_pyg.datasets.raw import IntArray, RawTable, raise_at
+
+
+class Numbering:
+    r"""Numbers tokens by first appearance; :obj:`number` holds what it gave."""
+
+    def __init__(self) -> None:
+        self.number: dict[str, int] = {}
+
+    def __call__(self, tokens: Iterable[str]) -> npt.NDArray[np.int32]:
+        number = self.number
+        return np.fromiter((number.setdefault(token, len(number)) for token in tokens), np.int32)
 
 
 def distinct_pairs(user: IntArray, item: IntArray, num_items: int) -> IntArray:
@@ -24,7 +36,7 @@ def number_triples(
     relation: npt.NDArray[Any],
     tail: npt.NDArray[Any],
     first: npt.NDArray[Any],
-) -> tuple[IntArray, int, list[str]]:
+) -> tuple[IntArray, list[Any], list[str]]:
     r"""Gives entities and relations their indices, by first appearance.
 
     Args:
@@ -34,8 +46,8 @@ def number_triples(
         first (np.ndarray): The ids of the entities that come first, distinct. [num_first]
 
     Returns:
-        tuple: The triples as indices :obj:`[num_triples, 3]`, the number of entities, and the
-        relations' names in the order of their indices.
+        tuple: The triples as indices :obj:`[num_triples, 3]`, the ids of the entities that follow the
+        first, and the relations' names, both in the order of their indices.
     """
     code, relation_names = pd.factorize(relation)
     ids = np.stack([head, tail], axis=1).ravel()
@@ -43,7 +55,7 @@ def number_triples(
     other, others = pd.factorize(ids[entity < 0])
     entity[entity < 0] = len(first) + other
     triples = np.stack([entity[::2], code, entity[1::2]], axis=1)
-    return triples, len(first) + len(others), [str(name) for name in relation_names]
+    return triples, others.tolist(), [str(name) for name in relation_names]
 
 
 def frozen_negatives(

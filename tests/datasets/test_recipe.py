@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mgwa_pyg.datasets import KGRecDataset, LastFMKG, RecBoleKG, SyntheticKG, from_recipe
-from mgwa_pyg.datasets.base import KGRecTables
+from mgwa_pyg.datasets import KGRecDataset, KGRecTables, LastFMKG, RecBoleKG, SyntheticKG, from_recipe
 
 SIZES = {"num_users": 20, "num_items": 30, "num_entities": 50, "num_triples": 400, "num_interactions": 60}
 LISTENS, KG = ("user", "listens", "entity"), ("entity", "kg", "entity")
@@ -114,8 +113,13 @@ def test_the_fingerprint_sees_every_difference():
         SyntheticKG(**SIZES, transform=change(store, name)) for store in names for name in names[store]
     ]
     renamed = SyntheticKG(**SIZES)
-    renamed._item_names = ["another", *renamed.item_names[1:]]
-    fingerprints = [dataset.fingerprint for dataset in [*datasets, renamed]]
+    renamed._names["item_names"] = ["another", *renamed.item_names[1:]]
+    moved = [SyntheticKG(**SIZES) for _ in range(4)]
+    moved[0]._names["user_ids"] = [1, 0, *range(2, 20)]
+    moved[1]._names["item_ids"] = [1, 0, *range(2, 30)]
+    moved[2]._names["item_ids"] = [str(i) for i in range(30)]
+    moved[3]._names["entity_names"] = [*moved[3].entity_names[:49], "another"]
+    fingerprints = [dataset.fingerprint for dataset in [*datasets, renamed, *moved]]
     assert len(set(fingerprints)) == len(fingerprints)
 
 
