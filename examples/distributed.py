@@ -12,6 +12,7 @@ said in docs/scaling.md.
 
 import argparse
 import os
+import pickle
 import sys
 import time
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ from mgwa_pyg.datasets import BookCrossingKG, KGRecDataset, LastFMKG, SyntheticK
 from mgwa_pyg.files import save_tensors
 from mgwa_pyg.nn import MGWA
 from mgwa_pyg.sampler import NeighborSampler
+from mgwa_pyg.train.fit import chosen_device
 from mgwa_pyg.train.quiet import quiet_lightning
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -131,10 +133,11 @@ class SharedData(L.LightningDataModule):
         if self.dataset is not None:
             return
         dataset = load(self.args)
-        if not graph_file(dataset).exists():
+        graph, processed = graph_file(dataset), Path(dataset.processed_paths[0])
+        if not graph.exists() or graph.stat().st_mtime < processed.stat().st_mtime:
             kg = dataset[0]["entity", "kg", "entity"]
             relation = kg.rel_type % dataset.num_relations  # To the paper, both directions are one relation.
-            NeighborSampler(kg.edge_index, relation, dataset.num_entities).save(graph_file(dataset))
+            NeighborSampler(kg.edge_index, relation, dataset.num_entities).save(graph)
 
     def setup(self, stage: str) -> None:  # In all processes.
         if self.dataset is not None:
@@ -261,14 +264,28 @@ class ClickModule(L.LightningModule):
 def main() -> None:
     args = parse_args()
     run = args.resume or args.out or REPOSITORY / "runs" / f"distributed-{datetime.now():%Y%m%d-%H%M%S}"
+    run = run.expanduser()
     last = run / "last.ckpt"
     if args.resume:
         if not last.exists():
             raise ValueError(f"{last} is missing: there is nothing to go on from")
-        kept = torch.load(last, map_location="cpu", mmap=True, weights_only=True)["hyper_parameters"]
+        try:
+            kept = torch.load(last, map_location="cpu", mmap=True, weights_only=True)["hyper_parameters"]
+        except (KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{last} is damaged, or no checkpoint of this script ({error})") from error
         args = argparse.Namespace(**kept, epochs=args.epochs, resume=run)
     elif last.exists():
         raise ValueError(f"{run} holds a run: go on with it (--resume {run}), or choose another folder")
+    chosen_device(args.device)  # Or an error, before anything is written.
+    try:
+        train(args, run)
+    except KeyboardInterrupt:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"interrupted; --resume {run} goes on after the last whole epoch", file=sys.stderr)
+        sys.exit(130)
+
+
+def train(args: argparse.Namespace, run: Path) -> None:
     torch.set_num_threads(1)  # Another process makes better use of another core.
     torch.sparse.check_sparse_tensor_invariants.disable()  # Torch remarks on it if nobody has decided.
 
@@ -304,7 +321,7 @@ def main() -> None:
             enable_progress_bar=sys.stderr.isatty(),
         )
         module, data = ClickModule(args), SharedData(args)
-        trainer.fit(module, data, ckpt_path=last if args.resume else None)
+        trainer.fit(module, data, ckpt_path=run / "last.ckpt" if args.resume else None)
         [result] = trainer.test(module, data, ckpt_path=run / "best.ckpt", verbose=False)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # Lightning leaves it, and its threads may outlive Python.

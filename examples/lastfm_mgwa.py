@@ -24,6 +24,7 @@ from mgwa_pyg.datasets import DownloadError, KGRecDataset, LastFMKG, SyntheticKG
 from mgwa_pyg.evaluation import results_table
 from mgwa_pyg.nn import FUSIONS
 from mgwa_pyg.train import CONFIGS, DivergedError, FitConfig, RunFolder, fit
+from mgwa_pyg.train.fit import chosen_device
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -109,6 +110,7 @@ def choose_data(wanted: str, root: Path) -> str:
 def start_run(args: argparse.Namespace) -> RunFolder:
     chosen = {name: getattr(args, option) for option, name in HYPERPARAMETERS.items() if option in args}
     config = CONFIGS[args.model](**chosen)
+    chosen_device(args.device)  # Or an error, before anything is written.
     data = choose_data(args.data, args.root)
     settings = {
         "dataset": {"lastfm": "LastFMKG", "synthetic": "SyntheticKG"}[data],
@@ -130,6 +132,15 @@ def main() -> None:
     # slow each other down many times over.
     torch.set_num_threads(1)
     run = RunFolder.resume(args.resume) if args.resume else start_run(args)
+    try:
+        train(run, args.root)
+    except KeyboardInterrupt:
+        print(f"interrupted; go on with --resume {run.path}, where all is that was finished", file=sys.stderr)
+        raise
+    show(run)
+
+
+def train(run: RunFolder, root: Path) -> None:
     settings = run.settings
     config = FitConfig.from_dict(settings["fit"])
 
@@ -137,7 +148,7 @@ def main() -> None:
         for seed in settings["seeds"]:
             if run.has(negatives, seed):
                 continue
-            dataset = load(settings["data"], args.root, negatives, seed)
+            dataset = load(settings["data"], root, negatives, seed)
             result = fit(
                 dataset,
                 config,
@@ -148,11 +159,13 @@ def main() -> None:
             )
             row = run.add(dataset, negatives, seed, result)[0]
             if result.transe is not None:
-                transe = result.transe
+                mrr, hits, *untwinned = (
+                    "-" if result.transe[name] is None else f"{result.transe[name]:.4f}"
+                    for name in ("mrr", "hits@10", "mrr_without_twins", "hits@10_without_twins")
+                )
                 print(
-                    f"TransE, held-out triples, filtered: MRR {transe['mrr']:.4f}, Hits@10 "
-                    f"{transe['hits@10']:.4f}; where no training triple joins the same two entities: "
-                    f"{transe['mrr_without_twins']:.4f}, {transe['hits@10_without_twins']:.4f}"
+                    f"TransE, held-out triples, filtered: MRR {mrr}, Hits@10 {hits}; where no training "
+                    f"triple joins the same two entities: {', '.join(untwinned)}"
                 )
             print(
                 f"negatives from {negatives}, seed {seed}: AUC {row['auc']:.4f}, best of "
@@ -161,7 +174,9 @@ def main() -> None:
                 flush=True,
             )
 
-    metrics = run.finish()
+
+def show(run: RunFolder) -> None:
+    metrics, settings = run.finish(), run.settings
     data = "SYNTHETIC data, not Last.FM" if settings["synthetic"] else "Last.FM"
     first, *others = settings["seeds"]
     over = f"mean ± sd of {len(others) + 1} seeds" if others else f"seed {first}"
@@ -181,3 +196,5 @@ if __name__ == "__main__":
         main()
     except (DivergedError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -93,6 +93,54 @@ def _remove_leftovers(path: Path) -> None:
                 os.close(file)
 
 
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[bool]:
+    r"""Keeps a folder, which is made if need be, to oneself until the block ends or the process dies.
+
+    Yields whether somebody died who worked there. There are file systems without locks, where nobody is
+    kept out; nor is anybody on Windows, where this does nothing.
+
+    Args:
+        folder (Path): The folder.
+
+    Raises:
+        BlockingIOError: If somebody is working there.
+        NotADirectoryError: If it is a file.
+        OSError: If it cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: choose a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":
+        yield False
+        return
+    path = folder / ".lock"
+    while True:
+        file = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            raise BlockingIOError(
+                f"{folder} is in use by another process or thread: wait until it is done, or choose "
+                f"another folder"
+            ) from None
+        except OSError:  # There are file systems without locks.
+            break
+        if os.fstat(file).st_nlink > 0:
+            break
+        os.close(file)  # Whoever had it has removed it meanwhile.
+    try:
+        died = os.fstat(file).st_size > 0
+        os.ftruncate(file, 1)  # Somebody works here. It takes no room.
+        yield died
+    finally:
+        try:
+            path.unlink(missing_ok=True)
+        finally:
+            os.close(file)
+
+
 def save_tensors(path: Path, content: Any, try_to_load: bool = False) -> None:
     r"""Writes :obj:`content` with :func:`torch.save`, whole or not at all.
 

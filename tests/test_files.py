@@ -1,12 +1,13 @@
 """Files are whole, one writer does not disturb another, and nothing that was left behind stays."""
 
+import errno
 import subprocess
 import sys
 import threading
 
 import pytest
 
-from mgwa_pyg.files import DamagedFileError, read_json, whole_file, write_json
+from mgwa_pyg.files import DamagedFileError, locked_folder, read_json, whole_file, write_json
 
 KILLED = """
 import os, signal, sys
@@ -80,3 +81,53 @@ def test_damaged_json_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(DamagedFileError, match=r"a\.json is damaged \(.*\): run again"):
         read_json(path, ["a"], "run again")
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from mgwa_pyg.files import locked_folder
+with locked_folder(Path(sys.argv[1])):
+    print("there", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders are not locked there")
+def test_a_folder_is_one_process_s_until_it_is_done_or_dead(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    command = [sys.executable, "-c", HOLDING, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "there\n"
+        with (
+            pytest.raises(BlockingIOError, match="folder is in use by another process"),
+            locked_folder(folder),
+        ):
+            pass
+        holder.kill()
+    with locked_folder(folder) as died:
+        assert died
+        with pytest.raises(BlockingIOError, match="in use"), locked_folder(folder):  # In one process, too.
+            pass
+    with pytest.raises(ZeroDivisionError), locked_folder(folder):
+        1 / 0  # noqa: B018
+    with locked_folder(folder) as died:
+        assert not died
+    assert not any(folder.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders are not locked there")
+def test_a_folder_without_locks_is_used_all_the_same(tmp_path, monkeypatch):
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with locked_folder(tmp_path) as died:
+        assert not died
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_is_no_folder_to_lock(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file is a file: choose a folder"):
+        locked_folder(tmp_path / "file").__enter__()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ from mgwa_pyg.train.config import FitConfig
 FORMAT = 1
 #: Where a checkpoint keeps it.
 FORMAT_KEY = "mgwa_pyg_format"
-_CONTENT = {"hyper_parameters", "state_dict", "history"}
+_CONTENT: dict[str, type] = {"hyper_parameters": Mapping, "state_dict": Mapping, "history": list}
+# What the first of these says of the fit.
+_FIT: dict[str, type] = {
+    "config": Mapping, "seed": int, "recipe": Mapping, "sizes": Mapping, "fingerprint": str
+}  # fmt: skip
 
 
 class CheckpointError(ValueError):
@@ -36,8 +41,9 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         CheckpointError: If it is damaged, holds more than plain data, or was made by something else than
             mgwa_pyg, or by a newer version of it.
     """
+    path = Path(path).expanduser()
     try:
-        content = load_mapped(Path(path))
+        content = load_mapped(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than plain data, which might run as code, and is not loaded: pass a "
@@ -57,9 +63,46 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} was made by a newer mgwa_pyg (format {version}; this one reads up to {FORMAT}): upgrade"
         )
-    if missing := _CONTENT - content.keys():
-        raise CheckpointError(f"{path} has no {', '.join(sorted(missing))}: pass a whole checkpoint")
+    _check_parts(path, content, _CONTENT)
+    _check_parts(path, content["hyper_parameters"], _FIT)
+    _check_parts(path, content["hyper_parameters"]["recipe"], {"class": str, "arguments": Mapping})
     return content
+
+
+def _check_parts(path: Path | str, content: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    wrong = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
+    if wrong:
+        raise CheckpointError(
+            f"{path} has no {', '.join(sorted(wrong))}, or not as mgwa_pyg.train.fit writes it: pass a whole "
+            f"checkpoint"
+        )
+
+
+def kept_config(path: Path | str, kept: Mapping[str, Any]) -> FitConfig:
+    """Return the hyper-parameters of a checkpoint from what it says of its fit; see :func:`describe`.
+
+    Raises:
+        CheckpointError: If this version of the package does not know them.
+    """
+    try:
+        return FitConfig.from_dict(kept["config"])
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} has hyper-parameters that this mgwa_pyg does not know ({error}): use the version that "
+            f"it was made with, or train again"
+        ) from error
+
+
+@contextmanager
+def in_words_of(path: Path | str) -> Iterator[None]:
+    """Make a :class:`CheckpointError` of what is raised where a model takes its parameters from one."""
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path} does not hold the parameters of its model ({reason}): take another copy, or train again"
+        ) from error
 
 
 def describe(dataset: KGRecDataset, config: FitConfig, seed: int) -> dict[str, Any]:
@@ -117,7 +160,7 @@ def remake_data(path: Path | str, recipe: Mapping[str, Any]) -> KGRecDataset:
     """
     try:
         return from_recipe(recipe)
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{path} was made with {_text(recipe)}, which cannot be made again here ({error}): pass it as "
             f"`dataset=`"

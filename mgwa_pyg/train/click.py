@@ -19,12 +19,15 @@ from torch_geometric.data import HeteroData
 
 from mgwa_pyg.checks import NaNError
 from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.datasets.fixed import fixed
 from mgwa_pyg.evaluation import full_ranking
 from mgwa_pyg.train.checkpoint import (
     FORMAT,
     FORMAT_KEY,
     check_fit,
     describe,
+    in_words_of,
+    kept_config,
     read_checkpoint,
     remake_data,
 )
@@ -115,25 +118,72 @@ class _Passes(DistributedSampler):
         return self._passes * super().__len__()
 
 
+def seed_torch(seed: int, device: torch.device | str) -> None:
+    """Seed the generators of the CPU and of a device, and no other device's, as a guest would."""
+    torch.default_generator.manual_seed(seed)
+    if torch.device(device).type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def check_rows(data: HeteroData, config: FitConfig) -> None:
+    """Refuse rows that cannot be learned from, or that cannot tell which epoch was best.
+
+    Raises:
+        ValueError: If they cannot.
+    """
+    listens = data["user", "listens", "entity"]
+    label = listens.edge_label[listens.train_mask]
+    if isinstance(config, CollaborativeConfig):
+        if listens.edge_index.size(1) == 0:
+            raise ValueError("there are no training positives: nothing can be learned")
+    elif label.unique().numel() < 2:
+        raise ValueError(
+            f"the training rows are {_kinds(label)}: rows of both labels are needed, unless the model draws "
+            f"negatives of its own, as CollaborativeMGWA does"
+        )
+    label = listens.edge_label[listens.val_mask]
+    if label.numel() == 0:
+        return
+    if config.monitor == "val_auc" and label.unique().numel() < 2:
+        problem = "but both labels are needed for the AUC that epochs are judged by"
+    elif config.monitor == "val_recall" and not (label == 1).any():
+        problem = "but positives are needed for the recall that epochs are judged by"
+    else:
+        return
+    raise ValueError(
+        f"the validation rows are {_kinds(label)}, {problem}: split the data otherwise, or leave val_mask "
+        f"empty to train for all of the {config.epochs} epochs"
+    )
+
+
+def _kinds(label: Tensor) -> str:
+    positives = int((label == 1).sum())
+    return f"{positives} positives and {label.numel() - positives} negatives"
+
+
 class ClickModule(L.LightningModule):
     """Learns clicks by the loss of the model's scorer.
 
     What is random in validation and prediction has a fixed seed.
 
     Args:
-        dataset (KGRecDataset): The data set, for its knowledge graph, training positives and sizes.
+        dataset (KGRecDataset): The data set, for its knowledge graph, training positives and sizes. Its
+            data are read once, so that a transform may draw at random.
         config (FitConfig): The hyper-parameters, and with them the model.
         seed (int): The seed of everything random in training.
     """
 
     def __init__(self, dataset: KGRecDataset, config: FitConfig, seed: int) -> None:
         super().__init__()
+        dataset = fixed(dataset)
         self.save_hyperparameters(describe(dataset, config, seed))
         self.config = config
         self.seed = seed
         self.dataset = dataset
         self.scorer = make_scorer(dataset, config, seed)
         self.model = self.scorer.model
+        #: Whether there are validation rows, to judge epochs by.
+        self.validates = bool(dataset[0]["user", "listens", "entity"].val_mask.any())
         #: One entry an epoch, of losses, AUCs and seconds of training.
         self.history: list[dict[str, float]] = []
         self._outputs: dict[str, list[tuple[Tensor, ...]]] = {"train": [], "val": []}
@@ -150,17 +200,17 @@ class ClickModule(L.LightningModule):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            CheckpointError: If the checkpoint is damaged, not ours, too new or of other data, or its data
-                cannot be made again.
+            CheckpointError: If the checkpoint is damaged, not ours, too new or of other data, its data
+                cannot be made again, or it holds no parameters of its model.
         """
         content = read_checkpoint(checkpoint)
         kept = content["hyper_parameters"]
-        config = FitConfig.from_dict(kept["config"])
-        if dataset is None:
-            dataset = remake_data(checkpoint, kept["recipe"])
+        config = kept_config(checkpoint, kept)
+        dataset = remake_data(checkpoint, kept["recipe"]) if dataset is None else fixed(dataset)
         check_fit(checkpoint, kept, describe(dataset, config, kept["seed"]))
-        module = cls(dataset, config, kept["seed"])
-        module.load_state_dict(content["state_dict"])
+        with in_words_of(checkpoint):
+            module = cls(dataset, config, kept["seed"])
+            module.load_state_dict(content["state_dict"])
         return module.eval()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -183,7 +233,7 @@ class ClickModule(L.LightningModule):
         if batch_idx == 0:
             # All randomness of an epoch follows from the seed and the epoch's number, so that nothing
             # else is needed to resume. Before the first batch loaders draw numbers, too.
-            torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+            seed_torch(self.seed * 1_000_003 + self.current_epoch, self.device)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         user, item, label = batch
@@ -202,13 +252,27 @@ class ClickModule(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         user, item, label = batch
-        self._outputs["val"].append((self.scorer.score(user, item, self._generator), label, user, item))
+        try:
+            logit = self.scorer.score(user, item, self._generator)
+        except NaNError as error:
+            raise self._diverged("the val predictions") from error
+        self._outputs["val"].append((logit, label, user, item))
 
     def on_validation_epoch_end(self) -> None:
+        self._end_epoch()
+        self.log(self.config.monitor, self.history[-1][self.config.monitor])
+
+    def on_train_epoch_end(self) -> None:
+        if not self.validates:
+            self._train_seconds = time.perf_counter() - self._started
+            self._end_epoch()
+
+    def _end_epoch(self) -> None:
         if not all(parameter.isfinite().all() for parameter in self.parameters()):
             raise self._diverged("the parameters after the last step")
-        entry: dict[str, float] = {"epoch": float(self.current_epoch)}
-        for split, outputs in self._outputs.items():
+        entry: dict[str, float] = {"epoch": float(len(self.history))}
+        for split in ("train", "val") if self.validates else ("train",):
+            outputs = self._outputs[split]
             logit, label, *pair = (torch.cat(part) for part in zip(*outputs, strict=True))
             outputs.clear()
             if not logit.isfinite().all():
@@ -218,12 +282,12 @@ class ClickModule(L.LightningModule):
                 logit = self.scorer.calibrate(user, item, logit, label)
             logit, label = logit.cpu(), label.cpu()
             entry[f"{split}_loss"] = F.binary_cross_entropy_with_logits(logit, label).item()
-            entry[f"{split}_auc"] = float(roc_auc_score(label, logit))
-        if self.config.monitor == "val_recall":
+            if label.unique().numel() == 2:  # There is no AUC of one kind of rows.
+                entry[f"{split}_auc"] = float(roc_auc_score(label, logit))
+        if self.validates and self.config.monitor == "val_recall":
             entry["val_recall"] = self._val_recall()
         entry["train_seconds"] = self._train_seconds
         self.history.append(entry)
-        self.log(self.config.monitor, entry[self.config.monitor])
 
     def _val_recall(self) -> float:
         num_items = self.dataset.num_items

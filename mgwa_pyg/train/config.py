@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+import numbers
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from mgwa_pyg.checks import check_choice, check_count
 
 
 @dataclass(frozen=True)
@@ -13,14 +21,19 @@ class FitConfig:
     The defaults of the subclasses were chosen on the validation rows of Last.FM by
     ``python -m benchmarks.search``, except where they say otherwise.
 
+    Numbers of NumPy and tensors of one element become plain numbers of Python, as checkpoints keep them.
+
     Args:
         num_layers (int): The number of layers, or hops.
         channels (int): The size of the embeddings.
         lr (float): The learning rate of Adam.
         weight_decay (float): The weight :math:`\lambda` of the L2 regularisation.
         batch_size (int): Rows per step.
-        epochs (int): Epochs at most.
+        epochs (int): Epochs at most; without validation rows, so many.
         patience (int): Training ends after so many epochs without a better AUC on the validation rows.
+
+    Raises:
+        ValueError: If a value is of another type than said above, or out of range.
     """
 
     #: The name of the model.
@@ -40,9 +53,9 @@ class FitConfig:
         return "val_auc"
 
     def __post_init__(self) -> None:
-        for name in ("num_layers", "channels", "batch_size", "epochs", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: at least 1 is needed")
+        for field in fields(self):
+            value = _plain(field.name, getattr(self, field.name), str(field.type))
+            object.__setattr__(self, field.name, value)
         if self.lr <= 0 or self.weight_decay < 0:
             raise ValueError(
                 f"lr={self.lr} and weight_decay={self.weight_decay}: the first must be positive, the "
@@ -58,13 +71,43 @@ class FitConfig:
         """Undo :meth:`to_dict`; what is missing takes the default of the model.
 
         Raises:
-            ValueError: If the model is unknown.
+            TypeError: If these are no hyper-parameters by name.
+            ValueError: If the model or a hyper-parameter is unknown, or a value is not allowed.
         """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"values={values!r:.60}: hyper-parameters by name are needed, as to_dict() gives")
         values = dict(values)
-        model = values.pop("model")
-        if model not in CONFIGS:
-            raise ValueError(f"model={model!r} is unknown: choose one of {list(CONFIGS)}")
+        model = values.pop("model", None)
+        check_choice("model", model, CONFIGS)
+        known = [field.name for field in fields(CONFIGS[model])]
+        if unknown := [name for name in values if name not in known]:
+            raise ValueError(
+                f"{', '.join(map(str, unknown))}: unknown to model={model!r}, whose hyper-parameters are "
+                f"{', '.join(known)}"
+            )
         return CONFIGS[model](**values)
+
+
+def _plain(name: str, value: Any, kind: str) -> Any:
+    """Return a hyper-parameter as a plain value of the type that its annotation says, if it is one."""
+    kind, _, optional = kind.partition(" | ")
+    if isinstance(value, np.generic | np.ndarray | Tensor) and value.ndim == 0:
+        value = value.item()
+    if optional and value is None:
+        return None
+    if kind == "int":  # Numbers of something, all of them.
+        return check_count(name, value)
+    if kind == "bool" and not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r:.60}: True or False is needed")
+    if kind == "str":
+        if not isinstance(value, str):
+            raise ValueError(f"{name}={value!r:.60}: a word is needed")
+        return str.__str__(value)
+    if kind == "float":
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+            raise ValueError(f"{name}={value!r:.60}: a finite number is needed")
+        return float(value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -214,13 +257,9 @@ class CollaborativeConfig(FitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.hold_out < 1 or self.passes < 1:
-            raise ValueError(
-                f"hold_out={self.hold_out} and passes={self.passes}: the first must be in [0, 1), the second "
-                f"at least 1"
-            )
-        if self.loss not in ("click", "ranking"):
-            raise ValueError(f"loss={self.loss!r} is unknown: choose 'click' or 'ranking'")
+        if not 0 <= self.hold_out < 1:
+            raise ValueError(f"hold_out={self.hold_out}: a share in [0, 1) is needed")
+        check_choice("loss", self.loss, ("click", "ranking"))
 
 
 #: The hyper-parameters' class for each model by its name.

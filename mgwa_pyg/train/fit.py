@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +17,24 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
+from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
+from mgwa_pyg.checks import check_count
 from mgwa_pyg.datasets import KGRecDataset
-from mgwa_pyg.files import read_json, write_json
-from mgwa_pyg.train.checkpoint import WholeCheckpoints, check_fit, read_checkpoint
-from mgwa_pyg.train.click import ClickData, ClickModule
-from mgwa_pyg.train.config import FitConfig, NeighborhoodConfig
+from mgwa_pyg.datasets.fixed import fixed
+from mgwa_pyg.datasets.schema import check_data
+from mgwa_pyg.files import locked_folder, read_json, write_json
+from mgwa_pyg.train.checkpoint import WholeCheckpoints, check_fit, in_words_of, read_checkpoint
+from mgwa_pyg.train.click import ClickData, ClickModule, check_rows, seed_torch
+from mgwa_pyg.train.config import CONFIGS, FitConfig, NeighborhoodConfig
 from mgwa_pyg.train.quiet import quiet_lightning
 from mgwa_pyg.train.transe import fit_transe
+
+# Torch takes no larger numbers, and each epoch has a seed a million times as large.
+_MAX_SEED = 2**43 - 1
+# What progress bars call the measures that fits are judged by.
+_MEASURES = {"val_auc": "val AUC", "val_recall": "val Recall@10"}
 
 
 @dataclass(frozen=True)
@@ -28,20 +42,24 @@ class FitResult:
     """What a fit leaves behind."""
 
     checkpoint: Path
-    """The checkpoint that did best on the validation rows."""
+    """The checkpoint that did best on the validation rows; without any, that of the last epoch."""
+    data: HeteroData
+    """The data that were learned from, as a transform, which may draw at random, left them."""
     score: Tensor
     """The predicted probabilities of the test rows, in their order."""
     val_score: Tensor
     """Those of the validation rows."""
     history: list[dict[str, float]]
-    """Losses, AUCs and training seconds of each epoch."""
+    """What is known of each epoch: ``train_loss``, ``train_auc`` and ``train_seconds``; where there are
+    validation rows ``val_loss``, and ``val_auc`` if they have both labels; and ``val_recall`` if that is
+    what the fit is judged by."""
     best_epoch: int
     """The number of epochs after which the checkpoint was taken."""
     train_seconds: float
     """Wall time in seconds since the fit was begun or resumed, validation and checkpoints included."""
     rows_per_second: float
     """Training rows per second, without validation and checkpoints."""
-    transe: dict[str, float] | None
+    transe: dict[str, float | None] | None
     """How well TransE, if the fit started from it, tells held-out triples; see :func:`fit_transe`."""
 
 
@@ -59,14 +77,16 @@ class _ProgressBar(Callback):
         self._name = name
         self._bar: tqdm | None = None
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._bar = tqdm(total=trainer.max_epochs, desc=self._name, leave=False, disable=None)
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        done, total = len(pl_module.history), trainer.max_epochs
+        self._bar = tqdm(total=total, initial=done, desc=self._name, leave=False, disable=None)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._bar is not None:
-            last = pl_module.history[-1]
-            self._bar.set_postfix_str(f"loss {last['train_loss']:.4f}, val AUC {last['val_auc']:.4f}")
-            self._bar.update()
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._bar is not None and pl_module.history:
+            last, monitor = pl_module.history[-1], pl_module.config.monitor
+            judged = f", {_MEASURES[monitor]} {last[monitor]:.4f}" if monitor in last else ""
+            self._bar.set_postfix_str(f"loss {last['train_loss']:.4f}{judged}")
+            self._bar.update(len(pl_module.history) - self._bar.n)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._bar is not None:
@@ -84,75 +104,140 @@ def fit(
     """Train until what the validation rows are judged by no longer rises (the AUC, or what the model's
     hyper-parameters say), then predict the test rows.
 
+    Without validation rows (``val_mask`` selects none) a fit trains for all of ``config.epochs`` and keeps
+    the last of them: so a model for use learns from all rows, for as many epochs as did best when some were
+    held out.
+
     On the CPU the same seed gives the same result bit for bit. If ``folder`` holds the last checkpoint of
-    an interrupted fit, that fit goes on from there.
+    an interrupted fit (by Ctrl-C, which is :class:`KeyboardInterrupt`, or killed), that fit goes on from
+    there, and says so. A finished fit is never overwritten: its ``best.ckpt`` is kept as ``best-1.ckpt``, or
+    the next number that is free, with a warning. Torch's generators, Lightning's log, warnings and signals
+    are left as they were.
 
     Args:
-        dataset (KGRecDataset): The data set.
+        dataset (KGRecDataset): The data set. Its data are read once.
         config (FitConfig): The hyper-parameters.
-        folder (path): Where ``best.ckpt`` and, until the fit is done, ``last.ckpt`` are written.
+        folder (path): Where ``best.ckpt`` and, until the fit is done, ``last.ckpt`` are written; it is made
+            if need be, and ``~`` is the home folder.
         seed (int, optional): The seed of initialisation, order and sampling. (default: :obj:`0`)
         device (str, optional): ``"auto"``, ``"cpu"`` or ``"cuda"``. (default: :obj:`"auto"`)
         name (str, optional): What the progress bar is called. (default: :obj:`"fit"`)
 
     Raises:
-        ValueError: If the device is unknown or not there.
+        TypeError: If the data set, the hyper-parameters or the folder are of another type.
+        ValueError: If the device is unknown or not there, the seed is out of range, the data are not what
+            the data set promises, or cannot be learned from, or validation rows cannot tell which epoch was
+            best.
+        IndexError: If a user, an entity, an item or a relation of the data is out of range.
+        BlockingIOError: If another fit works in ``folder``.
         CheckpointError: If ``folder`` holds an interrupted fit of other data, hyper-parameters or seed, or
             its checkpoint is damaged.
         DivergedError: If the predictions leave the finite numbers.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device not in ("cpu", "cuda"):
-        raise ValueError(f"device={device!r} is unknown: choose 'auto', 'cpu' or 'cuda'")
-    elif device == "cuda" and not torch.cuda.is_available():
+    if not isinstance(dataset, KGRecDataset):
+        raise TypeError(
+            f"dataset is a {type(dataset).__name__}, but a KGRecDataset is needed: pass the data set itself, "
+            f"not dataset[0]"
+        )
+    if not isinstance(config, tuple(CONFIGS.values())):
+        kinds = ", ".join(kind.__name__ for kind in CONFIGS.values())
+        raise TypeError(
+            f"config={config!r:.60}: one of {kinds} is needed, such as MGWAConfig(); FitConfig.from_dict "
+            f"makes one of a dict"
+        )
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"folder={folder!r:.60}: a path is needed")
+    seed, device = check_count("seed", seed, minimum=0), chosen_device(device)
+    if seed > _MAX_SEED:
+        raise ValueError(f"seed={seed}: a whole number of at most {_MAX_SEED} is needed")
+    dataset = fixed(dataset)
+    check_data(dataset, dataset[0])
+    check_rows(dataset[0], config)
+    folder = Path(folder).expanduser()
+    with (
+        locked_folder(folder) as died,
+        quiet_lightning(".*Checkpoint directory .* exists and is not empty.*"),
+        torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []),
+    ):
+        # Who died before the first `last.ckpt` had no finished fit there any more.
+        unfinished = died or (folder / "last.ckpt").exists()
+        with _kept([] if unfinished else [folder / "best.ckpt", folder / "transe.json"]):
+            return _fit(dataset, config, folder, seed, device, name)
+
+
+def chosen_device(device: str) -> str:
+    """Return ``"cpu"`` or ``"cuda"`` for what a user asked for.
+
+    Raises:
+        ValueError: If the device is unknown or not there.
+    """
+    if not isinstance(device, str) or device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device={device!r:.60} is unknown: choose 'auto', 'cpu' or 'cuda'")
+    if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda', but torch finds no CUDA device here: choose 'cpu' or 'auto'")
-    folder = Path(folder)
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def _fit(
+    dataset: KGRecDataset, config: FitConfig, folder: Path, seed: int, device: str, name: str
+) -> FitResult:
     best, last, transe = folder / "best.ckpt", folder / "last.ckpt", folder / "transe.json"
     from_transe = isinstance(config, NeighborhoodConfig) and config.transe
     data = dataset[0]
-    torch.manual_seed(seed)
+    seed_torch(seed, device)
     module = ClickModule(dataset, config, seed)
     rows = ClickData(data, config, seed, module.scorer.eval_batch_size)
+    # Two callbacks need two keys: without a metric, the mode tells them apart.
+    monitor = config.monitor if module.validates else None
     at_epoch_end = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    stopping = EarlyStopping(
+        config.monitor, mode="max", patience=config.patience, check_on_train_epoch_end=True
+    )
     callbacks = [
-        EarlyStopping(config.monitor, mode="max", patience=config.patience, check_on_train_epoch_end=True),
-        _Keep(folder, best.stem, monitor=config.monitor, mode="max", **at_epoch_end),
+        *([stopping] if module.validates else []),
+        _Keep(folder, best.stem, monitor=monitor, mode="max", **at_epoch_end),
         _Keep(folder, last.stem, **at_epoch_end),
         _ProgressBar(name),
     ]
-    with quiet_lightning(".*Checkpoint directory .* exists and is not empty.*"):
-        trainer = L.Trainer(
-            accelerator="gpu" if device == "cuda" else device,
-            devices=1,
-            max_epochs=config.epochs,
-            callbacks=callbacks,
-            plugins=[WholeCheckpoints()],
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-        started = time.perf_counter()
-        if last.exists():
-            kept = read_checkpoint(last)
-            check_fit(last, kept["hyper_parameters"], module.hparams)
-            module.history = kept["history"]
-        elif from_transe:
-            start = fit_transe(data, dataset.num_relations, config.channels, seed)
-            module.scorer.start_from(start.entity, start.relation)
-            write_json(transe, start.metrics)
-        if not _has_stopped(module.history, config):
-            trainer.fit(module, rows, ckpt_path=last if last.exists() else None)
-        seconds = time.perf_counter() - started
-        history = module.history  # Prediction goes back to the best checkpoint, and to its history.
-        val_score, score = map(torch.cat, trainer.predict(module, rows, ckpt_path=best))
+    trainer = L.Trainer(
+        accelerator="gpu" if device == "cuda" else device,
+        devices=1,
+        max_epochs=config.epochs,
+        callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=None if module.validates else 0,
+    )
+    started = time.perf_counter()
+    if last.exists():
+        kept = read_checkpoint(last)
+        check_fit(last, kept["hyper_parameters"], module.hparams)
+        with in_words_of(last):
+            module.load_state_dict(kept["state_dict"])
+        module.history = kept["history"]
+        print(f"{name}: resumed after epoch {len(module.history)} of {last}", file=sys.stderr)
+    elif from_transe:
+        start = fit_transe(data, dataset.num_relations, config.channels, seed)
+        module.scorer.start_from(start.entity, start.relation)
+        write_json(transe, start.metrics)
+    if not _has_stopped(module.history, config):
+        trainer.fit(module, rows, ckpt_path=last if last.exists() else None)
+    seconds = time.perf_counter() - started
+    history = module.history  # Prediction goes back to the best checkpoint, and to its history.
+    predicted: list[list[Tensor]] = trainer.predict(module, rows, ckpt_path=best) or [[], []]
+    val_score, score = (torch.cat([torch.empty(0), *batches]) for batches in predicted)
     last.unlink(missing_ok=True)
 
     return FitResult(
         checkpoint=best,
-        score=score.cpu(),
-        val_score=val_score.cpu(),
+        data=data,
+        score=score,
+        val_score=val_score,
         history=history,
         best_epoch=_best_epoch(history, config),
         train_seconds=seconds,
@@ -161,7 +246,34 @@ def fit(
     )
 
 
+@contextmanager
+def _kept(paths: list[Path]) -> Iterator[None]:
+    """Give files other names; they have their own back if the block fails with nothing in their place."""
+    number = 1
+    while any(_numbered(path, number).exists() for path in paths):
+        number += 1
+    moved = [path for path in paths if path.exists()]
+    for path in moved:
+        path.rename(_numbered(path, number))
+    if moved:
+        names = " and ".join(_numbered(path, number).name for path in moved)
+        warnings.warn(f"{moved[0].parent} holds a fit that has finished: it is kept as {names}", stacklevel=4)
+    try:
+        yield
+    except BaseException:
+        if not any(path.exists() for path in paths):
+            for path in moved:
+                _numbered(path, number).rename(path)
+        raise
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
 def _best_epoch(history: list[dict[str, float]], config: FitConfig) -> int:
+    if config.monitor not in history[0]:  # Nothing was held out to judge by.
+        return len(history)
     return 1 + int(np.argmax([entry[config.monitor] for entry in history]))
 
 

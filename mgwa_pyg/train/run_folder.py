@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.evaluation import click_report, predict_heuristics, summarize
-from mgwa_pyg.files import read_json, whole_file, write_json
+from mgwa_pyg.files import locked_folder, read_json, whole_file, write_json
 from mgwa_pyg.train.fit import FitResult
 from mgwa_pyg.train.plots import plot_curves, plot_roc
 from mgwa_pyg.version import __version__
@@ -50,15 +50,11 @@ class RunFolder:
 
     Raises:
         FileExistsError: If the folder holds a run already.
+        NotADirectoryError: If it is a file.
     """
 
     def __init__(self, path: Path | str, settings: Mapping[str, Any]) -> None:
-        self.path = Path(path)
-        if (self.path / "config.json").exists():
-            raise FileExistsError(
-                f"{self.path} holds a run already: go on with it (--resume {self.path}), or choose "
-                f"another folder"
-            )
+        self.path = Path(path).expanduser()
         self.settings = {
             **settings,
             "environment": {
@@ -70,7 +66,13 @@ class RunFolder:
                 "threads": torch.get_num_threads(),
             },
         }
-        write_json(self.path / "config.json", self.settings)
+        with locked_folder(self.path):
+            if (self.path / "config.json").exists():
+                raise FileExistsError(
+                    f"{self.path} holds a run already: go on with it (--resume {self.path}), or choose "
+                    f"another folder"
+                )
+            write_json(self.path / "config.json", self.settings)
 
     @classmethod
     def resume(cls, path: Path | str) -> RunFolder:
@@ -81,7 +83,7 @@ class RunFolder:
             DamagedFileError: If its settings were damaged.
         """
         run = cls.__new__(cls)
-        run.path = Path(path)
+        run.path = Path(path).expanduser()
         config = run.path / "config.json"
         if not config.exists():
             raise FileNotFoundError(f"{config} is missing: {path} is not the folder of a run")
@@ -97,8 +99,12 @@ class RunFolder:
         return (self.fit_folder(negatives, seed) / "result.json").exists()
 
     def add(self, dataset: KGRecDataset, negatives: str, seed: int, result: FitResult) -> list[dict]:
-        """Evaluate a fit and the heuristics on the test rows, keep both, and return their rows."""
-        data = dataset[0]
+        """Evaluate a fit and the heuristics on the test rows, keep both, and return their rows.
+
+        Raises:
+            ValueError: If the test or the validation rows do not have both labels.
+        """
+        data = result.data
         listens = data["user", "listens", "entity"]
         scores = {
             self.settings["model"]: (result.val_score, result.score),

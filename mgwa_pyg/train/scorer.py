@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.nn import KGCN, MGWA, CollaborativeMGWA, RippleNet
@@ -21,6 +22,9 @@ from mgwa_pyg.train.config import (
     NeighborhoodConfig,
     RippleNetConfig,
 )
+
+# Scores of the ranking loss that are in memory at once; they are computed anew for the gradients.
+_CELLS = 2**23
 
 
 class Scorer:
@@ -297,12 +301,20 @@ class CollaborativeScorer(Scorer):
         if self._config.loss == "click":
             return F.binary_cross_entropy_with_logits(logit, label), logit, label
         distinct, row = user.unique(return_inverse=True)
-        score = z_user[distinct] @ z_item[: self.model.num_items].t()
+        z_candidate = z_item[: self.model.num_items]
         # What the graph shows a user to have heard is no candidate, as it is none when recommending.
-        heard = visible[:, torch.isin(visible[0], distinct)]
-        cell = torch.searchsorted(distinct, heard[0]), heard[1]
-        score = score.index_put(cell, score.new_tensor(-torch.inf))
-        return (score.logsumexp(dim=1)[row] - logit[: user.numel()]).mean(), logit, label
+        parts = [
+            checkpoint(
+                _log_sum_of_candidates,
+                z_user[part],
+                z_candidate,
+                _cells(part, visible),
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            for part in distinct.split(max(1, _CELLS // self.model.num_items))
+        ]
+        return (torch.cat(parts)[row] - logit[: user.numel()]).mean(), logit, label
 
     def calibrate(self, user: Tensor, item: Tensor, logit: Tensor, label: Tensor) -> Tensor:
         # A held-out graph says less of an item than the whole one: how much a count is worth there is learned
@@ -328,6 +340,20 @@ class CollaborativeScorer(Scorer):
 
     def _pair_key(self, user: Tensor, item: Tensor) -> Tensor:
         return user * self.model.num_items + item
+
+
+def _cells(user: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where what some users, ascending, heard stands in a table of these users and all items."""
+    heard = heard[:, torch.isin(heard[0], user)]
+    return torch.searchsorted(user, heard[0]), heard[1]
+
+
+def _log_sum_of_candidates(z_user: Tensor, z_item: Tensor, known: tuple[Tensor, Tensor]) -> Tensor:
+    r"""Return the logarithm of the sum of the exponentials of each user's scores, :math:`(n)`, without those
+    of the cells that are known.
+    """
+    score = z_user @ z_item.t()
+    return score.index_put(known, score.new_tensor(-torch.inf)).logsumexp(dim=1)
 
 
 _SCORERS: dict[str, type[Scorer]] = {

@@ -29,10 +29,10 @@ class TransEResult:
     r"""The entities' embeddings of length 1, as TransE scores with them, :math:`(N, d)`."""
     relation: Tensor
     r"""The relations' embeddings, :math:`(R, d)`."""
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     """``mrr`` and ``hits@10`` of the test triples, filtered, head and tail queries together; the same
-    ``_without_twins``, of those whose head and tail no training triple joins under another relation (not
-    a number if there are none); ``twins``, the share of the test triples that have such a twin; and
+    ``_without_twins``, of those whose head and tail no training triple joins under another relation
+    (:obj:`None` if there are none); ``twins``, the share of the test triples that have such a twin; and
     ``val_mrr``, the MRR of the validation triples, to choose hyper-parameters by."""
 
 
@@ -110,8 +110,8 @@ def fit_transe(
     ranks = _ranks(model, test, triples)
     twin = _has_twin(test, train)
     untwinned = ranks[:, ~twin]
-    metrics = link_prediction_metrics(ranks)
-    rest = link_prediction_metrics(untwinned) if untwinned.numel() else dict.fromkeys(metrics, float("nan"))
+    metrics: dict[str, float | None] = {**link_prediction_metrics(ranks)}
+    rest = link_prediction_metrics(untwinned) if untwinned.numel() else dict.fromkeys(metrics)
     metrics |= {f"{name}_without_twins": value for name, value in rest.items()}
     metrics["twins"] = float(twin.double().mean())
     metrics["val_mrr"] = link_prediction_metrics(_ranks(model, val, triples))["mrr"]

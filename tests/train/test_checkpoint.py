@@ -4,6 +4,7 @@ import io
 import pickle
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,6 +107,8 @@ def test_code_is_not_run(copy):
         ({FORMAT_KEY: "1"}, "was not made by mgwa_pyg"),
         ({FORMAT_KEY: 99}, r"made by a newer mgwa_pyg \(format 99; this one reads up to 1\): upgrade"),
         ({FORMAT_KEY: 1, "history": []}, "has no hyper_parameters, state_dict"),
+        ({FORMAT_KEY: 1, "history": [], "hyper_parameters": {}, "state_dict": {}}, "has no config, finger"),
+        ({FORMAT_KEY: 1, "history": {}, "hyper_parameters": 1, "state_dict": []}, "has no history, hyper"),
     ],
 )
 def test_what_is_not_ours_is_refused(copy, content, message):
@@ -113,6 +116,49 @@ def test_what_is_not_ours_is_refused(copy, content, message):
     with pytest.raises(CheckpointError, match=message) as error:
         read_checkpoint(copy)
     assert str(copy) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda kept, state: kept["config"].update(new=1), r"does not know \(new: unknown to model='mgwa'"),
+        (lambda kept, state: kept["config"].update(model="x"), r"does not know \(model='x' is unknown"),
+        (lambda kept, state: kept["config"].update(lr="x"), r"does not know \(lr='x'"),
+        (lambda kept, state: kept["config"].update(fusion="x"), "is of another fit|does not hold"),
+        (lambda kept, state: kept.pop("config"), "has no config, or not as"),
+        (lambda kept, state: kept.pop("fingerprint"), "has no fingerprint, or not as"),
+        (lambda kept, state: kept.update(seed="0"), "has no seed, or not as"),
+        (lambda kept, state: kept.update(sizes=[]), "has no sizes, or not as"),
+        (lambda kept, state: kept["recipe"].pop("arguments"), "has no arguments, or not as"),
+        (lambda kept, state: state.popitem(), r"does not hold the parameters of its model \(.*Missing key"),
+        (lambda kept, state: state.update(spare=torch.zeros(1)), "does not hold .*Unexpected key"),
+        (lambda kept, state: state.update({next(iter(state)): torch.zeros(1)}), "does not hold .*mismatch"),
+    ],
+)  # fmt: skip
+def test_what_a_checkpoint_lacks_is_said(small, copy, change, message):
+    content = torch.load(copy, weights_only=True)
+    change(content["hyper_parameters"], content["state_dict"])
+    torch.save(content, copy)
+    with pytest.raises(CheckpointError, match=message) as error:
+        ClickModule.restore(copy, small)
+    assert str(copy) in str(error.value)
+
+
+def test_a_fit_does_not_go_on_with_parameters_of_another_shape(small, cut):
+    content = torch.load(cut / "last.ckpt", weights_only=True)
+    content["state_dict"].popitem()
+    torch.save(content, cut / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt does not hold the parameters of its model"):
+        fit(small, CONFIG, cut)
+
+
+def test_a_damaged_cache_of_the_data_is_said(tmp_path):
+    data = SyntheticKG(tmp_path / "data", **SIZES)
+    best = fit(data, CONFIG, tmp_path / "fit").checkpoint
+    processed = Path(data.processed_paths[0])
+    processed.write_bytes(processed.read_bytes()[:500])
+    with pytest.raises(CheckpointError, match=r"best\.ckpt was made with SyntheticKG.*pass it as `dataset=`"):
+        ClickModule.restore(best)
 
 
 def test_a_missing_file_is_missing(tmp_path):

@@ -119,6 +119,26 @@ def test_an_epoch_predicts_each_positive_so_many_times(dataset):
     assert not torch.equal(*epochs)
 
 
+def test_the_ranking_loss_keeps_no_table_of_users_and_items(dataset, monkeypatch):
+    """Its value and gradients are those of one table."""
+    user, item = dataset[0]["user", "listens", "entity"].edge_index
+    losses, gradients, kept = [], [], []
+    for cells in (2**23, 3 * dataset.num_items, 1):
+        monkeypatch.setattr("mgwa_pyg.train.scorer._CELLS", cells)
+        torch.manual_seed(2)
+        scorer = make_scorer(dataset, CollaborativeConfig(loss="ranking", dropout=0.0), seed=0)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+            loss, *_ = scorer.loss(user[:200], item[:200], torch.ones(200))
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append([parameter.grad for parameter in scorer.model.parameters()])
+    assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-5)
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=1e-3, atol=1e-6)
+    assert kept
+    assert not any(shape[1:] == (dataset.num_items,) for shape in kept)
+
+
 def test_losses_equal_their_definitions(dataset):
     user, item = dataset[0]["user", "listens", "entity"].edge_index[:, :50]
     label = torch.ones(50)

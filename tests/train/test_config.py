@@ -1,10 +1,13 @@
 """The hyper-parameters: plain values there and back, and nonsense refused."""
 
 import json
+from dataclasses import fields
 
+import numpy as np
 import pytest
+import torch
 
-from mgwa_pyg.train import CONFIGS, FitConfig, KGCNConfig, MGWAConfig
+from mgwa_pyg.train import CONFIGS, CollaborativeConfig, FitConfig, KGCNConfig, MGWAConfig, RippleNetConfig
 
 
 @pytest.mark.parametrize("model", CONFIGS)
@@ -30,8 +33,59 @@ def test_an_unknown_model():
         (MGWAConfig, {"epochs": 0}, "epochs=0"),
         (MGWAConfig, {"lr": -1.0}, "lr=-1.0"),
         (KGCNConfig, {"fanout": None, "equations": "official"}, "fanout=None keeps all"),
+        (MGWAConfig, {"lr": "0.01"}, "lr='0.01': a finite number is needed"),
+        (MGWAConfig, {"lr": float("nan")}, "lr=nan: a finite number"),
+        (MGWAConfig, {"lr": np.float64("inf")}, "lr=inf: a finite number"),
+        (MGWAConfig, {"lr": None}, "lr=None: a finite number"),
+        (MGWAConfig, {"lr": True}, "lr=True: a finite number"),
+        (MGWAConfig, {"lr": torch.ones(2)}, r"lr=tensor\(\[1\., 1\.\]\): a finite number"),
+        (MGWAConfig, {"weight_decay": -1e-9}, "weight_decay=-1e-09"),
+        (MGWAConfig, {"channels": 8.0}, r"channels=8\.0: a whole number of at least 1"),
+        (MGWAConfig, {"channels": True}, "channels=True: a whole number"),
+        (MGWAConfig, {"epochs": "3"}, "epochs='3': a whole number"),
+        (MGWAConfig, {"patience": None}, "patience=None: a whole number"),
+        (MGWAConfig, {"fanout": 0}, "fanout=0: a whole number of at least 1"),
+        (MGWAConfig, {"fanout": "all"}, "fanout='all': a whole number"),
+        (MGWAConfig, {"resample": 1}, "resample=1: True or False"),
+        (MGWAConfig, {"fusion": 3}, "fusion=3: a word"),
+        (RippleNetConfig, {"memory_size": 0}, "memory_size=0: a whole number"),
+        (RippleNetConfig, {"kge_weight": float("nan")}, "kge_weight=nan"),
+        (CollaborativeConfig, {"hold_out": 1}, r"hold_out=1\.0: a share in \[0, 1\)"),
+        (CollaborativeConfig, {"passes": np.int64(0)}, "passes=0: a whole number"),
+        (CollaborativeConfig, {"loss": "hinge"}, "loss='hinge' is unknown"),
     ],
 )
 def test_bad_settings(config, options, message):
     with pytest.raises(ValueError, match=message):
         config(**options)
+
+
+NUMBERS = {
+    int: [np.int64, np.uint16, torch.tensor, np.array],
+    float: [np.float64, lambda value: torch.tensor(value, dtype=torch.float64), np.array],
+    bool: [np.bool_, torch.tensor, np.array],
+    str: [np.str_],
+}
+
+
+@pytest.mark.parametrize("model", CONFIGS)
+def test_numbers_of_other_libraries_become_plain(model):
+    plain = CONFIGS[model]()
+    for field in fields(plain):
+        value = getattr(plain, field.name)
+        for make in NUMBERS[type(value)]:
+            got = getattr(CONFIGS[model](**{field.name: make(value)}), field.name)
+            assert (type(got), got) == (type(value), value), (field.name, make)
+    lr = CONFIGS[model](lr=1).lr
+    assert (type(lr), lr) == (float, 1.0)
+
+
+def test_hyper_parameters_of_a_dict():
+    with pytest.raises(ValueError, match=r"new, newer: unknown to model='mgwa', whose .* are num_layers, "):
+        FitConfig.from_dict({"model": "mgwa", "new": 1, "newer": 2})
+    with pytest.raises(ValueError, match="model=None is unknown"):
+        FitConfig.from_dict({"lr": 0.1})
+    with pytest.raises(ValueError, match="is unknown"):
+        FitConfig.from_dict({"model": []})
+    with pytest.raises(TypeError, match="hyper-parameters by name are needed"):
+        FitConfig.from_dict("mgwa")

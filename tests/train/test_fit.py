@@ -1,11 +1,21 @@
 """A fit: it learns, it repeats itself, it goes on where it was interrupted."""
 
+import logging
 import math
+import os
+import random
+import signal
+import sys
+import threading
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
+from torch_geometric.transforms import ToUndirected
 
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.evaluation import Popularity, click_metrics
@@ -181,7 +191,7 @@ def test_a_fit_starts_from_transe(synthetic, tmp_path):
     torch.testing.assert_close(state["model.entity_emb.weight"], start.entity, atol=1e-6, rtol=0)
     torch.testing.assert_close(state["model.relation_emb.weight"], start.relation, atol=1e-6, rtol=0)
     assert result.transe == start.metrics
-    assert fit(synthetic, MGWAConfig(epochs=1), tmp_path).transe is None
+    assert fit(synthetic, MGWAConfig(epochs=1), tmp_path / "without").transe is None
 
 
 def test_batches_hold_every_training_row_once(synthetic):
@@ -223,3 +233,335 @@ def test_bad_devices(synthetic, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="device='tpu' is unknown"):
         fit(synthetic, MGWAConfig(), tmp_path, device="tpu")
     assert not any(tmp_path.iterdir())
+
+
+SIZES = {
+    "num_users": 30, "num_items": 60, "num_entities": 120, "num_relations": 5, "num_triples": 400,
+    "num_interactions": 300,
+}  # fmt: skip
+ALL = [
+    MGWAConfig(), KGCNConfig(), RippleNetConfig(memory_size=4), CollaborativeConfig(passes=2),
+    CollaborativeConfig(passes=2, loss="ranking"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small():
+    return SyntheticKG(**SIZES)
+
+
+def moved(**parts):
+    """A data set with other rows in some of its parts: masks of the labelled rows, by the rows' labels."""
+
+    def transform(data):
+        listens = data["user", "listens", "entity"]
+        for name, mask in parts.items():
+            listens[f"{name}_mask"] = mask(listens[f"{name}_mask"], listens.edge_label)
+        listens.edge_index = listens.edge_label_index[:, listens.train_mask & (listens.edge_label == 1)]
+        return data
+
+    return SyntheticKG(**SIZES, transform=transform)
+
+
+def nothing(mask, label):
+    return torch.zeros_like(mask)
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda config: f"{config.model}, {config.monitor}")
+def test_without_validation_rows_all_epochs_are_trained(small, tmp_path, config):
+    config = replace(config, epochs=4, patience=1, lr=0.05)
+    judged = fit(small, replace(config, patience=4), tmp_path / "judged", seed=1)
+    result = fit(moved(val=nothing), config, tmp_path / "all", seed=1)
+    assert [entry["train_loss"] for entry in result.history] == [e["train_loss"] for e in judged.history]
+    assert {key for entry in result.history for key in entry} == {
+        "epoch", "train_loss", "train_auc", "train_seconds",
+    }  # fmt: skip
+    assert result.best_epoch == 4
+    assert result.val_score.shape == (0,)
+    assert read_checkpoint(result.checkpoint)["history"] == result.history
+    module = ClickModule.restore(result.checkpoint, moved(val=nothing))
+    user, item = module.dataset[0]["user", "listens", "entity"].edge_label_index[:, result.data[
+        "user", "listens", "entity"].test_mask]  # fmt: skip
+    with torch.no_grad():
+        score = module.scorer.score(user, item, torch.Generator().manual_seed(1)).sigmoid()
+    torch.testing.assert_close(result.score, score)
+
+
+def test_all_rows_may_be_trained_on(small, tmp_path, monkeypatch):
+    everything = moved(train=lambda mask, label: torch.ones_like(mask), val=nothing, test=nothing)
+    whole = fit(everything, MGWAConfig(epochs=3), tmp_path / "whole")
+    assert whole.score.shape == whole.val_score.shape == (0,)
+    assert len(ClickData(whole.data, MGWAConfig(), 0).rows("train")) == 2 * SIZES["num_interactions"]
+
+    step = ClickModule.training_step
+
+    def interrupted(self, batch, batch_idx):
+        if self.current_epoch == 2:
+            raise OSError("the power is gone")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClickModule, "training_step", interrupted)
+        with pytest.raises(OSError, match="power"):
+            fit(everything, MGWAConfig(epochs=3), tmp_path / "cut")
+    resumed = fit(everything, MGWAConfig(epochs=3), tmp_path / "cut")
+    states = [read_checkpoint(result.checkpoint)["state_dict"] for result in (whole, resumed)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_validation_rows_that_cannot_tell_are_refused(tmp_path):
+    positives, negatives = (lambda mask, y: mask & (y == 1)), (lambda mask, y: mask & (y == 0))
+    for part, which, config, message in [
+        ("val", positives, MGWAConfig(), r"validation rows are \d+ positives and 0 negatives, but both"),
+        ("val", negatives, KGCNConfig(), r"validation rows are 0 positives and \d+ negatives, but both"),
+        ("val", positives, CollaborativeConfig(), "but both labels are needed for the AUC"),
+        ("val", negatives, CollaborativeConfig(loss="ranking"), "but positives are needed for the recall"),
+        ("train", positives, MGWAConfig(), r"training rows are \d+ positives and 0 negatives: rows of both"),
+        ("train", nothing, RippleNetConfig(), "training rows are 0 positives and 0 negatives"),
+        ("train", negatives, CollaborativeConfig(), "there are no training positives"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fit(moved(**{part: which}), config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_ranking_is_judged_without_negatives(tmp_path):
+    data = moved(val=lambda mask, y: mask & (y == 1))
+    result = fit(data, CollaborativeConfig(passes=2, epochs=2, loss="ranking"), tmp_path)
+    assert all({"val_loss", "val_recall"} < set(e) and "val_auc" not in e for e in result.history)
+    assert len(result.val_score) == len(ClickData(result.data, CollaborativeConfig(), 0).rows("val"))
+
+
+def test_a_transform_that_draws_at_random_is_applied_once(tmp_path):
+    calls = []
+
+    def resplit(data):
+        listens = data["user", "listens", "entity"]
+        part = torch.randint(5, listens.edge_label.shape)
+        listens.train_mask, listens.val_mask, listens.test_mask = part < 3, part == 3, part == 4
+        listens.edge_index = listens.edge_label_index[:, listens.train_mask & (listens.edge_label == 1)]
+        calls.append(listens)
+        return data
+
+    data = SyntheticKG(**SIZES, transform=resplit)
+    data.fingerprint  # noqa: B018  It belongs to this access, not to that of the fit.
+    before = len(calls)
+    result = fit(data, CollaborativeConfig(epochs=2, passes=2), tmp_path)
+    assert len(calls) == before + 1
+    listens = result.data["user", "listens", "entity"]
+    assert torch.equal(listens.test_mask, calls[-1].test_mask)
+    assert len(result.score) == int(listens.test_mask.sum())
+    val_auc = result.history[result.best_epoch - 1]["val_auc"]
+    assert val_auc == pytest.approx(roc_auc_score(listens.edge_label[listens.val_mask], result.val_score))
+    kept = read_checkpoint(result.checkpoint)["hyper_parameters"]
+    assert kept["fingerprint"] == SyntheticKG(**SIZES, transform=lambda _: result.data).fingerprint
+
+
+def test_a_fit_is_a_guest(small, tmp_path):
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    try:
+        filters, handlers = list(warnings.filters), [signal.getsignal(number) for number in signals]
+        environment = dict(os.environ)
+        draws = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)
+            if draws == []:
+                fit(small, MGWAConfig(epochs=1, transe=True), tmp_path)
+            draws.append((torch.rand(1).item(), random.random(), np.random.rand()))
+        torch.manual_seed(1)
+        assert draws[0] == (torch.rand(1).item(), random.Random(1).random(), np.random.RandomState(1).rand())
+        assert log.level == logging.ERROR
+        assert warnings.filters == filters
+        assert [signal.getsignal(number) for number in signals] == handlers
+        assert dict(os.environ) == environment
+    finally:
+        log.setLevel(level)
+
+
+@pytest.mark.parametrize("moment", ["training_step", "predict_step"])
+def test_ctrl_c_is_a_keyboard_interrupt_and_the_fit_goes_on(small, tmp_path, monkeypatch, capfd, moment):
+    config = MGWAConfig(epochs=4, patience=4)
+    whole = fit(small, config, tmp_path / "whole")
+    step = getattr(ClickModule, moment)
+
+    def interrupted(self, *arguments):
+        if moment == "predict_step" or len(self.history) >= 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *arguments)
+
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(ClickModule, moment, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fit(small, config, tmp_path / "cut")
+    assert signal.getsignal(signal.SIGINT) == before
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["best.ckpt", "last.ckpt"]
+    done = 2 if moment == "training_step" else 4
+
+    capfd.readouterr()
+    resumed = fit(small, config, tmp_path / "cut", name="again")
+    assert capfd.readouterr().err == (
+        f"again: resumed after epoch {done} of {tmp_path / 'cut' / 'last.ckpt'}\n"
+    )
+    assert torch.equal(resumed.score, whole.score)
+
+
+def test_a_fit_in_another_thread(small, tmp_path):
+    results = []
+    thread = threading.Thread(
+        target=lambda: results.append(fit(small, MGWAConfig(epochs=1), tmp_path, device="cpu"))
+    )
+    thread.start()
+    thread.join()
+    assert len(results[0].history) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "shown"),
+    [
+        (MGWAConfig(), "val AUC {val_auc:.4f}"),
+        (CollaborativeConfig(passes=2, loss="ranking"), "val Recall@10 {val_recall:.4f}"),
+    ],
+)
+def test_the_bar_goes_on_where_it_was_and_shows_what_counts(small, tmp_path, monkeypatch, config, shown):
+    config = replace(config, epochs=3, patience=3)
+
+    class Bar:
+        def __init__(self, total, initial, **options):
+            self.total, self.n, self.begun, self.said = total, initial, initial, []
+            bars.append(self)
+
+        def update(self, number):
+            self.n += number
+
+        def set_postfix_str(self, text):
+            self.said.append(text)
+
+        def close(self):
+            pass
+
+    bars = []
+    monkeypatch.setattr(sys.modules["mgwa_pyg.train.fit"], "tqdm", Bar)
+    step = ClickModule.training_step
+
+    def interrupted(self, batch, batch_idx):
+        if self.current_epoch == 1:
+            raise OSError("the power is gone")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClickModule, "training_step", interrupted)
+        with pytest.raises(OSError, match="power"):
+            fit(small, config, tmp_path)
+    result = fit(small, config, tmp_path)
+    assert [(bar.begun, bar.total) for bar in bars] == [(0, 3), (1, 3)]
+    first = result.history[0]
+    want = f"loss {first['train_loss']:.4f}, {shown.format(**first)}"
+    assert bars[0].said == [want]
+    assert bars[1].said[0] == want
+    assert [bar.n for bar in bars] == [1, 2]  # Each epoch counts when the next one begins.
+
+
+def test_a_finished_fit_is_kept(small, tmp_path, monkeypatch):
+    first = fit(small, MGWAConfig(epochs=1, transe=True), tmp_path).checkpoint.read_bytes()
+    with pytest.warns(UserWarning, match=r"fit that has finished: it is kept as best-1\.ckpt and transe-1"):
+        second = fit(small, KGCNConfig(epochs=1), tmp_path)
+    assert (tmp_path / "best-1.ckpt").read_bytes() == first
+    assert ClickModule.restore(second.checkpoint).config == KGCNConfig(epochs=1)
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert sorted(kept) == ["best-1.ckpt", "best.ckpt", "transe-1.json"]
+
+    with pytest.warns(UserWarning, match=r"best-2\.ckpt"), pytest.raises(DivergedError):
+        fit(small, MGWAConfig(lr=1e30), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    with pytest.warns(UserWarning, match=r"best-2\.ckpt"):
+        fit(small, KGCNConfig(epochs=1), tmp_path)
+    assert (tmp_path / "best-2.ckpt").read_bytes() == kept["best.ckpt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not locked there")
+def test_two_fits_share_no_folder(small, tmp_path, monkeypatch):
+    other = []
+
+    def another(self):
+        start(self)
+        with pytest.raises(BlockingIOError, match="is in use by another process or thread: wait") as error:
+            fit(small, MGWAConfig(epochs=1), tmp_path, seed=1)
+        other.append(error)
+
+    start = ClickModule.on_train_epoch_start
+    with monkeypatch.context() as patch:
+        patch.setattr(ClickModule, "on_train_epoch_start", another)
+        result = fit(small, MGWAConfig(epochs=1), tmp_path)
+    assert len(other) == 1
+    assert read_checkpoint(result.checkpoint)["hyper_parameters"]["seed"] == 0
+
+
+def test_folders_by_any_name(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    config = MGWAConfig(epochs=1)
+    for name, want in {"~/a/b": "a/b", "c": "c", "d/": "d", "e/../f g": "f g", "g{h}": "g{h}"}.items():
+        result = fit(small, config, name)
+        assert result.checkpoint.samefile(tmp_path / want / "best.ckpt")
+    assert ClickModule.restore("~/a/b/best.ckpt").config == config
+    Path("file").touch()
+    with pytest.raises(NotADirectoryError, match="file is a file"):
+        fit(small, config, "file")
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"dataset": "data"}, TypeError, r"dataset is a HeteroData, but a KGRecDataset .* not dataset\[0\]"),
+        ({"dataset": None}, TypeError, "dataset is a NoneType"),
+        ({"config": {"lr": 0.1}}, TypeError, r"config=\{'lr': 0\.1\}: one of MGWAConfig, .*from_dict makes"),
+        ({"config": MGWAConfig}, TypeError, "config=<class .*: one of MGWAConfig"),
+        ({"config": "mgwa"}, TypeError, "config='mgwa': one of"),
+        ({"folder": None}, TypeError, "folder=None: a path is needed"),
+        ({"folder": 3}, TypeError, "folder=3: a path is needed"),
+        ({"seed": -1}, ValueError, "seed=-1: a whole number of at least 0"),
+        ({"seed": 1.5}, ValueError, r"seed=1\.5: a whole number"),
+        ({"seed": True}, ValueError, "seed=True"),
+        ({"seed": 2**70}, ValueError, r"seed=\d+: a whole number of at most"),
+        ({"device": 1}, ValueError, "device=1 is unknown"),
+        ({"device": None}, ValueError, "device=None is unknown"),
+    ],
+)
+def test_arguments_of_another_kind(small, tmp_path, changed, error, message):
+    arguments = {"dataset": small, "config": MGWAConfig(), "folder": tmp_path / "new", **changed}
+    if arguments["dataset"] == "data":
+        arguments["dataset"] = small[0]
+    with pytest.raises(error, match=message):
+        fit(**arguments)
+    assert not (tmp_path / "new").exists()
+
+
+def test_seeds_of_other_libraries_and_large_ones(small, tmp_path):
+    scores = [fit(small, MGWAConfig(epochs=1), tmp_path / str(n), seed=seed).score
+              for n, seed in enumerate([3, np.int64(3), 2**43 - 1])]  # fmt: skip
+    assert torch.equal(scores[0], scores[1])
+    assert read_checkpoint(tmp_path / "2" / "best.ckpt")["hyper_parameters"]["seed"] == 2**43 - 1
+
+
+@pytest.mark.parametrize("config", ALL[:4], ids=lambda config: config.model)
+def test_data_that_a_transform_has_spoilt(tmp_path, config):
+    def without_masks(data):
+        del data["user", "listens", "entity"].val_mask
+        return data
+
+    for transform, error, message in [
+        (ToUndirected(), IndexError, r"rel_type holds \d+, but whole numbers from 0 to 9"),
+        (without_masks, ValueError, "the data have no .*val_mask"),
+        (lambda data: data.to_homogeneous(), TypeError, "HeteroData are needed"),
+        (lambda data: None, TypeError, "NoneType"),
+    ]:
+        with pytest.raises(error, match=message):
+            fit(SyntheticKG(**SIZES, transform=transform), config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

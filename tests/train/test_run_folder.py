@@ -123,6 +123,31 @@ def test_a_run_goes_on_where_it_was_interrupted(finished, tmp_path):
     assert figures[0] == figures[1]
 
 
+def test_a_run_folder_keeps_to_the_data_of_the_fit(tmp_path):
+    def drawn(data):
+        listens = data["user", "listens", "entity"]
+        listens.test_mask &= torch.rand(listens.test_mask.shape) < 0.5
+        return data
+
+    dataset = SyntheticKG(transform=drawn)
+    run = RunFolder(tmp_path / "run", {**SETTINGS, "protocols": ["items"], "seeds": [0]})
+    result = fit(dataset, MGWAConfig(epochs=1, transe=True), run.fit_folder("items", 0))
+    run.add(dataset, "items", 0, result)
+    run.finish()
+    predictions = pd.read_csv(run.path / "predictions.csv")
+    listens = result.data["user", "listens", "entity"]
+    rows = predictions[predictions["model"] == "mgwa"]
+    assert rows[["user", "item"]].to_numpy().T.tolist() == (
+        listens.edge_label_index[:, listens.test_mask].tolist()
+    )
+
+    def refused(name):
+        raise AssertionError(name)
+
+    for path in run.path.rglob("*.json"):  # No NaN, which JSON does not have.
+        json.loads(path.read_text(), parse_constant=refused)
+
+
 def test_folders_are_not_overwritten(finished, tmp_path):
     with pytest.raises(FileExistsError, match="holds a run already"):
         RunFolder(finished.path, SETTINGS)
