@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -122,7 +123,8 @@ class Stack(torch.nn.Module):
     :math:`(1, 1)`: what :class:`torch_geometric.explain.Explainer` explains.
 
     It comes with the part of the graph that the logit depends on, edges in the order of the whole graph.
-    Arguments are those of :func:`split`.
+    The layers are copies: explainers leave masks and hooks behind where they are interrupted. Arguments are
+    those of :func:`split`.
     """
 
     def __init__(
@@ -150,7 +152,7 @@ class Stack(torch.nn.Module):
         self.edge_type = self.relation if typed else torch.zeros_like(self.relation)
         self.x = x[nodes]
         self.node = int(place)
-        self.convs = torch.nn.ModuleList(convs)
+        self.convs = torch.nn.ModuleList(copy.deepcopy(conv) for conv in convs)
         self._read, self._bias = read, bias
         self._keywords, self._activate, self._scale = keywords or {}, activate, scale
 

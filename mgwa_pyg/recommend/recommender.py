@@ -213,7 +213,8 @@ class Recommender:
                 edge_mask_type="object",
                 model_config={"mode": "regression", "task_level": "graph", "return_type": "raw"},
             )
-            found = explainer(stack.x, stack.edge_index, edge_type=stack.edge_type)
+            with torch.enable_grad():
+                found = explainer(stack.x, stack.edge_index, edge_type=stack.edge_type)
             mask = found.edge_mask[stack.edge_index[1] == stack.node]
         total = neighbors.own + neighbors.score.sum() + neighbors.constant + neighbors.bias
         return Explanation(

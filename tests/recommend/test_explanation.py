@@ -173,6 +173,43 @@ def test_a_sentence_says_it_in_words():
     )
 
 
+class Interrupted(GNNExplainer):
+    """Stops in the midst of its work."""
+
+    error: type[BaseException] = KeyboardInterrupt
+
+    def _loss(self, *args):
+        raise self.error
+
+
+class Failed(Interrupted):
+    error = ZeroDivisionError
+
+
+def traces(module):
+    """What an explainer may leave behind."""
+    hooks = [name for name, value in vars(module).items() if "_hooks" in name and value]
+    flags = [getattr(module, name, None) for name in ("explain", "_explain", "_edge_mask", "_apply_sigmoid")]
+    return module.training, hooks, flags, {name: p.requires_grad for name, p in module.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", ["mgwa, 3 layers", "kgcn", "collaborative"])
+@pytest.mark.parametrize("algorithm", [Interrupted, Failed])
+def test_an_explainer_that_stops_leaves_the_recommender_as_it_was(make_recommender, kind, algorithm):
+    recommender = make_recommender(kind)
+    model = recommender._view._model
+    before = [traces(module) for module in model.modules()]
+    want = recommender.explain(0, 3), recommender.explain(HEARD, 3)
+    with pytest.raises(algorithm.error):
+        recommender.explain(0, 1, algorithm(epochs=5))
+    assert [traces(module) for module in model.modules()] == before
+    for who, plain in zip((0, HEARD), want, strict=True):
+        again = recommender.explain(who, 3)
+        assert again.parts.equals(plain.parts)
+        assert again.score == plain.score
+    assert "mask" in recommender.explain(0, 1, GNNExplainer(epochs=1)).parts
+
+
 @pytest.mark.parametrize("kind", ["mgwa", "ripplenet", "collaborative"])
 def test_draws_a_picture(make_recommender, kind, tmp_path):
     explanation = make_recommender(kind).explain(4, 2)
