@@ -7,7 +7,6 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,85 +19,14 @@ from torch_geometric.io import fs
 
 from mgwa_pyg.checks import check_choice, check_count
 from mgwa_pyg.datasets.download import RAW_VARIABLE, RawFile, download_files
-from mgwa_pyg.datasets.names import NumberedNames, checked_ids, checked_names
-from mgwa_pyg.datasets.raw import IntArray
-from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, random_parts, sample_negatives
+from mgwa_pyg.datasets.kg_rec_tables import KGRecTables
+from mgwa_pyg.datasets.names import NumberedNames
+from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, have_negatives, random_parts, sample_negatives
 from mgwa_pyg.files import load_mapped, save_tensors
 
 FORMAT = "v2"  # Of the processed file: a new one leaves old files alone.
 _NAMES = ("user_ids", "item_ids", "item_names", "entity_names", "relation_names")
 _CONTENT = ("data", "statistics", *_NAMES, "pre_transform")
-
-
-@dataclass(frozen=True)
-class KGRecTables:
-    r"""A data set as plain tables, before negatives are drawn and rows are split.
-
-    Args:
-        positives (np.ndarray): The interactions as pairs of user and item, distinct, and sorted by
-            user and then by item, of any integer type. [num_interactions, 2]
-        triples (np.ndarray): Head, relation and tail, of any integer type; the items are the first
-            entities. [num_triples, 3]
-        num_users (int): The number of users.
-        num_entities (int): The number of entities, items included.
-        item_names (sequence of str): The items' names, in the order of their indices.
-        relation_names (sequence of str): The relations' names, in the order of their indices.
-        negatives (np.ndarray, optional): The negatives where they are given, as many for each user
-            as positives, sorted by user; :obj:`None` draws them. (default: :obj:`None`)
-        positive_parts (np.ndarray, optional): The part of each positive where it is given; a user's
-            :math:`k`-th negative follows the :math:`k`-th positive. :obj:`None` splits at random.
-            (default: :obj:`None`)
-        user_ids (sequence of int or str, optional): What the users are called in the files, distinct
-            also when written: :obj:`7` and :obj:`"7"` are the same. :obj:`None` takes the row numbers.
-            (default: :obj:`None`)
-        item_ids (sequence of int or str, optional): The same of the items. (default: :obj:`None`)
-        entity_names (sequence of str, optional): The names of all entities, the items first;
-            :obj:`None` takes the items' names, then :obj:`"entity N"`. (default: :obj:`None`)
-    """
-
-    positives: npt.NDArray[np.integer]
-    triples: npt.NDArray[np.integer]
-    num_users: int
-    num_entities: int
-    item_names: Sequence[str]
-    relation_names: Sequence[str]
-    negatives: IntArray | None = None
-    positive_parts: npt.NDArray[np.int8] | None = None
-    user_ids: Sequence[int | str] | None = None
-    item_ids: Sequence[int | str] | None = None
-    entity_names: Sequence[str] | None = None
-
-    @property
-    def statistics(self) -> dict[str, int]:
-        r"""The sizes by name."""
-        return {
-            "users": self.num_users,
-            "items": len(self.item_names),
-            "interactions": len(self.positives),
-            "entities": self.num_entities,
-            "relations": len(self.relation_names),
-            "triples": len(self.triples),
-        }
-
-    def names(self) -> dict[str, Sequence[Any]]:
-        r"""All ids and names by what they are, checked.
-
-        Raises:
-            ValueError: If they are not as many as the rows, of another type, or ids are repeated.
-        """
-        items = checked_names("item_names", self.item_names)
-        numbered = NumberedNames("entity", self.num_entities, items)
-        return {
-            "user_ids": checked_ids("user_ids", self.user_ids, self.num_users),
-            "item_ids": checked_ids("item_ids", self.item_ids, len(items)),
-            "item_names": items,
-            "entity_names": (
-                numbered
-                if self.entity_names is None
-                else checked_names("entity_names", self.entity_names, self.num_entities)
-            ),
-            "relation_names": checked_names("relation_names", self.relation_names),
-        }
 
 
 class KGRecDataset(InMemoryDataset):
@@ -117,11 +45,12 @@ class KGRecDataset(InMemoryDataset):
       :obj:`rel_type` :obj:`[2 * num_triples]`: all triples, then their inverses in the same order.
       The inverse of relation :math:`r` is :math:`r + R`, with :math:`R` the number of relations.
     * :obj:`data["user", "listens", "entity"]` with the training positives in :obj:`edge_index`, all
-      labelled pairs in :obj:`edge_label_index` :obj:`[2, 2 * num_interactions]`, positives first,
-      their :obj:`edge_label` (1.0 or 0.0), and :obj:`train_mask`, :obj:`val_mask` and
-      :obj:`test_mask`, which select among the labelled pairs.
+      labelled pairs in :obj:`edge_label_index` :obj:`[2, num_labels]`, positives first, their
+      :obj:`edge_label` (1.0 or 0.0), and :obj:`train_mask`, :obj:`val_mask` and :obj:`test_mask`, which
+      select among the labelled pairs.
 
-    Each user has as many negatives as positives, and none of them is a positive in any split.
+    Each user has as many negatives as positives, or what is left where that is less, and none of them is a
+    positive in any split.
 
     Args:
         root (str, optional): The folder of the data set; :obj:`None` keeps it in memory only.
@@ -304,14 +233,16 @@ class KGRecDataset(InMemoryDataset):
 
         self._provide_raw_files()
         tables = self.build()
-        names = tables.names()
+        if not isinstance(tables, KGRecTables):
+            raise TypeError(f"build() returned {tables!r:.60}, but KGRecTables are needed")
+        tables = tables.checked()
         data = self._to_data(tables)
         if self.pre_transform is not None:
             data = self.pre_transform(data)
         content = {
             "data": data.to_dict(),
             "statistics": tables.statistics,
-            **names,
+            **{name: getattr(tables, name) for name in _NAMES},
             "pre_transform": pre_transform,
         }
         if path is not None:
@@ -331,22 +262,28 @@ class KGRecDataset(InMemoryDataset):
 
     def _to_data(self, tables: KGRecTables) -> HeteroData:
         num_positives, num_triples = len(tables.positives), len(tables.triples)
+        pool = len(tables.item_names) if self.negatives == "items" else tables.num_entities
+        beside = np.ones(num_positives, dtype=bool)  # The positives that a negative goes with.
+        if tables.negatives is None:
+            beside = have_negatives(tables.positives[:, 0], tables.num_users, pool)
+            self._warn_of_few_negatives(tables, beside, f"{pool} {self.negatives}")
         # Large arrays are written once, where they stay.
-        pairs = np.empty((2, 2 * num_positives), dtype=np.int64)
+        pairs = np.empty((2, num_positives + beside.sum()), dtype=np.int64)
         positives, negatives = pairs[:, :num_positives].T, pairs[:, num_positives:].T
         positives[:] = tables.positives
         if tables.negatives is None:
-            pool = len(tables.item_names) if self.negatives == "items" else tables.num_entities
             generator = np.random.default_rng([self.seed, 0])
             negatives[:] = sample_negatives(positives, tables.num_users, pool, generator)
         else:
             negatives[:] = tables.negatives
-        # The split has a generator of its own and sees the positives first: with one seed, every
-        # pool of negatives leaves them in the same parts.
+        # The split has a generator of its own, sees the positives first, and a negative for each: with one
+        # seed, every pool of negatives leaves them in the same parts.
         if tables.positive_parts is None:
             parts = random_parts(2 * num_positives, np.random.default_rng([self.seed, 1]))
         else:
             parts = np.tile(tables.positive_parts, 2)
+        if not beside.all():
+            parts = np.concatenate([parts[:num_positives], parts[num_positives:][beside]])
         in_train = parts[:num_positives] == TRAIN
 
         head, relation, tail = tables.triples.T
@@ -368,12 +305,29 @@ class KGRecDataset(InMemoryDataset):
         listens = data["user", "listens", "entity"]
         listens.edge_index = torch.from_numpy(np.compress(in_train, pairs[:, :num_positives], axis=1))
         listens.edge_label_index = torch.from_numpy(pairs)
-        listens.edge_label = torch.zeros(2 * num_positives)
+        listens.edge_label = torch.zeros(pairs.shape[1])
         listens.edge_label[:num_positives] = 1.0
         listens.train_mask = torch.from_numpy(parts == TRAIN)
         listens.val_mask = torch.from_numpy(parts == VAL)
         listens.test_mask = torch.from_numpy(parts == TEST)
         return data
+
+    def _warn_of_few_negatives(
+        self, tables: KGRecTables, beside: npt.NDArray[np.bool_], candidates: str
+    ) -> None:
+        lacking = np.bincount(tables.positives[~beside, 0], minlength=tables.num_users)
+        if not lacking.any():
+            return
+        user = int(lacking.argmax())
+        count = np.bincount(tables.positives[:, 0])[user]
+        ids = tables.user_ids or range(tables.num_users)
+        others = int((lacking > 0).sum()) - 1
+        warnings.warn(
+            f"User {ids[user]!r} has {count} of the {candidates} that negatives are drawn from: they get "
+            f"the {count - lacking[user]} that are left, instead of a negative for each positive, and so do "
+            f"{others} other users.",
+            stacklevel=5,
+        )
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -74,8 +74,7 @@ class RecBoleKG(KGRecDataset):
             (default: :obj:`False`)
 
     Raises:
-        ValueError: If an argument is none of the allowed values, or a user has too many
-            interactions for as many negatives.
+        ValueError: If an argument is none of the allowed values.
         FileNotFoundError: If an atomic file is missing.
         RawDataError: If an atomic file does not hold what it should, or no interaction is left.
     """

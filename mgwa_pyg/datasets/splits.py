@@ -8,10 +8,26 @@ from mgwa_pyg.datasets.raw import IntArray, index_type
 TRAIN, VAL, TEST = 0, 1, 2
 
 
+def have_negatives(user: npt.NDArray[np.integer], num_users: int, pool_size: int) -> npt.NDArray[np.bool_]:
+    r"""Returns which positives a negative goes with: all, or as many of each user's first ones as there are
+    candidates left.
+
+    Args:
+        user (np.ndarray): The users of the positives, sorted. [num_positives]
+        num_users (int): The number of users.
+        pool_size (int): The number of candidates.
+    """
+    count = np.bincount(user, minlength=num_users)
+    free = pool_size - count
+    if (count <= free).all():
+        return np.ones(len(user), dtype=bool)
+    return np.arange(len(user)) - (count.cumsum() - count)[user] < free[user]
+
+
 def sample_negatives(
     positives: IntArray, num_users: int, pool_size: int, generator: np.random.Generator
 ) -> IntArray:
-    r"""Draws as many negatives for each user as the user has positives: uniformly, without
+    r"""Draws as many negatives for each user as the user has positives, or as there are: uniformly, without
     replacement, from the candidates :math:`0, \ldots, \textrm{pool\_size} - 1` that are none of the
     user's positives.
 
@@ -24,33 +40,26 @@ def sample_negatives(
 
     Returns:
         np.ndarray: The pairs of user and negative, sorted by user and in random order within a
-        user. [num_positives, 2]
-
-    Raises:
-        ValueError: If a user has fewer candidates left than positives.
+        user; see :func:`have_negatives` for how many. [num_negatives, 2]
     """
-    user, item = positives[:, 0], positives[:, 1]
-    count = np.bincount(user, minlength=num_users)
+    item = positives[:, 1]
+    count = np.bincount(positives[:, 0], minlength=num_users)
     free = pool_size - count
-    if (count > free).any():
-        worst = int((count - free).argmax())
-        raise ValueError(
-            f"User {worst} has {count[worst]} positives, so that only {free[worst]} of the "
-            f"{pool_size} candidates are left for {count[worst]} negatives. Draw the negatives "
-            f"from a larger pool, or give the user fewer positives."
-        )
+    user = positives[have_negatives(positives[:, 0], num_users, pool_size), 0]
+    wanted = np.minimum(count, free)
 
     # Draw distinct ranks among a user's free candidates …
-    rank = np.empty_like(item)
-    crowded = 2 * count > free
+    rank = np.empty(len(user), dtype=np.int64)
+    crowded = 2 * wanted > free
     in_crowd = crowded[user]
-    rank[in_crowd] = _ranks_by_shuffling(count[crowded], free[crowded], generator)
+    rank[in_crowd] = _ranks_by_shuffling(wanted[crowded], free[crowded], generator)
     rank[~in_crowd] = _ranks_by_rejection(user[~in_crowd], free, generator)
 
     # … and turn rank r into a candidate by counting the positives below it: the j-th positive p is
     # below if p - j <= r. All users are searched at once, by halves.
-    start = (np.cumsum(count) - count)[user]
-    below = item - (np.arange(len(item)) - start)
+    start = np.cumsum(count) - count
+    below = item - (np.arange(len(item)) - start[positives[:, 0]])
+    start = start[user]
     most = count[user]
     shift = np.zeros_like(rank)
     for bit in reversed(range(int(count.max()).bit_length())):

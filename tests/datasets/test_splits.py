@@ -11,6 +11,7 @@ from mgwa_pyg.datasets.splits import (
     VAL,
     _ranks_by_rejection,
     _ranks_by_shuffling,
+    have_negatives,
     random_parts,
     sample_negatives,
 )
@@ -93,9 +94,11 @@ def test_ranks_become_free_candidates():
 
 
 def test_too_few_candidates():
-    positives = np.array([[0, 0], [1, 0], [1, 1], [1, 2]])
-    with pytest.raises(ValueError, match=r"User 1 has 3 positives.* only 2 of the 5 candidates"):
-        sample_negatives(positives, 2, 5, np.random.default_rng(0))
+    positives = np.array([[0, 0], [1, 0], [1, 1], [1, 2], [2, 0], [2, 1], [2, 2], [2, 3], [2, 4]])
+    assert have_negatives(positives[:, 0], 4, 5).tolist() == [True] * 3 + [False] * 6
+    negatives = sample_negatives(positives, 4, 5, np.random.default_rng(0))
+    assert negatives[0].tolist() in [[0, item] for item in range(1, 5)]
+    assert sorted(negatives[1:].tolist()) == [[1, 3], [1, 4]]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,183 @@
+"""Data that a transform has changed: what is still right passes, what is wrong is named."""
+
+import copy
+
+import pytest
+import torch
+import torch_geometric.transforms as T
+
+from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.datasets.schema import check_data
+
+SIZES = {"num_users": 12, "num_items": 20, "num_entities": 40, "num_triples": 60, "num_interactions": 48}
+KG = ("entity", "kg", "entity")
+LISTENS = ("user", "listens", "entity")
+PARTS = ("train_mask", "val_mask", "test_mask")
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return SyntheticKG(**SIZES, num_relations=3, negatives="entities")
+
+
+def shuffled(data):
+    order = torch.randperm(data[KG].edge_index.size(1))
+    data[KG].edge_index, data[KG].rel_type = data[KG].edge_index[:, order], data[KG].rel_type[order]
+    order = torch.randperm(data[LISTENS].edge_label.numel())
+    for key in ("edge_label", *PARTS):
+        data[LISTENS][key] = data[LISTENS][key][order]
+    data[LISTENS].edge_label_index = data[LISTENS].edge_label_index[:, order]
+
+
+def other_parts(data):
+    listens = data[LISTENS]
+    part = torch.randint(5, listens.edge_label.shape)
+    listens.train_mask, listens.val_mask, listens.test_mask = part < 3, part == 3, part == 4
+    listens.edge_index = listens.edge_label_index[:, listens.train_mask & (listens.edge_label == 1)]
+
+
+def all_in_training(data):
+    listens = data[LISTENS]
+    listens.edge_index = listens.edge_label_index[:, listens.edge_label == 1]
+    listens.train_mask = torch.ones_like(listens.train_mask)
+    listens.val_mask = listens.test_mask = torch.zeros_like(listens.val_mask)
+
+
+def without_inverses(data):
+    half = data[KG].rel_type.numel() // 2
+    data[KG].edge_index, data[KG].rel_type = data[KG].edge_index[:, :half], data[KG].rel_type[:half]
+
+
+def without_triples(data):
+    data[KG].edge_index, data[KG].rel_type = data[KG].edge_index[:, :0], data[KG].rel_type[:0]
+
+
+def fewer_rows(data):
+    keep = torch.rand(data[LISTENS].edge_label.numel()) < 0.5
+    for key in ("edge_label", *PARTS):
+        data[LISTENS][key] = data[LISTENS][key][keep]
+    data[LISTENS].edge_label_index = data[LISTENS].edge_label_index[:, keep]
+
+
+def with_reverse(data):
+    data["entity", "rev_listens", "user"].edge_index = data[LISTENS].edge_index.flip(0)
+    data["user"].x = torch.zeros(12, 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: None, shuffled, other_parts, all_in_training, without_inverses, without_triples,
+        fewer_rows, with_reverse,
+    ],
+)  # fmt: skip
+def test_what_keeps_the_promise_passes(dataset, change):
+    data = copy.copy(dataset[0])
+    change(data)
+    check_data(dataset, data)
+
+
+@pytest.mark.parametrize("reduce", ["add", "mean", "max"])
+@pytest.mark.parametrize("num_relations", [1, 2, 3, 8])
+def test_edges_that_were_merged(reduce, num_relations):
+    dataset = SyntheticKG(**SIZES, num_relations=num_relations, transform=T.ToUndirected(reduce=reduce))
+    with pytest.raises(
+        (ValueError, IndexError), match=r"data\['entity', 'kg', 'entity'\]\.(rel_type|edge_index)"
+    ):
+        check_data(dataset, dataset[0])
+
+
+def set_entry(store, key, value):
+    def change(data):
+        tensor = data[store][key].clone()
+        tensor.view(-1)[-1] = value
+        data[store][key] = tensor
+
+    return change
+
+
+def replace(store, key, function):
+    def change(data):
+        data[store][key] = function(data[store][key])
+
+    return change
+
+
+def leak(part, label):
+    """Puts a labelled pair of a part among the edges."""
+
+    def change(data):
+        listens = data[LISTENS]
+        row = int(
+            (listens[part] & (listens.edge_label == label) & (listens.edge_label_index[1] < 20)).nonzero()[0]
+        )
+        listens.edge_index = torch.cat(
+            [listens.edge_index, listens.edge_label_index[:, row : row + 1]], dim=1
+        )
+
+    return change
+
+
+def twice(data):
+    """Labels a validation positive anew, as a training one."""
+    listens = data[LISTENS]
+    row = (listens.val_mask & (listens.edge_label == 1)).nonzero()[0]
+    for key in ("edge_label", *PARTS):
+        listens[key] = torch.cat([listens[key], listens[key][row]])
+    listens.val_mask[-1], listens.train_mask[-1] = False, True
+    listens.edge_label_index = torch.cat([listens.edge_label_index, listens.edge_label_index[:, row]], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (set_entry(KG, "rel_type", 6), IndexError, r"rel_type holds 6, but .* 0 to 5"),
+        (set_entry(KG, "rel_type", -1), IndexError, "rel_type holds -1"),
+        (set_entry(KG, "edge_index", 40), IndexError, r"edge_index holds 40, but .* \(num_entities is 40\)"),
+        (
+            set_entry(LISTENS, "edge_index", 20),
+            IndexError,
+            r"edge_index\[1\] holds 20, .* \(num_items is 20\)",
+        ),
+        (set_entry(LISTENS, "edge_label_index", 40), IndexError, r"edge_label_index\[1\] holds 40"),
+        (set_entry(LISTENS, "edge_label", 2), ValueError, "a vector of zeros and ones is needed"),
+        (set_entry(LISTENS, "edge_label", float("nan")), ValueError, "zeros and ones"),
+        (replace(KG, "rel_type", torch.Tensor.float), ValueError, "a vector of whole numbers is needed"),
+        (replace(KG, "rel_type", lambda x: x[:-1]), ValueError, "one for each is needed"),
+        (replace(KG, "rel_type", lambda x: x[:, None]), ValueError, "a vector of whole numbers"),
+        (
+            replace(KG, "rel_type", lambda x: x.where(x < 3, (x + 1) % 3 + 3)),
+            ValueError,
+            "but not the triple itself",
+        ),
+        (replace(KG, "edge_index", torch.t), ValueError, r"whole numbers of shape \(2, num_edges\)"),
+        (replace(LISTENS, "edge_label", lambda x: x[1:]), ValueError, "one for each is needed"),
+        (replace(LISTENS, "edge_label", torch.Tensor.numpy), ValueError, "edge_label is array"),
+        (replace(LISTENS, "val_mask", torch.Tensor.int), ValueError, "a vector of booleans is needed"),
+        (replace(LISTENS, "test_mask", lambda x: x[1:]), ValueError, "one for each is needed"),
+        (replace(LISTENS, "test_mask", torch.ones_like), ValueError, "is in several of train_mask"),
+        (replace(LISTENS, "edge_label", torch.ones_like), (ValueError, IndexError), "of the positives holds"),
+        (lambda data: data[LISTENS].pop("val_mask"), ValueError, r"the data have no .*val_mask"),
+        (lambda data: data.__delitem__(KG), ValueError, r"no data\['entity', 'kg'"),
+        (leak("val_mask", 1), ValueError, "both a training positive and a validation positive"),
+        (leak("test_mask", 1), ValueError, "both a training positive and a test positive"),
+        (leak("test_mask", 0), ValueError, "both a training positive and a test negative"),
+        (leak("train_mask", 0), ValueError, "both a training positive and a training negative"),
+        (twice, ValueError, "both a (training|validation) positive and a (training|validation) positive"),
+        (
+            lambda data: setattr(data["user"], "num_nodes", 13),
+            ValueError,
+            "has 13 nodes, but the data set has 12",
+        ),
+    ],
+)
+def test_what_breaks_the_promise_is_named(dataset, change, error, message):
+    data = copy.copy(dataset[0])
+    change(data)
+    with pytest.raises(error, match=message):
+        check_data(dataset, data)
+
+
+def test_other_classes_are_refused(dataset):
+    with pytest.raises(TypeError, match="the data are of the class Data, but HeteroData are needed"):
+        check_data(dataset, dataset[0].to_homogeneous())
