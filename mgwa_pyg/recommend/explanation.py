@@ -100,6 +100,8 @@ class Explanation:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
+        from mgwa_pyg.train.plots import plain
+
         tables = [("What it is and what it is linked to", self.parts)]
         if self.history is not None:
             tables.insert(0, ("What was listened to", self.history))
@@ -111,10 +113,10 @@ class Explanation:
         # Without pyplot nothing is shown, and no state is left behind.
         figure = Figure(figsize=(6.4 * len(tables), height), layout="constrained")
         FigureCanvasAgg(figure)
-        figure.suptitle(_plain("\n".join(lines)), fontsize=11, usetex=False)
+        figure.suptitle(plain("\n".join(lines)), fontsize=11, usetex=False)
         axes = figure.subplots(1, len(tables), squeeze=False)[0]
         for ax, (title, _), rows in zip(axes, tables, bars, strict=True):
-            labels, values = [_plain(label) for label, _ in rows], [value for _, value in rows]
+            labels, values = [plain(label) for label, _ in rows], [value for _, value in rows]
             ax.barh(range(len(rows)), values, color=[_UP if value >= 0 else _DOWN for value in values])
             ax.set_yticks(range(len(rows)), labels, fontsize=8, usetex=False)
             ax.invert_yaxis()
@@ -204,8 +206,3 @@ def _shortened(text: str, width: int) -> str:
 def _room(text: str, width: int) -> int:
     """How many letters fit where so many of usual width do: Chinese ones, say, take the room of two."""
     return width // 2 if any(east_asian_width(letter) in "FW" for letter in text) else width
-
-
-def _plain(text: str) -> str:
-    """Text that matplotlib draws as it is: a dollar sign would begin a formula."""
-    return text.replace("$", r"\$")
