@@ -93,17 +93,26 @@ def _remove_leftovers(path: Path) -> None:
                 os.close(file)
 
 
-def save_tensors(path: Path, content: Any) -> None:
+def save_tensors(path: Path, content: Any, try_to_load: bool = False) -> None:
     r"""Writes :obj:`content` with :func:`torch.save`, whole or not at all.
+
+    Args:
+        path (Path): The file to write.
+        content (Any): What it is to hold.
+        try_to_load (bool): Whether to write it only if :func:`load_mapped` would open it.
+            (default: :obj:`False`)
 
     Raises:
         OSError: If it cannot be written.
+        pickle.UnpicklingError: If it holds what torch does not know to be safe.
     """
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with whole_file(path) as temporary:
         try:
-            torch.save(content, file)
+            torch.save(content, temporary)
         except RuntimeError as error:  # It hides why the file cannot be written.
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        if try_to_load:
+            torch.load(temporary, map_location="cpu", mmap=True, weights_only=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

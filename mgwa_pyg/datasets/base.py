@@ -1,6 +1,8 @@
 """What all data sets share: raw files or a generator in, one cached HeteroData out."""
 
+import errno
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -14,19 +16,21 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch_geometric.data import HeteroData, InMemoryDataset
-from torch_geometric.io import fs
+from torch_geometric.data import Data, HeteroData, InMemoryDataset
+from torch_geometric.data.data import BaseData
 
 from mgwa_pyg.checks import check_choice, check_count
 from mgwa_pyg.datasets.download import RAW_VARIABLE, RawFile, download_files
 from mgwa_pyg.datasets.kg_rec_tables import KGRecTables
 from mgwa_pyg.datasets.names import NumberedNames
+from mgwa_pyg.datasets.origin import class_digest, digest_of, file_record, is_unchanged
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, have_negatives, random_parts, sample_negatives
 from mgwa_pyg.files import load_mapped, save_tensors
 
 FORMAT = "v2"  # Of the processed file: a new one leaves old files alone.
 _NAMES = ("user_ids", "item_ids", "item_names", "entity_names", "relation_names")
-_CONTENT = ("data", "statistics", *_NAMES, "pre_transform")
+_CONTENT = ("kind", "data", "statistics", *_NAMES, "pre_transform", "origin")
+_KINDS = {"HeteroData": HeteroData, "Data": Data}  # What may be kept.
 
 
 class KGRecDataset(InMemoryDataset):
@@ -60,9 +64,17 @@ class KGRecDataset(InMemoryDataset):
         transform (callable, optional): Applied to the data at every access.
         pre_transform (callable, optional): Applied to the data once, before it is saved.
         force_reload (bool): Whether to build the data set even if it has been built before.
+        processed (str, optional): The folder of the processed file; :obj:`None` takes
+            :obj:`root/processed`.
+
+    The data set is built anew when its raw files, its class, its code or what it set of itself before it
+    called this constructor are others than those that its processed file was made from. That file holds
+    tensors and plain values only, and none of it is run as code. Where it cannot be written, a warning says
+    so.
 
     Raises:
-        TypeError: If there is no :obj:`root`, but the data set has raw files.
+        TypeError: If there is no :obj:`root`, but the data set has raw files, or if :obj:`pre_transform`
+            leaves what cannot be kept in the processed file.
         ValueError: If :obj:`negatives`, :obj:`split` or :obj:`seed` is none of the allowed values.
         FileNotFoundError: If :obj:`MGWA_PYG_RAW` is set and a raw file is missing there.
         DownloadError: If a raw file cannot be downloaded.
@@ -73,6 +85,7 @@ class KGRecDataset(InMemoryDataset):
     raw_folder: ClassVar[str] = ""
     negative_pools: ClassVar[tuple[str, ...]] = ("items", "entities")
     splits: ClassVar[tuple[str, ...]] = ("random",)
+    _variant = ""  # Tells data sets of one class apart.
 
     def __init__(
         self,
@@ -83,7 +96,10 @@ class KGRecDataset(InMemoryDataset):
         transform: Callable[[HeteroData], HeteroData] | None = None,
         pre_transform: Callable[[HeteroData], HeteroData] | None = None,
         force_reload: bool = False,
+        processed: str | os.PathLike[str] | None = None,
     ) -> None:
+        own = dict(vars(self))  # What a class has set before, it is built from.
+        self._variant = f"-{digest_of(own)[:12]}" if own else ""
         if root is None and self.raw_files:
             raise TypeError(f"{type(self).__name__} needs a folder for its files, but root is None")
         check_choice("negatives", negatives, self.negative_pools)
@@ -91,13 +107,15 @@ class KGRecDataset(InMemoryDataset):
         self.negatives = negatives
         self.split = split
         self.seed = check_count("seed", seed, minimum=0)
-        root = self._root = None if root is None else str(Path(root).expanduser().absolute())
+        root = self._root = None if root is None else _absolute(root)
+        self._processed = None if processed is None else _absolute(processed)
         super().__init__(root, transform, pre_transform, log=False, force_reload=force_reload)
 
         # PyG's own download and process steps are not used: they write in place, and into the raw
         # folder even where it is somebody else's.
-        content = self._content(None if root is None else Path(self.processed_paths[0]))
-        self.data = HeteroData.from_dict(content["data"])
+        in_memory = root is None and processed is None
+        content = self._content(None if in_memory else Path(self.processed_paths[0]))
+        self.data = content["data"]
         self._statistics: dict[str, int] = content["statistics"]
         self._names: dict[str, Any] = {name: content[name] for name in _NAMES}
 
@@ -117,8 +135,13 @@ class KGRecDataset(InMemoryDataset):
         return list(self.raw_files)
 
     @property
+    def processed_dir(self) -> str:
+        return str(super().processed_dir) if self._processed is None else self._processed
+
+    @property
     def processed_file_names(self) -> str:
-        return f"{FORMAT}-{self.negatives}-{self.split}-seed{self.seed}.pt"
+        name = re.sub(r"\W", "_", type(self).__name__)
+        return f"{FORMAT}-{name}-{self.negatives}-{self.split}-seed{self.seed}{self._variant}.pt"
 
     @property
     def num_users(self) -> int:
@@ -211,7 +234,8 @@ class KGRecDataset(InMemoryDataset):
 
     def _arguments(self) -> dict[str, Any]:
         """The constructor's arguments, as plain values."""
-        return {"root": self._root, "negatives": self.negatives, "seed": self.seed, "split": self.split}
+        arguments = {"root": self._root, "negatives": self.negatives, "seed": self.seed, "split": self.split}
+        return arguments if self._processed is None else {**arguments, "processed": self._processed}
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name}={count}" for name, count in self._statistics.items())
@@ -220,18 +244,23 @@ class KGRecDataset(InMemoryDataset):
     def _content(self, path: Path | None) -> dict[str, Any]:
         """Loads the processed file, or builds what it holds and saves it."""
         # Addresses differ from run to run.
-        pre_transform = re.sub(" at 0x[0-9a-f]+", "", repr(self.pre_transform))
+        pre_transform = re.sub(" at 0x[0-9a-f]+", "", repr(self.pre_transform)), digest_of(self.pre_transform)
         if path is not None and path.exists() and not self.force_reload:
             content = _load(path)
-            if content["pre_transform"] != pre_transform:
-                warnings.warn(
-                    f"'{path}' was made with the pre_transform {content['pre_transform']}, not "
-                    f"with {pre_transform}. Pass `force_reload=True` to make it anew.",
-                    stacklevel=4,
-                )
-            return content
+            if self._is_made_from(content["origin"]):
+                if content["pre_transform"] != pre_transform:
+                    before = content["pre_transform"][0]
+                    warnings.warn(
+                        f"'{path}' was made with the pre_transform {before}, not with {pre_transform[0]}"
+                        f"{' as it is now' if before == pre_transform[0] else ''}. Pass "
+                        f"`force_reload=True` to make it anew.",
+                        stacklevel=4,
+                    )
+                return content
 
         self._provide_raw_files()
+        # Before they are read: what is written meanwhile is noticed the next time.
+        origin = {**self._code(), "files": {name: file_record(file) for name, file in self._files().items()}}
         tables = self.build()
         if not isinstance(tables, KGRecTables):
             raise TypeError(f"build() returned {tables!r:.60}, but KGRecTables are needed")
@@ -240,14 +269,37 @@ class KGRecDataset(InMemoryDataset):
         if self.pre_transform is not None:
             data = self.pre_transform(data)
         content = {
-            "data": data.to_dict(),
+            "kind": type(data).__name__,
+            "data": data,
             "statistics": tables.statistics,
             **{name: getattr(tables, name) for name in _NAMES},
             "pre_transform": pre_transform,
+            "origin": origin,
         }
         if path is not None:
-            save_tensors(path, content)
+            _save(path, content)
         return content
+
+    def _files(self) -> dict[str, Path]:
+        """The raw files that are there, by name."""
+        files = {name: Path(self.raw_dir, name) for name in self.raw_file_names}
+        return {name: path for name, path in files.items() if path.is_file()}
+
+    def _code(self) -> dict[str, str]:
+        kind = type(self)
+        return {
+            "class": f"{kind.__module__}.{kind.__qualname__}{self._variant}",
+            "code": class_digest(kind, KGRecDataset),
+        }
+
+    def _is_made_from(self, origin: Mapping[str, Any]) -> bool:
+        """Whether the class and the raw files that are still there are those that a file was made from."""
+        if any(origin[key] != value for key, value in self._code().items()):
+            return False
+        records = origin["files"]
+        return all(
+            name in records and is_unchanged(file, records[name]) for name, file in self._files().items()
+        )
 
     def _provide_raw_files(self) -> None:
         folder = Path(self.raw_dir)
@@ -330,16 +382,58 @@ class KGRecDataset(InMemoryDataset):
         )
 
 
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
 def _load(path: Path) -> dict[str, Any]:
     try:
-        try:
-            content = load_mapped(path)
-        except pickle.UnpicklingError:  # A `pre_transform` may leave anything: PyG knows what to do.
-            content = fs.torch_load(str(path))
+        content = {key: value for key, value in load_mapped(path).items() if key in _CONTENT}
+        content["data"] = _KINDS[content["kind"]].from_dict(content["data"])
         return {key: content[key] for key in _CONTENT}
     except OSError:
         raise
+    except pickle.UnpicklingError:
+        problem = "holds more than tensors and plain values, and is not opened, as it could run code"
     except Exception as error:
-        raise RuntimeError(
-            f"'{path}' is damaged ({error}). Delete it, or pass `force_reload=True` to make it anew."
+        problem = f"is damaged ({error})"
+    raise RuntimeError(f"'{path}' {problem}. Delete it, or pass `force_reload=True` to make it anew.")
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    data = content["data"]
+    if _KINDS.get(content["kind"]) is not type(data):
+        raise TypeError(
+            f"pre_transform returned {data!r:.60}, but only {' and '.join(_KINDS)} can be kept in the "
+            f"processed file: use `transform`, or no root"
+        )
+    try:
+        save_tensors(path, {**content, "data": data.to_dict()}, try_to_load=True)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        warnings.warn(
+            f"The processed file '{path}' cannot be written ({error.strerror}): the data set is kept "
+            f"in memory, and built anew the next time. Pass `processed=` with a folder of yours.",
+            stacklevel=5,
+        )
+    except (pickle.PickleError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"pre_transform left {_strangers(data)} in the data, but only tensors and plain values can be "
+            f"kept in the processed file: make it one of them, use `transform`, or no root"
         ) from error
+
+
+def _strangers(data: BaseData) -> str:
+    """What in the data no processed file may hold, by name and class."""
+    found = []
+    for store in data.stores:
+        for key, value in store.items():
+            try:
+                file = io.BytesIO()
+                torch.save(value, file)
+                file.seek(0)
+                torch.load(file, weights_only=True)
+            except Exception:
+                found.append(f"'{key}' of the class {type(value).__name__}")
+    return ", ".join(found) or "something"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from torch_geometric.data import HeteroData
 
-from mgwa_pyg.datasets.base import FORMAT, KGRecDataset, KGRecTables
+from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.raw import RawTable, raise_at
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL
 from mgwa_pyg.datasets.tables import distinct_pairs, index_pairs, number_triples
@@ -37,8 +37,7 @@ class RecBoleKG(KGRecDataset):
     Each file starts with a line of fields such as :obj:`user_id:token`; the order of the fields is
     free, and fields that are not needed are ignored. Fields are separated by tabs. The folder is
     that of a RecBole user, so the variable :obj:`MGWA_PYG_RAW` does not apply, and the processed
-    file goes to :obj:`root/name/processed/`. It is not made anew when the files change: pass
-    :obj:`force_reload=True` then.
+    file goes to :obj:`root/name/processed/`, or to :obj:`processed`. It is made anew when a file changes.
 
     Ids are the tokens, as strings, and so are the names of entities and relations. The name of an item is
     its title where :obj:`name.item` is there and has one: the first field whose name contains "title",
@@ -72,6 +71,8 @@ class RecBoleKG(KGRecDataset):
             (default: :obj:`None`)
         force_reload (bool): Whether to build the data set even if it has been built before.
             (default: :obj:`False`)
+        processed (str, optional): The folder of the processed file, where it is not to lie beside the
+            atomic files. (default: :obj:`None`)
 
     Raises:
         ValueError: If an argument is none of the allowed values.
@@ -92,13 +93,14 @@ class RecBoleKG(KGRecDataset):
         transform: Callable[[HeteroData], HeteroData] | None = None,
         pre_transform: Callable[[HeteroData], HeteroData] | None = None,
         force_reload: bool = False,
+        processed: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
             raise ValueError(f"name={name!r}: the name of a folder in root is needed")
         self.name = name
         self.min_rating = _check_rating(min_rating)
         folder = Path(root, name)
-        super().__init__(folder, negatives, seed, split, transform, pre_transform, force_reload)
+        super().__init__(folder, negatives, seed, split, transform, pre_transform, force_reload, processed)
 
     @property
     def raw_dir(self) -> str:
@@ -108,10 +110,9 @@ class RecBoleKG(KGRecDataset):
     def raw_file_names(self) -> list[str]:
         return [*self._inter_files, f"{self.name}.kg", f"{self.name}.link"]
 
-    @property
-    def processed_file_names(self) -> str:
-        rating = "" if self.min_rating is None else f"-min{self.min_rating!r}"
-        return f"{FORMAT}-{self.negatives}-{self.split}{rating}-seed{self.seed}.pt"
+    def _files(self) -> dict[str, Path]:
+        titles = Path(self.raw_dir, f"{self.name}.item")
+        return {**super()._files(), **({titles.name: titles} if titles.is_file() else {})}
 
     @property
     def _inter_files(self) -> list[str]:

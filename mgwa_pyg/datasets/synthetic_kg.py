@@ -1,7 +1,5 @@
 """A generated data set of any size, with preferences that a good model can recover."""
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from mgwa_pyg.checks import check_count, check_pairs, check_range
-from mgwa_pyg.datasets.base import FORMAT, KGRecDataset, KGRecTables
+from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.names import NumberedNames
 from mgwa_pyg.datasets.raw import IntArray, index_type
 
@@ -109,12 +107,6 @@ class SyntheticKG(KGRecDataset):
         self._sizes.check()
         self._preferences: _Preferences | None = None
         super().__init__(root, negatives, seed, split, transform, pre_transform, force_reload)
-
-    @property
-    def processed_file_names(self) -> str:
-        sizes = json.dumps(vars(self._sizes)).encode()
-        digest = hashlib.sha256(sizes).hexdigest()[:12]
-        return f"{FORMAT}-{digest}-{self.negatives}-{self.split}-seed{self.seed}.pt"
 
     def _arguments(self) -> dict[str, Any]:
         return {**super()._arguments(), **{f"num_{name}": size for name, size in vars(self._sizes).items()}}

@@ -89,7 +89,8 @@ def test_tables_by_hand(tmp_path, negatives, end):
     assert triples == [
         *(("b", "by", 5), ("007", "in", 6), (7, "by", "b"), (8, "in", 6), ("007", "by", 5)),
     ]
-    assert [path.name for path in (folder / "processed").iterdir()] == [f"v2-{negatives}-random-seed0.pt"]
+    (path,) = (folder / "processed").iterdir()
+    assert path.name.startswith(f"v2-RecBoleKG-{negatives}-random-seed0-")
 
 
 def test_min_rating(tmp_path):
@@ -101,11 +102,7 @@ def test_min_rating(tmp_path):
     assert RecBoleKG(tmp_path, "tiny", min_rating=1).num_interactions == 6
     assert RecBoleKG(tmp_path, "tiny", min_rating=4.0).num_interactions == 4
     assert RecBoleKG(tmp_path, "tiny").num_interactions == 6
-    assert sorted(path.name for path in (folder / "processed").iterdir()) == [
-        "v2-items-random-min1.0-seed0.pt",
-        "v2-items-random-min4.0-seed0.pt",
-        "v2-items-random-seed0.pt",
-    ]
+    assert len(list((folder / "processed").iterdir())) == 3
 
 
 def test_files_split(tmp_path):
