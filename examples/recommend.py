@@ -54,7 +54,7 @@ def newest_run() -> Path:
 
 def best_known(recommender: Recommender) -> list[int | str]:
     heard = recommender.dataset[0]["user", "listens", "entity"].edge_index[1]
-    rows = heard.bincount(minlength=recommender.num_items).topk(5).indices
+    rows = heard.bincount(minlength=recommender.num_items).topk(min(5, recommender.num_items)).indices
     return list(recommender.catalog.item_ids(rows))
 
 

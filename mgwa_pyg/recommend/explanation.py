@@ -123,7 +123,9 @@ class Explanation:
             ax.axvline(0.0, color="0.4", lw=0.8)
             ax.set_title(title, fontsize=10)
             ax.set_xlabel("adds to the score")
-        figure.savefig(file, dpi=130, format=kind)
+        figure.savefig(
+            Path(file).expanduser() if isinstance(file, str | Path) else file, dpi=130, format=kind
+        )
 
     def __str__(self) -> str:
         return self.sentence()

@@ -79,7 +79,7 @@ class Recommender:
             FileNotFoundError: If there is no checkpoint, or the data set is not where it was.
             CheckpointError: If the checkpoint cannot be used, or belongs to another data set.
         """
-        checkpoint = Path(run_folder) / "best.ckpt"
+        checkpoint = Path(run_folder).expanduser() / "best.ckpt"
         if not checkpoint.is_file():
             raise FileNotFoundError(
                 f"{checkpoint} is missing: pass the folder of a run that has finished, such as "

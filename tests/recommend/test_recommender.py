@@ -325,7 +325,7 @@ def test_errors_name_what_is_wrong(make_recommender, kind, ask, error, message):
         ask(make_recommender(kind))
 
 
-def test_loads_what_a_fit_leaves(tmp_path, data):
+def test_loads_what_a_fit_leaves(tmp_path, data, monkeypatch):
     result = fit(data, MGWAConfig(epochs=2), tmp_path / "run")
     recommender = Recommender.load(tmp_path / "run")
     probability = result.score
@@ -341,7 +341,10 @@ def test_loads_what_a_fit_leaves(tmp_path, data):
     with torch.inference_mode():
         same = Recommender.load(str(tmp_path / "run"))
         assert same.recommend_for(HEARD).equals(recommender.recommend_for(HEARD))
-    same = Recommender.load(str(tmp_path / "run"), data)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    same = Recommender.load("~/run", data)
+    same.explain(3, 4).plot("~/why.png")
+    assert (tmp_path / "why.png").is_file()
     assert same.recommend(3).equals(recommender.recommend(3))
 
 
