@@ -229,7 +229,8 @@ class Recommender:
         neighbors, heard = self._view.explain(who, number)
         found = mask = None
         if algorithm is not None:
-            stack = self._view.stack(who, number)
+            # Some algorithms make parameters of their own in single precision.
+            stack = self._view.stack(who, number).float()
             explainer = Explainer(
                 stack,
                 algorithm,

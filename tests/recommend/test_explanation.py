@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
-from torch_geometric.explain.algorithm import DummyExplainer, GNNExplainer
+from torch_geometric.explain.algorithm import AttentionExplainer, DummyExplainer, GNNExplainer
 
 from mgwa_pyg.recommend import Explanation, Recommender
 from mgwa_pyg.recommend.explanation import _bars
@@ -144,7 +144,10 @@ def test_pygs_explainers_take_the_same_model(recommender, kind, who):
     assert sorted(rows) == sorted(
         zip(neighbors["neighbor"], neighbors["relation"], neighbors["mask"], strict=True)
     )
-    # The explainer leaves no trace.
+    for algorithm in (DummyExplainer(), AttentionExplainer()):
+        mask = recommender.explain(who, 1, algorithm).parts["mask"]
+        assert ((mask > 0) == (got.parts["part"] == "neighbor")).all()
+    # The explainers leave no trace.
     assert recommender.explain(who, 1).score == plain.score
 
 
