@@ -18,6 +18,7 @@ IntArray = npt.NDArray[np.int64]
 
 REMEDY = "Delete the file and let the data set download it again, or restore it from its source."
 CHUNK = 2**20  # Rows that are in memory at a time.
+BLOCK = 2**20  # The bytes of text that are.
 
 
 def index_type(size: int) -> type[np.signedinteger]:
@@ -31,13 +32,13 @@ class RawDataError(ValueError):
 
 @dataclass(frozen=True)
 class RawTable:
-    r"""A file of columns, read whole.
+    r"""A file of columns, read whole or in parts.
 
     Args:
         path (Path): The file.
         columns (dict): The columns by name: an array of numbers, or a list of strings.
         first_line (int): The line of row 0, counted from 1.
-        sha256 (str): The SHA-256 of the file as read.
+        sha256 (str): The SHA-256 of the file as read, where it was read whole. (default: :obj:`""`)
         remedy (str): The way out of a fault in the file, in a sentence. (default: :obj:`REMEDY`)
         unit (str): What a message calls a line. (default: :obj:`"line"`)
     """
@@ -45,7 +46,7 @@ class RawTable:
     path: Path
     columns: dict[str, Any]
     first_line: int
-    sha256: str
+    sha256: str = ""
     remedy: str = REMEDY
     unit: str = "line"
 
@@ -58,7 +59,7 @@ class RawTable:
         separator: str = "\t",
         remedy: str = REMEDY,
     ) -> "RawTable":
-        r"""Reads a table; lines end with LF or CRLF.
+        r"""Reads a table; lines end with LF or CRLF, and a byte order mark does not matter.
 
         Args:
             path (Path): The file.
@@ -86,6 +87,29 @@ class RawTable:
             raise_at(path, None, "it has no row below its header", remedy)
         parsed = _parse(rows, columns, path, first_line, separator, remedy)
         return cls(path, parsed, first_line, hashlib.sha256(raw).hexdigest(), remedy)
+
+    @classmethod
+    def read_parts(
+        cls, path: Path, columns: Mapping[str, type | None], separator: str = "\t", remedy: str = REMEDY
+    ) -> "Iterator[RawTable]":
+        r"""Reads a table that is too large to be held as text, some rows at a time, without its header; see
+        :meth:`read`.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            RawDataError: If the file has no rows, is not UTF-8, or has a row that does not fit.
+        """
+        with path.open("rb") as file:
+            file.readline()
+            first_line = 2
+            while block := file.read(BLOCK):
+                text = _decode(block + file.readline(), path, first_line, remedy)
+                rows = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+                parsed = _parse(rows, columns, path, first_line, separator, remedy)
+                yield cls(path, parsed, first_line, remedy=remedy)
+                first_line += len(rows)
+        if first_line == 2:
+            raise_at(path, None, "it has no row below its header", remedy)
 
     @classmethod
     def read_npy(cls, path: Path, columns: tuple[str, ...]) -> "RawTable":
@@ -240,7 +264,7 @@ def _decode(raw: bytes, path: Path, first_line: int, remedy: str) -> str:
     if not raw:
         raise_at(path, None, "it is empty", remedy)
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8-sig" if first_line == 1 else "utf-8")
     except UnicodeDecodeError as error:
         line = first_line + raw.count(b"\n", 0, error.start)
         raise_at(path, line, f"byte {raw[error.start]:#04x} is not UTF-8", remedy)
