@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch_geometric.data import HeteroData
@@ -10,6 +13,8 @@ from torch_geometric.data import HeteroData
 
 def click_metrics(label: ArrayLike, score: ArrayLike, threshold: float = 0.5) -> dict[str, float]:
     r"""Return AUC, ACC and F1 (equation 12) of predicted click probabilities.
+
+    Here and below an array may be a tensor of any precision and on any device, with or without gradients.
 
     Args:
         label (array): 1 for a click and 0 for none, :math:`(n)`.
@@ -44,7 +49,7 @@ def user_auc(label: ArrayLike, score: ArrayLike, user: ArrayLike) -> float:
         ValueError: If no user has rows of both kinds, or as :func:`click_metrics` raises it.
     """
     label, score = _check(label, score)
-    user = np.asarray(user)
+    user = _array(user)
     if user.shape != label.shape:
         raise ValueError(f"user has shape {user.shape}, but label has shape {label.shape}")
     order = np.lexsort([score, user])
@@ -115,17 +120,17 @@ def click_report(data: HeteroData, val_score: ArrayLike, test_score: ArrayLike) 
         ValueError: If the scores do not fit the rows, or as the functions named above raise it.
     """
     listens = data["user", "listens", "entity"]
-    val_label = listens.edge_label[listens.val_mask].numpy()
-    label = listens.edge_label[listens.test_mask].numpy()
-    score = np.asarray(test_score, dtype=np.float64)
-    user, item = listens.edge_label_index[:, listens.test_mask].numpy()
-    for name, given, rows in (("val", np.asarray(val_score), val_label), ("test", score, label)):
+    val_label = _array(listens.edge_label[listens.val_mask])
+    label = _array(listens.edge_label[listens.test_mask])
+    val_score, score = _array(val_score), _array(test_score)
+    user, item = _array(listens.edge_label_index[:, listens.test_mask])
+    for name, given, rows in (("val", val_score, val_label), ("test", score, label)):
         if given.shape != rows.shape:
             raise ValueError(
                 f"{name}_score has shape {given.shape}, but {name}_mask selects {len(rows)} rows: pass one "
                 f"probability for each of them"
             )
-    warm = np.isin(item, listens.edge_index[1].numpy())
+    warm = np.isin(item, _array(listens.edge_index[1]))
     threshold = best_threshold(val_label, val_score)
     calibrated = click_metrics(label, score, threshold)
     return {
@@ -139,13 +144,12 @@ def click_report(data: HeteroData, val_score: ArrayLike, test_score: ArrayLike) 
     }
 
 
-def _auc_or_none(label: NDArray[np.floating], score: NDArray[np.float64]) -> float | None:
+def _auc_or_none(label: NDArray[Any], score: NDArray[Any]) -> float | None:
     return float(roc_auc_score(label, score)) if len(np.unique(label)) == 2 else None
 
 
 def _check(label: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
-    label = np.asarray(label)
-    score = np.asarray(score, dtype=np.float64)
+    label, score = _array(label), _array(score).astype(np.float64)
     if label.shape != score.shape:
         raise ValueError(f"label has shape {label.shape}, but score has shape {score.shape}")
     if not np.isfinite(score).all():
@@ -153,3 +157,11 @@ def _check(label: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.generic], NDA
     if not np.array_equal(np.unique(label), [0, 1]):
         raise ValueError(f"label must hold both 0 and 1, but holds {np.unique(label).tolist()}")
     return label, score
+
+
+def _array(values: Any) -> NDArray[Any]:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        if values.dtype == torch.bfloat16:  # NumPy has no such numbers.
+            values = values.float()
+    return np.asarray(values)

@@ -41,6 +41,28 @@ def test_values_equal_the_definitions(threshold):
     assert got == pytest.approx(naive_metrics(label.tolist(), score.tolist(), threshold))
 
 
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.double])
+def test_tensors_of_any_precision_with_gradients(dtype):
+    generator = torch.Generator().manual_seed(0)
+    label, user = torch.randint(2, (80,), generator=generator), torch.arange(80) % 7
+    score = torch.rand(80, generator=generator).to(dtype).requires_grad_()
+    plain = score.tolist()
+    want = naive_metrics(label.tolist(), plain, 0.5)
+    assert click_metrics(label.to(dtype), score) == pytest.approx(want)
+    assert user_auc(label, score, user) == pytest.approx(naive_user_auc(label.tolist(), plain, user.tolist()))
+    assert best_threshold(label, score) == best_threshold(label.tolist(), plain)
+
+
+def test_a_report_of_half_precision_scores():
+    data = SyntheticKG(num_users=20, num_items=30, num_entities=60, num_triples=100)[0]
+    listens = data["user", "listens", "entity"]
+    val, test = (
+        torch.linspace(0, 1, int(mask.sum()), dtype=torch.bfloat16, requires_grad=True)
+        for mask in (listens.val_mask, listens.test_mask)
+    )
+    assert click_report(data, val, test) == click_report(data, val.tolist(), test.tolist())
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="1 values that are not finite"):
         click_metrics([0, 1], [0.1, float("nan")])
