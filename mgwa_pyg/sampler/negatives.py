@@ -10,12 +10,16 @@ from torch import Tensor
 from mgwa_pyg.checks import check_count, check_edges, check_indices, check_range, values_are_checked
 from mgwa_pyg.sampler.draws import uniform
 
+# So often a known entity is drawn anew before those that are left are counted. Where most are left this hardly
+# ever comes to an end.
+_TRIES = 16
+
 
 class NegativeSampler:
     r"""Draws entities uniformly from a pool, but none that stands in a known pair with the user.
 
-    Every draw is a single step, also where few entities are left, and independent of all others: a user who
-    has fewer left than are drawn gets some of them more than once.
+    All draws are independent: a user who has fewer entities left than are drawn gets some of them more than
+    once. What a draw costs does not depend on how many are left.
 
     Give it the training positives alone: one that spares the positives of validation or test tells a model
     which they are.
@@ -43,7 +47,7 @@ class NegativeSampler:
         # Entities beyond the pool do no harm.
         check_range("pairs[1]", pairs[1].clamp(max=pool - 1), pool, "pool")
         user, entity = pairs[:, pairs[1] < pool].long()
-        known = (user * pool + entity).unique()
+        self._known = known = (user * pool + entity).unique()
         owner = known // pool
         count = torch.bincount(owner, minlength=self.num_users)
         self.num_left = pool - count
@@ -63,7 +67,7 @@ class NegativeSampler:
     def to(self, device: torch.device | str) -> NegativeSampler:
         """Move to ``device``."""
         self.num_left, self._begin = self.num_left.to(device), self._begin.to(device)
-        self._left_before = self._left_before.to(device)
+        self._known, self._left_before = self._known.to(device), self._left_before.to(device)
         return self
 
     def draw(self, user: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -78,13 +82,31 @@ class NegativeSampler:
         if values_are_checked(user.device):
             check_range("user", user, self.num_users, "num_users")
         user = user.long()
-        num_left = self.num_left[user]
-        if self._some_know_all and not bool(num_left.all()):
+        if self._some_know_all and not bool((self.num_left[user] > 0).all()):
             raise ValueError(
-                f"user {int(user[num_left == 0][0])} knows the whole pool of {self.pool}: no negative is "
-                f"left to draw; keep only users with num_left > 0"
+                f"user {int(user[self.num_left[user] == 0][0])} knows the whole pool of {self.pool}: no "
+                f"negative is left to draw; keep only users with num_left > 0"
             )
-        # Of the entities left, the one with this number; before it stand known ones, too.
-        number = (uniform(user.numel(), 1, user.device, generator).squeeze(1) * num_left).long()
+        entity = torch.empty_like(user)
+        row = torch.arange(user.numel(), device=user.device)
+        for _ in range(_TRIES):
+            if row.numel() == 0:
+                return entity
+            drawn = torch.randint(self.pool, (row.numel(),), device=user.device, generator=generator)
+            entity[row] = drawn
+            row = row[self._is_known(user[row] * self.pool + drawn)]
+        entity[row] = self._draw_left(user[row], generator)
+        return entity
+
+    def _is_known(self, key: Tensor) -> Tensor:
+        if self._known.numel() == 0:
+            return torch.zeros_like(key, dtype=torch.bool)
+        place = torch.searchsorted(self._known, key).clamp_(max=self._known.numel() - 1)
+        return self._known[place] == key
+
+    def _draw_left(self, user: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Draw the number of an entity among those that are left; before it stand known ones, too."""
+        chance = uniform(user.numel(), 1, user.device, generator).squeeze(1)
+        number = (chance * self.num_left[user]).long()
         end = torch.searchsorted(self._left_before, user * self.pool + number, right=True)
         return number + end - self._begin[user]

@@ -11,7 +11,9 @@ from mgwa_pyg.sampler.draws import uniform
 PAIRS = torch.tensor([[0, 0, 0, 1, 3], [0, 1, 2, 4, 7]])  # Entity 7 lies outside a pool of 5.
 
 
-def test_known_pairs_are_never_drawn_and_all_others_alike():
+@pytest.mark.parametrize("tries", [0, 16])  # Also where those that are left are counted at once.
+def test_known_pairs_are_never_drawn_and_all_others_alike(tries, monkeypatch):
+    monkeypatch.setattr(negatives, "_TRIES", tries)
     sampler = NegativeSampler(PAIRS, num_users=4, pool=5)
     user = torch.arange(4).repeat_interleave(20_000)
     drawn = sampler.draw(user, torch.Generator().manual_seed(0))
@@ -70,9 +72,11 @@ def test_the_last_one_left_is_drawn_at_once(monkeypatch):
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("tries", [0, 2, 16])
 @pytest.mark.parametrize("num_known", [0, 1, 7, 19])
-def test_no_negative_is_a_positive(num_known):
+def test_no_negative_is_a_positive(num_known, tries, monkeypatch):
     """Users with any number of known entities, and all that they can be given."""
+    monkeypatch.setattr(negatives, "_TRIES", tries)
     rng = random.Random(num_known)
     known = {user: set(rng.sample(range(20), min(num_known + user, 19))) for user in range(3)}
     pairs = torch.tensor([(user, entity) for user in known for entity in known[user]]).reshape(-1, 2).t()
