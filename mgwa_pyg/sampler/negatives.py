@@ -10,8 +10,8 @@ from torch import Tensor
 from mgwa_pyg.checks import check_count, check_edges, check_indices, check_range, values_are_checked
 from mgwa_pyg.sampler.draws import uniform
 
-# So often a known entity is drawn anew before those that are left are counted. Where most are left this hardly
-# ever comes to an end.
+# So often a known entity is drawn anew before those that are left are counted: where most are left, hardly
+# ever all in vain.
 _TRIES = 16
 
 

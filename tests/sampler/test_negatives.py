@@ -34,6 +34,23 @@ def test_draws_follow_from_the_generator():
     assert torch.equal(sampler.to("cpu").draw(user), first)
 
 
+def test_where_most_is_left_known_entities_are_drawn_anew():
+    """The figures of earlier fits follow from this order of draws."""
+    known = {(user, (7 * user + k) % 50) for user in range(10) for k in range(5)}
+    sampler = NegativeSampler(torch.tensor(sorted(known)).t(), num_users=10, pool=50)
+    user = torch.arange(10).repeat(30)
+    generator = torch.Generator().manual_seed(4)
+    entity = [None] * 300
+    rows = list(range(300))
+    while rows:
+        for row, drawn in zip(
+            rows, torch.randint(50, (len(rows),), generator=generator).tolist(), strict=True
+        ):
+            entity[row] = drawn
+        rows = [row for row in rows if (int(user[row]), entity[row]) in known]
+    assert sampler.draw(user, torch.Generator().manual_seed(4)).tolist() == entity
+
+
 def test_without_known_pairs_everything_is_drawn():
     sampler = NegativeSampler(torch.empty(2, 0, dtype=torch.long), num_users=1, pool=3)
     assert sampler.draw(torch.zeros(100, dtype=torch.long)).unique().tolist() == [0, 1, 2]
