@@ -76,13 +76,16 @@ def run(settings: Settings) -> Report:
     # As the examples do: the questions are too small for more.
     torch.set_num_threads(1)
     rows = _imports(3 if settings.quick else 15)
+    settings.record.keep("recommend", rows)
     dataset = load(settings, "items", 0)
     for name, config in _MODELS.items():
         recommender = _recommender(_fit(dataset, config, settings), dataset)
         rows += _times(name, recommender, 50 if settings.quick else _CALLS)
         rows += _explanations(name, recommender, 10 if settings.quick else 200)
+        settings.record.keep("recommend", rows)
     for name, config in _MODELS.items():
         rows += _newcomers(name, config, settings)
+        settings.record.keep("recommend", rows)
     return Report(rows)
 
 

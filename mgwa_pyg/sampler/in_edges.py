@@ -160,8 +160,23 @@ class InEdges:
             source (torch.Tensor): The sources, :math:`(n)`.
             target (torch.Tensor): The targets, :math:`(n)`.
         """
+        return ranges(*self._between(source, target))[1].unique()
+
+    def has(self, source: Tensor, target: Tensor) -> Tensor:
+        r"""Return which of :math:`n` pairs of nodes have an edge, :math:`(n)`; as for :meth:`find`."""
+        return self._between(source, target)[1] > 0
+
+    def some(self, count: int) -> tuple[Tensor, Tensor]:
+        r"""Return sources and targets of at most ``count`` edges, evenly spread over all."""
+        num_edges = self.source.numel()
+        count = min(count, num_edges)
+        position = torch.arange(count, device=self.ptr.device) * num_edges // max(count, 1)
+        return self.source[position].long(), torch.searchsorted(self.ptr, position, right=True) - 1
+
+    def _between(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the edges between pairs of nodes begin, and how many there are."""
         if source.numel() == 0 or self.source.numel() == 0:
-            return source.new_empty(0, dtype=torch.long)
+            return torch.zeros_like(source, dtype=torch.long), torch.zeros_like(source, dtype=torch.long)
         # One binary search for the first edge of each source and for that of the next.
         wanted = torch.cat([source, source + 1])
         low, high = self.ptr[target].repeat(2), self.ptr[target + 1].repeat(2)
@@ -171,7 +186,7 @@ class InEdges:
             before &= low < high
             low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
         first, last = low.chunk(2)
-        return ranges(first, last - first)[1].unique()
+        return first, last - first
 
 
 def _order(key: Tensor, stop: int) -> Tensor:
