@@ -113,7 +113,7 @@ def examples(part, /, **strategies):
             max_examples=EXAMPLES[part],
             derandomize=True,
             database=None,
-            deadline=5000,
+            deadline=None,
             suppress_health_check=list(HealthCheck),
         )
         @given(**strategies)
