@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
@@ -74,7 +75,8 @@ class RawTable:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            RawDataError: If the file is empty, is not UTF-8, or has a row that does not fit.
+            RawDataError: If the file is empty, is not UTF-8, has a NUL byte, or has a row that does
+                not fit.
         """
         raw = path.read_bytes()
         text = decode(raw, path, 1, remedy)
@@ -207,8 +209,11 @@ def read_in_chunks(
     """
     with path.open("rb") as file:
         found = decode(file.readline(2**16), path, 1, remedy).rstrip("\r\n")
+        has_nul = any(b"\0" in block for block in iter(partial(file.read, 2**20), b""))
     if found != header:
         raise_at(path, 1, f"the header is {_shorten(found)}, not {header!r}", remedy)
+    if has_nul:  # There numbers end to pandas 2, whatever follows.
+        _blame_row(path, columns, separator, remedy)
 
     num_rows = 0
     try:
@@ -265,10 +270,14 @@ def decode(raw: bytes, path: Path, first_line: int, remedy: str) -> str:
     if not raw:
         raise_at(path, None, "it is empty", remedy)
     try:
-        return raw.decode("utf-8-sig" if first_line == 1 else "utf-8")
+        text = raw.decode("utf-8-sig" if first_line == 1 else "utf-8")
     except UnicodeDecodeError as error:
         line = first_line + raw.count(b"\n", 0, error.start)
         raise_at(path, line, f"byte {raw[error.start]:#04x} is not UTF-8", remedy)
+    if "\0" in text:  # To pandas 2, two names are one if they only differ after it.
+        line = first_line + text.count("\n", 0, text.index("\0"))
+        raise_at(path, line, "byte 0x00 is not text", remedy)
+    return text
 
 
 def _parse(

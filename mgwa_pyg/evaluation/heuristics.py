@@ -351,7 +351,7 @@ def _shared_tails(edge_index: IntArray, num_items: int) -> sp.csr_array:
     holders = np.bincount(holds.indices, minlength=len(tails))
     kept = np.flatnonzero((holders >= 2) & (holders <= MAX_HOLDERS))
     holds = holds[:, kept]
-    return _without_diagonal(holds @ sp.diags_array(1 / np.log(2 + holders[kept])) @ holds.T)
+    return _without_diagonal(holds @ sp.diags(1 / np.log(2 + holders[kept])) @ holds.T)
 
 
 def _incidence(row: IntArray, column: IntArray, shape: tuple[int, int]) -> sp.csr_array:
@@ -362,7 +362,7 @@ def _incidence(row: IntArray, column: IntArray, shape: tuple[int, int]) -> sp.cs
 
 
 def _without_diagonal(matrix: sp.csr_array) -> sp.csr_array:
-    return (matrix - sp.diags_array(matrix.diagonal())).tocsr()
+    return (matrix - sp.diags(matrix.diagonal())).tocsr()
 
 
 def _check_ids(name: str, ids: Tensor, size: int) -> None:

@@ -4,7 +4,6 @@ import html
 import io
 import re
 import runpy
-import shutil
 import sys
 from contextlib import redirect_stdout
 from html.parser import HTMLParser
@@ -114,52 +113,29 @@ def test_the_page_needs_nothing_else(page):
 
 
 @pytest.mark.browser
-def test_a_browser_shows_the_page(page, run, tmp_path):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-    from selenium.webdriver.common.by import By
+def test_a_browser_shows_the_page(browser, page, run):
+    by_css, by_tag = "css selector", "tag name"
+    browser.set_window_size(400, 800)
+    browser.get(page.as_uri())
+    want = Recommender.load(run).recommend_for(["item 3", "item 14", "item 15"])
+    rows = browser.find_elements(by_css, "#recommendations tr")[1:]
+    shown = [[cell.text for cell in row.find_elements(by_tag, "td")][:3] for row in rows]
+    columns = want["rank"], want["name"], want["score"]
+    assert shown == [[str(r), name, f"{score:.2f}"] for r, name, score in zip(*columns, strict=True)]
 
-    options = webdriver.ChromeOptions()
-    for option in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "disable-dev-shm-usage",
-        f"user-data-dir={tmp_path}",
-    ):
-        options.add_argument(f"--{option}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome")
-    browser = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
-    try:
-        browser.set_window_size(400, 800)
-        browser.get(page.as_uri())
-        want = Recommender.load(run).recommend_for(["item 3", "item 14", "item 15"])
-        rows = browser.find_elements(By.CSS_SELECTOR, "#recommendations tr")[1:]
-        shown = [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")][:3] for row in rows]
-        columns = want["rank"], want["name"], want["score"]
-        assert shown == [[str(r), name, f"{score:.2f}"] for r, name, score in zip(*columns, strict=True)]
+    closed = browser.find_elements(by_css, "details:not([open])")
+    assert len(closed) == 9
+    closed[0].find_element(by_tag, "summary").click()
+    assert closed[0].find_element(by_tag, "p").text.startswith(f"{want['name'][1]} has the score")
 
-        closed = browser.find_elements(By.CSS_SELECTOR, "details:not([open])")
-        assert len(closed) == 9
-        closed[0].find_element(By.TAG_NAME, "summary").click()
-        assert closed[0].find_element(By.TAG_NAME, "p").text.startswith(f"{want['name'][1]} has the score")
-
-        browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
-        widths = browser.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth)")
-        assert len(widths) == 12
-        assert min(widths) > 400
-        # On a narrow screen tables scroll by themselves, and the page does not.
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
-        assert "synthetic data" in browser.find_element(By.TAG_NAME, "body").text
-        assert browser.get_log("browser") == []
-    finally:
-        browser.quit()
+    browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    widths = browser.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth)")
+    assert len(widths) == 12
+    assert min(widths) > 400
+    # On a narrow screen tables scroll by themselves, and the page does not.
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
+    assert "synthetic data" in browser.find_element(by_tag, "body").text
+    assert browser.get_log("browser") == []
 
 
 NAMES = ["[unknown]", "[/b] band", "[red]hot", ":smile: [link=x]y[/link]", "Ke$ha $x$", "<b>fat</b> & 'co'"]
