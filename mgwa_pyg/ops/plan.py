@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric import EdgeIndex
 from torch_geometric.utils.sparse import index2ptr
 
-from mgwa_pyg.checks import check_count, check_edges, check_range, form, is_integer
+from mgwa_pyg.checks import check_count, check_edges, check_range, form, is_integer, plain
 
 _INT32_MAX = torch.iinfo(torch.int32).max
 
@@ -30,8 +29,8 @@ class RelationCSR:
     know of a graph.
 
     Made once per graph by :meth:`from_edge_index` and used for any number of calls. Graphs may be bipartite,
-    have several edges between the same two nodes, and nodes without edges. The tensors are :obj:`int32`
-    where all numbers fit, apart from :attr:`perm`.
+    have several edges between the same two nodes, and nodes without edges. The tensors are contiguous, shared
+    with no tensor that they were made of, and :obj:`int32` where all numbers fit, apart from :attr:`perm`.
     """
 
     rowptr: Tensor
@@ -101,11 +100,9 @@ class RelationCSR:
             check_range("edge_type", edge_type, num_relations, "num_relations")
 
         num_src, num_dst = size
-        if isinstance(edge_index, EdgeIndex):
-            edge_index = edge_index.as_tensor()
         dtype = torch.int32 if max(num_edges, num_src, num_dst, num_relations) < _INT32_MAX else torch.int64
-        col, dst = edge_index.to(dtype)
-        rel = torch.zeros_like(dst) if edge_type is None else edge_type.to(dtype)
+        col, dst = _own(edge_index, dtype)
+        rel = torch.zeros_like(dst) if edge_type is None else _own(edge_type, dtype)
         perm = csc = None
         if not _is_sorted(dst):
             # Keys of 32 bits take half the time to sort, and division is quicker than another permutation.
@@ -198,6 +195,11 @@ def pointer_copies(ptr: Tensor, times: int, num_edges: int, dtype: torch.dtype) 
     """The pointers to so many copies of edges."""
     end = ptr[-1:].to(dtype) + (times - 1) * num_edges
     return torch.cat([copies(ptr[:-1], times, num_edges, dtype), end])
+
+
+def _own(index: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy, row by row however the index lies in memory: kernels read what a plan keeps by pointers."""
+    return plain(index).to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def _sort(key: Tensor) -> tuple[Tensor, Tensor]:
