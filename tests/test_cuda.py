@@ -55,6 +55,16 @@ def check_same(module, *args, **options):
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
+def test_a_plan_moves(graph):
+    plan = RelationCSR.from_edge_index(*graph, NUM_RELATIONS, (NUM_NODES, NUM_NODES))
+    pinned = Data(plan=plan).pin_memory()
+    for moved in (plan.cuda(), plan.pin_memory().to(CUDA, non_blocking=True), pinned.cuda().plan):
+        for name, value in vars(moved.cpu()).items():
+            if isinstance(value, torch.Tensor):
+                assert getattr(moved, name).is_cuda
+                torch.testing.assert_close(value, getattr(plan, name))
+
+
 @pytest.mark.parametrize("backend", ["auto", "torch", "triton", "reference"])
 @pytest.mark.parametrize("num_tables", [None, 3])
 @pytest.mark.parametrize("num_queries", [1, NUM_NODES])

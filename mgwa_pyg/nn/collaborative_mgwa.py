@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import cast
 
 import torch
@@ -202,7 +201,7 @@ class CollaborativeMGWA(torch.nn.Module):
         states = [torch.nn.functional.dropout(x, self.dropout, self.training)]
         edges = graph
         if not self.attention:
-            edges = replace(graph, rel=torch.zeros_like(graph.rel), num_relations=1)
+            edges = graph.merge_relations()
         for conv in self.convs:
             states.append(conv(states[-1], edges))
         return states
