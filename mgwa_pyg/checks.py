@@ -103,8 +103,8 @@ def check_same_type(name: str, value: Tensor, other_name: str, other: Tensor) ->
 
 
 def check_range(name: str, value: Tensor | None, stop: int, stop_name: str) -> None:
-    """Raise an :class:`IndexError` if an element of ``value`` is not in ``[0, stop)``."""
-    if value is None or value.numel() == 0:
+    """Raise an :class:`IndexError` if an element of ``value`` is not in ``[0, stop)``, unless compiling."""
+    if value is None or value.numel() == 0 or torch.compiler.is_compiling():
         return
     if value.is_meta:
         raise ValueError(f"{name} is on {value.device}, where it has no values")
