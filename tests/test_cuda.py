@@ -8,6 +8,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import NodeLoader
 
 from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.evaluation import Popularity, user_auc
 from mgwa_pyg.nn import FUSIONS, KGCN, MGWA, CollaborativeMGWA, GatedAggregationConv, RippleNet
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 from mgwa_pyg.recommend import Recommender
@@ -216,6 +217,15 @@ def test_k_hop_sampler_draws_on_the_device(graph):
         torch.testing.assert_close(batch.x, data.x[batch.n_id])
         torch.testing.assert_close(data.edge_index[:, batch.e_id], batch.n_id[batch.edge_index])
         torch.testing.assert_close(data.edge_type[batch.e_id], batch.edge_type)
+
+
+def test_evaluation_takes_tensors_of_the_device(data):
+    moved = Popularity(copy.copy(data[0]).to(CUDA), data.num_items)
+    user = torch.arange(data.num_users, device=CUDA)
+    want = Popularity(data[0], data.num_items).score_all(user.cpu())
+    torch.testing.assert_close(moved.score_all(user), want)
+    label, score = torch.arange(40, device=CUDA) % 2, torch.rand(40, device=CUDA)
+    assert user_auc(label, score, label * 0) == user_auc(label.cpu(), score.cpu(), label.cpu() * 0)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
