@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric import is_debug_enabled
+from torch_geometric import EdgeIndex, Index, is_debug_enabled
 
 
 class NaNError(ValueError):
@@ -28,6 +28,11 @@ def form(value: Any) -> str:
 def values_are_checked(device: torch.device) -> bool:
     """Whether values are looked at: on the CPU, and elsewhere under :class:`torch_geometric.debug`."""
     return not torch.compiler.is_compiling() and (device.type == "cpu" or is_debug_enabled())
+
+
+def plain(value: Tensor) -> Tensor:
+    """A tensor of one of PyG's own classes as what it wraps, any other as it is."""
+    return value.as_tensor() if isinstance(value, (EdgeIndex, Index)) else value
 
 
 def is_integer(value: Any) -> bool:
@@ -98,8 +103,8 @@ def check_same_type(name: str, value: Tensor, other_name: str, other: Tensor) ->
 
 
 def check_range(name: str, value: Tensor | None, stop: int, stop_name: str) -> None:
-    """Raise an :class:`IndexError` if an element of ``value`` is not in ``[0, stop)``."""
-    if value is None or value.numel() == 0:
+    """Raise an :class:`IndexError` if an element of ``value`` is not in ``[0, stop)``, unless compiling."""
+    if value is None or value.numel() == 0 or torch.compiler.is_compiling():
         return
     if value.is_meta:
         raise ValueError(f"{name} is on {value.device}, where it has no values")

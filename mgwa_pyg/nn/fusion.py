@@ -241,7 +241,7 @@ class HighwayFusion(Fusion):
     def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         logit = _map_columns(self.lin_self.weight, x, self.lin_neighbor.bias)
         gate = torch.sigmoid(_map_columns(self.lin_neighbor.weight, neighborhood).add_(logit))
-        return torch.lerp(neighborhood, x.expand_as(neighborhood), gate)
+        return torch.lerp(neighborhood, x.expand_as(neighborhood), gate.to(neighborhood.dtype))
 
 
 def _check_widths(fusion: str, out_channels: int, **widths: int) -> None:

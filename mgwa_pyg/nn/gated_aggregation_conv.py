@@ -430,9 +430,9 @@ class GatedAggregationConv(MessagePassing):
 
         if self.degree_power != 0.0:
             count = self._count_edges(edge_index if plan is None else plan, target, num_targets)
-            # In single precision at least: half precision cannot hold large counts.
+            # In single precision at least: half precision cannot hold large counts, nor their powers.
             count = count.clamp(min=1).to(torch.promote_types(out.dtype, torch.float32))
-            out = out * count.pow(self.degree_power).to(out.dtype).view(-1, 1, 1)
+            out = (out * count.pow(self.degree_power).view(-1, 1, 1)).to(out.dtype)
         out = self.fusion(x_target, out)
         out = out.flatten(1) if self.concat else out.mean(dim=1)
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric import EdgeIndex
 
-from mgwa_pyg.checks import check_edges, check_range, form, is_integer
+from mgwa_pyg.checks import check_edges, check_range, form, is_integer, plain
 from mgwa_pyg.ranges import ranges
 from mgwa_pyg.sampler.draws import draw_distinct, uniform
 
@@ -69,9 +68,7 @@ class InEdges:
         for row, name in enumerate(("num_src_nodes", "num_dst_nodes")):
             check_range(f"edge_index[{row}]", edge_index[row], size[row], name)
 
-        if isinstance(edge_index, EdgeIndex):
-            edge_index = edge_index.as_tensor()
-        source, target = edge_index
+        source, target = plain(edge_index)
         if sort_source:
             order = _order(source, size[0])
             order = order[_order(target[order], size[1])]
@@ -82,7 +79,7 @@ class InEdges:
         return cls(
             ptr=ptr,
             source=_narrow(source)[order],
-            edge_type=None if edge_type is None else _narrow(edge_type)[order],
+            edge_type=None if edge_type is None else _narrow(plain(edge_type))[order],
             edge=_narrow(order) if keep_edge else None,
         )
 
@@ -196,7 +193,7 @@ def _order(key: Tensor, stop: int) -> Tensor:
         return _narrow(key).sort(stable=True).indices
     # Number and position in one: numpy sorts them in place, in half the time and memory that torch takes.
     packed = key.to(torch.long, copy=True).bitwise_left_shift_(bits)
-    packed |= torch.arange(key.numel())
+    packed |= torch.arange(key.numel(), device=key.device)
     packed.numpy().sort()
     return packed.bitwise_and_(2**bits - 1)
 

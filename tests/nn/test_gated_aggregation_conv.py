@@ -248,6 +248,14 @@ def test_degree_power_counts_the_edges_of_targets(backend, flow, given):
     torch.testing.assert_close(out, want)
 
 
+def test_degree_power_beyond_the_numbers_of_half_precision():
+    # The factor is more than 65,504, the largest number there is, but the product is not.
+    conv = GatedAggregationConv(2, 2, fusion="identity", degree_power=1.0, backend="torch").half()
+    edge_index = torch.zeros(2, 70_000, dtype=torch.long)
+    out = conv(torch.full((1, 2), 0.01, dtype=torch.half), edge_index)
+    torch.testing.assert_close(out, torch.full((1, 2), 700.0, dtype=torch.half), rtol=1e-2, atol=0)
+
+
 @pytest.mark.parametrize("given", ["edges", "plan"])
 def test_degree_power_of_targets_without_features(given):
     edge_index, edge_type = multigraph(num_source=9, num_target=5)
