@@ -112,16 +112,19 @@ class CollaborativeMGWA(torch.nn.Module):
             for _ in range(num_layers)
         )
         self.entity_bias = torch.nn.Linear(4, 1, bias=False)
-        self.register_buffer("calibration", torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
+        self.register_buffer("calibration", torch.empty(6))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, the embeddings after Glorot over their whole tables."""
+        """Draw all parameters anew, the embeddings after Glorot over their whole tables; the probability is
+        the logit's.
+        """
         for embedding in (self.entity_emb, self.history_emb):
             glorot(embedding.weight)
         for conv in self.convs:
             cast(GatedAggregationConv, conv).reset_parameters()
         torch.nn.init.zeros_(self.entity_bias.weight)
+        self.calibration.zero_()[0] = 1.0
 
     def graph(self, listens: Tensor, edge_index: Tensor, edge_type: Tensor, num_users: int) -> RelationCSR:
         r"""Return the collaborative knowledge graph: what all messages pass along.
@@ -195,11 +198,11 @@ class CollaborativeMGWA(torch.nn.Module):
         if values_are_checked(item.device):  # A graph that another model made is of other nodes.
             check_range("the graph's interactions", item, self.num_items, "num_items")
             check_range("the graph's interactions", user, num_users, "the number of users")
-        weight = self.entity_emb.weight
-        wide = torch.promote_types(weight.dtype, torch.float32)  # Half precision cannot count.
+        entities = self.entity_emb(torch.arange(self.num_entities, device=item.device))
+        wide = torch.promote_types(entities.dtype, torch.float32)  # Half precision cannot count.
         heard = scatter(self.history_emb(item).to(wide), user, dim_size=num_users, reduce="sum")
         heard = heard * degree(user, num_users, dtype=wide).clamp(min=1).rsqrt().unsqueeze(1)
-        x = torch.cat([weight, heard.to(weight.dtype)])
+        x = torch.cat([entities, heard.to(entities.dtype)])
         states = [torch.nn.functional.dropout(x, self.dropout, self.training)]
         edges = graph
         if not self.attention:
