@@ -1,5 +1,6 @@
 """Raw files as columns, and the error that names the file and the line at fault."""
 
+import codecs
 import csv
 import hashlib
 import io
@@ -269,8 +270,10 @@ def decode(raw: bytes, path: Path, first_line: int, remedy: str) -> str:
     r"""Returns the text of some lines, without a byte order mark, or raises a :class:`RawDataError`."""
     if not raw:
         raise_at(path, None, "it is empty", remedy)
+    if first_line == 1:
+        raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
-        text = raw.decode("utf-8-sig" if first_line == 1 else "utf-8")
+        text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = first_line + raw.count(b"\n", 0, error.start)
         raise_at(path, line, f"byte {raw[error.start]:#04x} is not UTF-8", remedy)
