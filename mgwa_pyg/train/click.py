@@ -118,13 +118,6 @@ class _Passes(DistributedSampler):
         return self._passes * super().__len__()
 
 
-def seed_torch(seed: int, device: torch.device | str) -> None:
-    """Seed the generators of the CPU and of a device, and no other device's, as a guest would."""
-    torch.default_generator.manual_seed(seed)
-    if torch.device(device).type == "cuda":
-        torch.cuda.manual_seed(seed)
-
-
 def check_rows(data: HeteroData, config: FitConfig) -> None:
     """Refuse rows that cannot be learned from, or that cannot tell which epoch was best.
 
@@ -233,7 +226,10 @@ class ClickModule(L.LightningModule):
         if batch_idx == 0:
             # All randomness of an epoch follows from the seed and the epoch's number, so that nothing
             # else is needed to resume. Before the first batch loaders draw numbers, too.
-            seed_torch(self.seed * 1_000_003 + self.current_epoch, self.device)
+            seed = self.seed * 1_000_003 + self.current_epoch
+            torch.default_generator.manual_seed(seed)
+            if self.device.type == "cuda":  # Other devices' generators are none of our business.
+                torch.cuda.manual_seed(seed)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         user, item, label = batch

@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from mgwa_pyg.datasets.fixed import fixed
 from mgwa_pyg.datasets.schema import check_data
 from mgwa_pyg.files import locked_folder, read_json, write_json
 from mgwa_pyg.train.checkpoint import WholeCheckpoints, check_fit, in_words_of, read_checkpoint
-from mgwa_pyg.train.click import ClickData, ClickModule, check_rows, seed_torch
+from mgwa_pyg.train.click import ClickData, ClickModule, check_rows
 from mgwa_pyg.train.config import CONFIGS, FitConfig, NeighborhoodConfig
 from mgwa_pyg.train.quiet import quiet_lightning
 from mgwa_pyg.train.transe import fit_transe
@@ -50,7 +50,7 @@ class FitResult:
     val_score: Tensor
     """Those of the validation rows."""
     history: list[dict[str, float]]
-    """What is known of each epoch: ``train_loss``, ``train_auc`` and ``train_seconds``; where there are
+    """The figures of each epoch, ``train_loss``, ``train_auc`` and ``train_seconds``; where there are
     validation rows ``val_loss``, and ``val_auc`` if they have both labels; and ``val_recall`` if that is
     what the fit is judged by."""
     best_epoch: int
@@ -157,7 +157,9 @@ def fit(
     with (
         locked_folder(folder) as died,
         quiet_lightning(".*Checkpoint directory .* exists and is not empty.*"),
-        torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []),
+        # Lightning takes the first GPU, and makes it the current one.
+        torch.random.fork_rng(devices=[0] if device == "cuda" else []),
+        torch.cuda.device(torch.cuda.current_device()) if device == "cuda" else nullcontext(),
     ):
         # Who died before the first `last.ckpt` had no finished fit there any more.
         unfinished = died or (folder / "last.ckpt").exists()
@@ -186,7 +188,7 @@ def _fit(
     best, last, transe = folder / "best.ckpt", folder / "last.ckpt", folder / "transe.json"
     from_transe = isinstance(config, NeighborhoodConfig) and config.transe
     data = dataset[0]
-    seed_torch(seed, device)
+    torch.default_generator.manual_seed(seed)
     module = ClickModule(dataset, config, seed)
     rows = ClickData(data, config, seed, module.scorer.eval_batch_size)
     # Two callbacks need two keys: without a metric, the mode tells them apart.

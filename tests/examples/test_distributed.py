@@ -133,3 +133,54 @@ def test_errors_say_what_to_do(root, run_here, tmp_path):
     assert "--batch-size 1000000 must be" in said
     (tmp_path / "last.ckpt").touch()
     assert "go on with it (--resume" in run_here(*OPTIONS, "--out", tmp_path)
+
+
+def test_ctrl_c_keeps_the_last_epoch(root, tmp_path):
+    """In a process of its own: the example trains a module of its own."""
+    code = f"""
+import os, runpy, signal, sys
+import lightning as L
+class Interrupt(L.Callback):
+    def on_train_batch_start(self, trainer, module, batch, number):
+        if trainer.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+made = L.Trainer.__init__
+def make(self, **options):
+    made(self, **{{**options, "callbacks": [*options["callbacks"], Interrupt()]}})
+L.Trainer.__init__ = make
+sys.argv[0] = {str(EXAMPLE)!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    options = [*OPTIONS, "--root", root, "--epochs", 3, "--out", tmp_path / "run"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, options)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 130, result.stderr
+    last = f"interrupted; --resume {tmp_path / 'run'} goes on after the last whole epoch"
+    assert result.stderr.splitlines()[-1] == last
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_errors_come_before_anything_is_written(run_here, root, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    options = [*OPTIONS, "--root", root, "--out", tmp_path / "run"]
+    assert run_here(*options, "--device", "cuda") == (
+        "error: device='cuda', but torch finds no CUDA device here: choose 'cpu' or 'auto'"
+    )
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "last.ckpt").write_bytes(b"no checkpoint")
+    assert "last.ckpt is damaged, or no checkpoint of this script" in run_here("--resume", tmp_path)
+
+
+def test_the_graph_follows_its_data(root, run_here, tmp_path):
+    options = [*OPTIONS, "--root", tmp_path / "data", "--epochs", 1, "--steps", 1]
+    run_here(*options, "--out", tmp_path / "first")
+    [graph] = (tmp_path / "data").rglob("*.graph.pt")
+    [processed] = (path for path in graph.parent.glob("*.pt") if path.stem == graph.name.split(".")[0])
+    whole = graph.read_bytes()
+    graph.write_bytes(b"of other data")
+    earlier = processed.stat().st_mtime - 10
+    os.utime(graph, (earlier, earlier))
+    run_here(*options, "--out", tmp_path / "second")
+    assert len(graph.read_bytes()) == len(whole)

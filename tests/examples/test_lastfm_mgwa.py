@@ -15,7 +15,7 @@ import pytest
 
 from mgwa_pyg.datasets import LastFMKG, download
 from mgwa_pyg.evaluation import HEURISTICS
-from mgwa_pyg.train import CONFIGS
+from mgwa_pyg.train import CONFIGS, ClickModule
 
 EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "lastfm_mgwa.py"
 QUICK = ["--data", "synthetic", "--seeds", "1", "--epochs", "2"]
@@ -190,3 +190,31 @@ def test_lastfm_in_one_epoch(lastfm_raw, run_here, tmp_path):
 def test_bad_options_end_in_one_line(run_here, args, message):
     status, _, err = run_here("--data", "synthetic", *args)
     assert message in f"{status} {err}"
+
+
+def test_ctrl_c_keeps_what_is_finished(run_here, tmp_path, monkeypatch):
+    def interrupted(self, batch, batch_idx):
+        if self.seed == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batch, batch_idx)
+
+    step = ClickModule.training_step
+    options = ["--data", "synthetic", "--epochs", "1", "--negatives", "items", "--seeds", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(ClickModule, "training_step", interrupted)
+        status, _, err = run_here(*options, "--out", tmp_path / "run")
+    assert status == 130
+    assert err == (f"interrupted; go on with --resume {tmp_path / 'run'}, where all is that was finished\n")
+    assert (tmp_path / "run" / "fits" / "items-seed0" / "result.json").exists()
+    status, out, _ = run_here("--resume", tmp_path / "run")
+    assert status == 0
+    assert "seed 0: AUC" not in out
+    assert "seed 1: AUC" in out
+    assert len(metrics(tmp_path / "run")) == 10
+
+
+def test_a_device_that_is_not_there(run_here, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    status, _, _ = run_here(*QUICK, "--device", "cuda", "--out", tmp_path / "run")
+    assert status == "error: device='cuda', but torch finds no CUDA device here: choose 'cpu' or 'auto'"
+    assert not (tmp_path / "run").exists()
