@@ -1,5 +1,6 @@
 """Raw files as columns, and the error that names the file and the line at fault."""
 
+import codecs
 import csv
 import hashlib
 import io
@@ -77,7 +78,7 @@ class RawTable:
             RawDataError: If the file is empty, is not UTF-8, or has a row that does not fit.
         """
         raw = path.read_bytes()
-        text = _decode(raw, path, 1, remedy)
+        text = decode(raw, path, 1, remedy)
         lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
         if header is not None and lines[0] != header:
             raise_at(path, 1, f"the header is {_shorten(lines[0])}, not {header!r}", remedy)
@@ -103,7 +104,7 @@ class RawTable:
             file.readline()
             first_line = 2
             while block := file.read(BLOCK):
-                text = _decode(block + file.readline(), path, first_line, remedy)
+                text = decode(block + file.readline(), path, first_line, remedy)
                 rows = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
                 parsed = _parse(rows, columns, path, first_line, separator, remedy)
                 yield cls(path, parsed, first_line, remedy=remedy)
@@ -206,7 +207,7 @@ def read_in_chunks(
         RawDataError: If the file has another header, no row, or a row that does not fit.
     """
     with path.open("rb") as file:
-        found = _decode(file.readline(2**16), path, 1, remedy).rstrip("\r\n")
+        found = decode(file.readline(2**16), path, 1, remedy).rstrip("\r\n")
     if found != header:
         raise_at(path, 1, f"the header is {_shorten(found)}, not {header!r}", remedy)
 
@@ -254,17 +255,20 @@ def _blame_row(path: Path, columns: Mapping[str, type], separator: str, remedy: 
         file.readline()
         first_line = 2
         while block := list(islice(file, CHUNK // 8)):
-            text = _decode(b"".join(block), path, first_line, remedy)
+            text = decode(b"".join(block), path, first_line, remedy)
             rows = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
             _parse(rows, columns, path, first_line, separator, remedy)
             first_line += len(block)
 
 
-def _decode(raw: bytes, path: Path, first_line: int, remedy: str) -> str:
+def decode(raw: bytes, path: Path, first_line: int, remedy: str) -> str:
+    r"""Returns the text of some lines, without a byte order mark, or raises a :class:`RawDataError`."""
     if not raw:
         raise_at(path, None, "it is empty", remedy)
+    if first_line == 1:
+        raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
-        return raw.decode("utf-8-sig" if first_line == 1 else "utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = first_line + raw.count(b"\n", 0, error.start)
         raise_at(path, line, f"byte {raw[error.start]:#04x} is not UTF-8", remedy)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torch_geometric.data import HeteroData
 
 from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
-from mgwa_pyg.datasets.raw import RawTable, raise_at
+from mgwa_pyg.datasets.raw import RawTable, decode, raise_at
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL
 from mgwa_pyg.datasets.tables import Numbering
 
@@ -312,7 +312,7 @@ class RecBoleKG(KGRecDataset):
 def _header(path: Path) -> tuple[str, list[str]]:
     """The first line of a file and the names of its fields."""
     with path.open("rb") as file:
-        header = file.readline().rstrip(b"\r\n").decode("utf-8-sig", errors="replace")
+        header = decode(file.readline(), path, 1, _REMEDY).rstrip("\r\n")
     return header, [field.partition(":")[0] for field in header.split("\t")]
 
 
