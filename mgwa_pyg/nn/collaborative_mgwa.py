@@ -263,7 +263,8 @@ class CollaborativeMGWA(torch.nn.Module):
 
     @torch.no_grad()
     def rank(self, users: Tensor, k: int, graph: RelationCSR, exclude: Tensor | None = None) -> Ranking:
-        r"""Return the :math:`k` best items of :math:`n` users; nothing is dropped out.
+        r"""Return the :math:`k` best items of :math:`n` users; nothing is dropped out. Where values are not
+        checked, on an accelerator and in compiled or exported code, an item whose logit is NaN takes no part.
 
         Args:
             users (torch.Tensor): The users, :math:`(n)`.

@@ -199,7 +199,8 @@ class NeighborhoodRecommender(torch.nn.Module):
         Returns:
             Ranking: The items and their logits, both :math:`(n, k)`. Of items with equal logits the lower
             number comes first. A user with fewer than :math:`k` items left gets :obj:`num_items` and
-            :math:`-\infty` in their place.
+            :math:`-\infty` in their place. Where values are not checked, on an accelerator and in compiled or
+            exported code, an item whose logit is NaN takes no part.
 
         Raises:
             ValueError: If an argument does not go with the model, or a score is NaN.

@@ -190,6 +190,25 @@ def test_bad_options(options, message):
         CollaborativeMGWA(**{**sizes, **options})
 
 
+class Server(torch.nn.Module):
+    def __init__(self, model, graph):
+        super().__init__()
+        self.model, self.graph = model, graph
+
+    def forward(self, users, exclude):
+        return tuple(self.model.rank(users, 3, self.graph, exclude))
+
+
+def test_ranking_exports_for_any_number_of_users_and_excluded_pairs():
+    model = make(fusion="highway")
+    server = Server(model, model.graph(LISTENS, EDGES, TYPES, NUM_USERS))
+    shapes = {0: torch.export.Dim.DYNAMIC}, {1: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(server, (torch.arange(3), LISTENS), dynamic_shapes=shapes)
+    for users in (torch.arange(NUM_USERS), torch.tensor([2, 1])):
+        got, want = (run(users, LISTENS[:, :4]) for run in (program.module(), server))
+        torch.testing.assert_close(got, want)
+
+
 @pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
 def test_half_precision_counts_and_adds_beyond_what_it_holds(dtype):
     # Everybody listens to the first item, the first user to all: more than 65,504 either way.
