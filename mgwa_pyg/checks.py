@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex, Index, is_debug_enabled
 
+# Torch cannot compare uint16, uint32 and uint64, nor index by them.
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 
 class NaNError(ValueError):
     """A tensor holds values that are not a number."""
@@ -36,10 +39,8 @@ def plain(value: Tensor) -> Tensor:
 
 
 def is_integer(value: Any) -> bool:
-    """Whether this is a tensor whose elements are whole numbers by their type."""
-    return isinstance(value, Tensor) and not (
-        value.is_floating_point() or value.is_complex() or value.dtype is torch.bool
-    )
+    """Whether this is a tensor whose elements are whole numbers of a type that torch computes with."""
+    return isinstance(value, Tensor) and value.dtype in _INTEGERS
 
 
 def is_float(value: Any) -> bool:
