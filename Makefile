@@ -1,5 +1,5 @@
 # Sets up a virtual environment in .venv and runs in it: `make lastfm` the experiment, `make test` the tests,
-# `make docs` builds the site.
+# `make docs` builds the site. `make test-lowest` runs the tests in .venv-lowest with the lowest versions allowed.
 
 PYTHON ?= python3
 # Set to 0 to leave torch_scatter out, for machines without a C++ compiler.
@@ -15,9 +15,10 @@ ARGS ?=
 
 VENV := .venv
 RUN := $(VENV)/bin/python
-INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CONSTRAINTS := constraints.txt
+INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
-.PHONY: lastfm test docs lint clean
+.PHONY: lastfm test test-lowest docs lint clean
 
 lastfm: $(VENV)/train.stamp
 	$(RUN) examples/lastfm_mgwa.py $(ARGS)
@@ -25,6 +26,11 @@ lastfm: $(VENV)/train.stamp
 test: $(VENV)/dev.stamp $(if $(filter 1,$(SCATTER)),$(VENV)/scatter.stamp) \
 		$(if $(filter 1,$(TRITON)),$(VENV)/triton.stamp)
 	$(RUN) -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
+
+test-lowest:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12))' \
+		|| { echo "These versions need Python 3.10 or 3.11 (make PYTHON=python3.11 ...)"; exit 1; }
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt SCATTER=0 TRITON=0
 
 docs: $(VENV)/dev.stamp
 	$(RUN) -m sphinx -W --keep-going -b html docs docs/_build/html
@@ -35,10 +41,10 @@ lint: $(VENV)/dev.stamp
 	$(RUN) -m mypy
 
 clean:
-	rm -rf $(VENV) .wheels build dist docs/_build *.egg-info
+	rm -rf .venv .venv-lowest .wheels build dist docs/_build *.egg-info
 
 # torch comes first and by the pinned version: any other package would take the newest, several gigabytes of it.
-$(VENV)/torch.stamp: constraints.txt
+$(VENV)/torch.stamp: $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "$(PYTHON) is too old: Python 3.10 or newer is needed (make PYTHON=python3.12 ...)"; exit 1; }
 	@echo "Setting up $(VENV): installing torch, this may take some minutes ..."

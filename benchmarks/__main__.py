@@ -7,8 +7,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import NoDataError, Report, Settings, environment, table
-from mgwa_pyg.files import write_json
+import torch
+
+from benchmarks.harness import NoDataError, Record, Report, Settings, environment, interruptible, table
 
 #: Modules with a function `run`, imported when asked for. Those that need the fewest packages come first.
 BENCHMARKS = [
@@ -32,7 +33,9 @@ def main() -> None:
     # fmt: off
     add("name", choices=[*BENCHMARKS, "all"], help="\"all\" goes on where one cannot run")
     add("--device", choices=["cpu", "cuda"], default="cpu")
-    add("--json", type=Path, metavar="FILE", help="where to write the rows")
+    add("--json", type=Path, metavar="FILE",
+        help="where to write the rows, each as it is finished (default: nowhere, but when interrupted to "
+        "NAME_interrupted.json in --out)")
     add("--quick", action="store_true", help="fewer repetitions; experiments run one seed instead of five")
     add("--data", choices=["lastfm", "synthetic"], default="lastfm",
         help="synthetic: a trial of all that run on real data without these")
@@ -43,32 +46,35 @@ def main() -> None:
         "runs/benchmarks)")
     # fmt: on
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        sys.exit(f"error: --device cuda, but torch {torch.__version__} finds no CUDA device here")
     full = args.data == "lastfm" and not args.quick
     out = args.out or Path("benchmarks/results" if full else "runs/benchmarks")
-    settings = Settings(args.device, args.quick, out, args.data, args.root)
+    record = Record(environment(args.device), args.json)
+    settings = Settings(args.device, args.quick, out, args.data, args.root, record)
 
-    stamp = environment(args.device)
-    print(", ".join(f"{key} {value}" for key, value in stamp.items()))
-    rows: list[dict[str, Any]] = []
-    statuses: list[dict[str, str]] = []
-    for name in BENCHMARKS if args.name == "all" else [args.name]:
-        report = attempt(name, settings)
-        if isinstance(report, str):
-            if args.name != "all":
-                sys.exit(f"error: {name} cannot run: {report}")
-            print(f"{name} cannot run: {report}")
-            entry = {"case": name, "implementation": "all", "status": "not run", "reason": report}
-            report = Report([], statuses=[entry])
-        elif report.page is None:
-            show(rows_table(report.rows))
-        else:
-            show(report.page)
-            print(f"\nThis page and its plots are in {out}")
-        rows += report.rows
-        statuses += report.statuses
-        if args.json is not None:  # After each benchmark, so that an interrupted run leaves what it has.
-            known = {"statuses": statuses} if statuses else {}
-            write_json(args.json, {"environment": stamp, "rows": rows, **known})
+    def keep_the_rows() -> None:
+        record.path = args.json or out / f"{args.name}_interrupted.json"
+        if record.rows or record.unfinished:
+            record.write()
+            print(f"the rows that were finished are in {record.path}", file=sys.stderr)
+
+    print(", ".join(f"{key} {value}" for key, value in record.environment.items()))
+    with interruptible(keep_the_rows):
+        for name in BENCHMARKS if args.name == "all" else [args.name]:
+            report = attempt(name, settings)
+            if isinstance(report, str):
+                if args.name != "all":
+                    sys.exit(f"error: {name} cannot run: {report}")
+                print(f"{name} cannot run: {report}")
+                entry = {"case": name, "implementation": "all", "status": "not run", "reason": report}
+                report = Report([], statuses=[entry])
+            elif report.page is None:
+                show(rows_table(report.rows))
+            else:
+                show(report.page)
+                print(f"\nThis page and its plots are in {out}")
+            record.finish(report.rows, report.statuses)
 
 
 def attempt(name: str, settings: Settings) -> Report | str:

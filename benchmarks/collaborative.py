@@ -87,7 +87,7 @@ def run(settings: Settings) -> Report:
             for part in parts(RANKING, RANKING_CHANGES)
             for seed in range(1 if settings.quick else NUM_RANKING_SEEDS)
         ]
-        ranked = [row for found in parallel(topk.run_job, jobs, "ranking") for row in found]
+        ranked = [row for outcome in parallel(topk.run_job, jobs, "ranking") for row in outcome.rows]
         rows += figures("collaborative", ranked, _RANKED)
     made_with = stamp(settings)
     content = {"environment": made_with, "rows": rows, "seeds": [*per_seed, *ranked], "tests": tests}

@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 import statistics
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -79,8 +81,8 @@ class Outcome:
     """What a job gives: a row a model, the test rows' probabilities, and the learning curve of a fit."""
 
     rows: list[dict[str, Any]]
-    predictions: pd.DataFrame
-    history: list[dict[str, float]]
+    predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    history: list[dict[str, float]] = field(default_factory=list)
     transe: dict[str, float] | None = None
 
 
@@ -110,18 +112,62 @@ def run_job(job: Job) -> Outcome:
     return Outcome(rows, pd.concat(frames), history, transe)
 
 
+class Interrupted(KeyboardInterrupt):
+    """Somebody ended the jobs; ``results`` has :obj:`None` for those that were not done."""
+
+    def __init__(self, results: list[Any]) -> None:
+        super().__init__()
+        self.results = results
+
+
 def parallel(function: Callable[[Job], _Result], jobs: Sequence[Job], name: str) -> list[_Result]:
     """The results of all jobs, in their order; on a CPU each core works on a job of its own.
 
     The steps of these models are so small that a second thread brings nothing, a second process twice the
-    speed.
+    speed. The rows of outcomes are kept as they come. If anything ends the jobs, the processes are ended at
+    once; an interrupt becomes :class:`Interrupted`.
     """
     settings = jobs[0].settings
     load(settings, jobs[0].negatives, jobs[0].seed)  # Downloads, once, what the processes will read.
-    workers = _num_processes(settings)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
-        return list(tqdm(pool.map(function, jobs), total=len(jobs), desc=name, disable=None))
+    results: list[Any] = [None] * len(jobs)
+    with (
+        tempfile.TemporaryDirectory() as folder,  # Of the processes, which may have no time to clear up.
+        ProcessPoolExecutor(_num_processes(settings), context, _start, (folder,)) as pool,
+    ):
+        try:
+            # The processes inherit that they do not hear Ctrl-C: this one ends them.
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                futures = {pool.submit(function, job): number for number, job in enumerate(jobs)}
+            finally:
+                signal.signal(signal.SIGINT, handler)
+            for future in tqdm(as_completed(futures), total=len(jobs), desc=name, disable=None):
+                results[futures[future]] = future.result()
+                outcomes = [result for result in results if isinstance(result, Outcome)]
+                if outcomes:
+                    settings.record.keep(name, _figures_so_far(name, outcomes))
+        except BaseException as error:
+            for process in multiprocessing.active_children():
+                process.kill()
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted(results) from None
+            raise
+    return results
+
+
+def _start(folder: str) -> None:
+    """What each process does first."""
+    torch.set_num_threads(1)
+    tempfile.tempdir = folder
+    tqdm.set_lock(threading.RLock())  # A lock between processes would outlive one that is killed.
+
+
+def _figures_so_far(name: str, outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
+    """All figures of those that are done."""
+    rows = [row for outcome in outcomes for row in outcome.rows]
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return figures(name, rows, [key for key in keys if key not in ("model", "negatives", "seed")])
 
 
 def _num_processes(settings: Settings) -> int:

@@ -2,10 +2,13 @@
 
 import os
 import platform
+import signal
 import statistics
+import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +17,38 @@ import torch
 import torch_geometric
 
 import mgwa_pyg
+from mgwa_pyg.files import write_json
+
+
+@dataclass
+class Record:
+    """The rows of a run so far, in its file from the first one on: whoever ends it loses none."""
+
+    environment: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    statuses: list[dict[str, str]] = field(default_factory=list)
+    unfinished: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def keep(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Take all rows so far of a benchmark, or of a part of it, that goes on."""
+        self.unfinished[name] = [*rows]
+        self.write()
+
+    def finish(self, rows: Iterable[dict[str, Any]], statuses: Iterable[dict[str, str]] = ()) -> None:
+        """Take the rows of a benchmark that is done, in place of what it had so far."""
+        self.unfinished.clear()
+        self.rows += rows
+        self.statuses += statuses
+        self.write()
+
+    def write(self) -> None:
+        """Write everything, if there is a file."""
+        if self.path is None:
+            return
+        rows = [*self.rows, *(row for rows in self.unfinished.values() for row in rows)]
+        known = {"statuses": self.statuses} if self.statuses else {}
+        write_json(self.path, {"environment": self.environment, "rows": rows, **known})
 
 
 @dataclass(frozen=True)
@@ -30,6 +65,8 @@ class Settings:
     """What experiments run on: ``"lastfm"``, ``"bookcrossing"``, or ``"synthetic"`` without data."""
     root: Path = Path("data")
     """Where data sets are kept."""
+    record: Record = field(default_factory=Record, compare=False, repr=False)
+    """What is done so far."""
 
 
 class Report(NamedTuple):
@@ -45,6 +82,53 @@ class Report(NamedTuple):
 
 class NoDataError(Exception):
     """The data of a benchmark cannot be had; the message says why."""
+
+
+@contextmanager
+def interruptible(before_the_end: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Ends the command with 130 at Ctrl-C, with 143 at SIGTERM, in one line and after a last call."""
+    code = 0
+
+    def stop(number: int, frame: Any) -> None:
+        nonlocal code
+        code = 128 + number
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except BaseException:  # Lightning makes an exit of its own of an interrupt.
+        if not code:
+            raise
+        for number in handlers:
+            signal.signal(number, signal.SIG_IGN)
+        print("interrupted", file=sys.stderr)
+        before_the_end()
+        sys.exit(code)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def child_process(arguments: Sequence[str], **options: Any) -> Iterator["subprocess.Popen[str]"]:
+    """A Python process that Ctrl-C does not reach, gone with all that it started when the block ends."""
+    with subprocess.Popen([sys.executable, *arguments], start_new_session=True, **options) as process:
+        try:
+            yield process
+        finally:
+            for number in [*_descendants(process.pid), process.pid] if process.poll() is None else []:
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+
+
+def _descendants(process: int) -> list[int]:
+    """The processes that one started, and those that these started, where the system tells."""
+    children: list[int] = []
+    for file in Path("/proc").glob(f"{process}/task/*/children"):
+        with suppress(OSError):
+            children += map(int, file.read_text().split())
+    return [*children, *(number for child in children for number in _descendants(child))]
 
 
 def environment(device: str) -> dict[str, Any]:

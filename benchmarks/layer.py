@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Report, Settings, environment, figure, table
+from benchmarks.harness import Report, Settings, child_process, environment, figure, table
 from benchmarks.layer_worker import IMPLEMENTATIONS, QUERIES, Job, attempt
 from mgwa_pyg.files import whole_file, write_json
 
@@ -120,6 +120,7 @@ def run(settings: Settings) -> Report:
                 else:
                     rows += figures(case, implementation, result, rows)
             # After each case, so that an interrupted run leaves what it has.
+            settings.record.keep("layer", rows)
             _write(content, settings)
     if find_spec("matplotlib") is not None:
         with whole_file(settings.out / f"layer_{settings.device}.png") as file:
@@ -214,29 +215,25 @@ def _workers(settings: Settings) -> Iterator[Callable[[Case, Job], dict[str, Any
     if settings.device == "cuda":
         yield lambda case, job: _on_cuda(job)
         return
-    processes = {name: _start(variables) for name, variables in MALLOCS.items()}
-    try:
+    with ExitStack() as stack:
+        processes = {name: stack.enter_context(_worker(variables)) for name, variables in MALLOCS.items()}
         yield lambda case, job: _ask(processes[case.malloc], job)
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.communicate()
 
 
-def _start(variables: Mapping[str, str]) -> "subprocess.Popen[str]":
-    # Inductor's own processes would count, and outlive a child that was ended.
-    env = {**os.environ, **variables, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.layer_worker"],
+@contextmanager
+def _worker(variables: Mapping[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    with child_process(
+        ["-m", "benchmarks.layer_worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=env,
+        # Inductor's own processes would count, and outlive a child that was ended.
+        env={**os.environ, **variables, "TORCHINDUCTOR_COMPILE_THREADS": "1"},
         cwd=Path(__file__).resolve().parents[1],
-    )
-    assert process.stdout is not None
-    process.stdout.readline()  # Nothing is measured while another process still imports.
-    return process
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # Nothing is measured while another process still imports.
+        yield process
 
 
 def _ask(process: "subprocess.Popen[str]", job: Job) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def run(settings: Settings) -> Report:
             statuses.append({**case, "status": "not run", "reason": str(error)})
             continue
         rows += _measure(dataset, model_class, num_layers, settings)
+        settings.record.keep("rank", rows)
     if not rows:
         raise NoDataError("; ".join(status["reason"] for status in statuses))
     return Report(rows, statuses=statuses)

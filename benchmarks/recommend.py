@@ -76,13 +76,16 @@ def run(settings: Settings) -> Report:
     # As the examples do: the questions are too small for more.
     torch.set_num_threads(1)
     rows = _imports(3 if settings.quick else 15)
+    settings.record.keep("recommend", rows)
     dataset = load(settings, "items", 0)
     for name, config in _MODELS.items():
         recommender = _recommender(_fit(dataset, config, settings), dataset)
         rows += _times(name, recommender, 50 if settings.quick else _CALLS)
         rows += _explanations(name, recommender, 10 if settings.quick else 200)
+        settings.record.keep("recommend", rows)
     for name, config in _MODELS.items():
         rows += _newcomers(name, config, settings)
+        settings.record.keep("recommend", rows)
     return Report(rows)
 
 
@@ -112,10 +115,10 @@ def _imports(times: int) -> list[dict]:
 
 
 def _times(name: str, recommender: Recommender, calls: int) -> list[dict]:
-    generator = np.random.default_rng(0)
-    users = generator.integers(recommender.num_users, size=calls).tolist()
-    items = generator.integers(recommender.num_items, size=calls).tolist()
-    histories = [generator.choice(recommender.num_items, _HISTORY, replace=False).tolist() for _ in users]
+    generator, dataset = np.random.default_rng(0), recommender.dataset
+    users = [dataset.user_ids[row] for row in generator.integers(recommender.num_users, size=calls)]
+    items = [dataset.item_ids[row] for row in generator.integers(recommender.num_items, size=calls)]
+    histories = [_history(recommender, generator) for _ in users]
     questions: dict[str, Callable[[int], Any]] = {
         "recommend": lambda call: recommender.recommend(users[call]),
         f"recommend_for, {_HISTORY} items": lambda call: recommender.recommend_for(histories[call]),
@@ -140,18 +143,23 @@ def _p95(values: Sequence[float]) -> float:
     return float(np.quantile(values, 0.95))
 
 
+def _history(recommender: Recommender, generator: np.random.Generator) -> list[int | str]:
+    rows = generator.choice(recommender.num_items, _HISTORY, replace=False)
+    return [recommender.dataset.item_ids[row] for row in rows]
+
+
 def _explanations(name: str, recommender: Recommender, pairs: int) -> list[dict]:
     """How far the parts' sums are from the scores that items are ranked by."""
     generator = np.random.default_rng(1)
     errors = []
-    for user in generator.integers(recommender.num_users, size=pairs).tolist():
-        history = generator.choice(recommender.num_items, _HISTORY, replace=False).tolist()
+    for row in generator.integers(recommender.num_users, size=pairs):
+        user, history = recommender.dataset.user_ids[row], _history(recommender, generator)
         for who, table in (
             (user, recommender.recommend(user, 20)),
             (history, recommender.recommend_for(history, 20)),
         ):
             place = int(generator.integers(len(table)))
-            why = recommender.explain(who, int(table["item"][place]))
+            why = recommender.explain(who, table["item"][place])
             for parts in [why.parts] if why.history is None else [why.parts, why.history]:
                 errors.append(abs(parts["score"].sum() - table["score"][place]))
     return [figure("recommend", "explanations", name, "largest error of the sum", "1", errors, max)]
@@ -191,17 +199,19 @@ def _newcomers(name: str, config: FitConfig, settings: Settings) -> list[dict]:
 
 def _newcomer_recall(recommender: Recommender, whole: KGRecDataset, new: Tensor) -> float:
     user, item = whole[0]["user", "listens", "entity"].edge_index
+    catalog = recommender.catalog
     is_new = torch.zeros(whole.num_users, dtype=torch.bool)
     is_new[new] = True
 
     def scores(users: Tensor) -> Tensor:
         out = torch.zeros(len(users), whole.num_items, dtype=torch.double)
         for row, number in enumerate(users.tolist()):
-            history = item[user == number].tolist()
-            if is_new[number] and history:
+            history = catalog.item_ids(item[user == number])
+            if is_new[number] and len(history):
                 best = recommender.recommend_for(history, whole.num_items)
                 out[row] = best["score"].min() - 1
-                out[row, best["item"].tolist()] = torch.tensor(best["score"].tolist(), dtype=out.dtype)
+                rows = [catalog.item(item) for item in best["item"]]
+                out[row, rows] = torch.tensor(best["score"].to_list(), dtype=out.dtype)
         return out
 
     return _recall(scores, whole, new)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.experiments import PROTOCOLS, Job, parallel, short
-from benchmarks.harness import Settings, environment, table
+from benchmarks.harness import Settings, environment, interruptible, table
 from benchmarks.search import fit_history
 from mgwa_pyg.files import write_json
 from mgwa_pyg.train import RippleNetConfig
@@ -38,7 +38,8 @@ def main() -> None:
         Job("RippleNet", config, negatives, seed, Settings())
         for negatives, seed in itertools.product(PROTOCOLS, range(args.seeds))
     ]
-    histories = parallel(fit_history, jobs, "epochs")
+    with interruptible():
+        histories = parallel(fit_history, jobs, "epochs")
     aucs = np.array([[epoch["val_auc"] for epoch in history] for history in histories])
     aucs = aucs.reshape(len(PROTOCOLS), args.seeds, EPOCHS)
     body = [

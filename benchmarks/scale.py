@@ -3,7 +3,6 @@
 import csv
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from torch_geometric.loader import LinkLoader
 from torch_geometric.sampler import BaseSampler, NodeSamplerInput
 from torch_geometric.sampler import NeighborSampler as PyGNeighborSampler
 
-from benchmarks.harness import Report, Settings, figure
+from benchmarks.harness import Report, Settings, child_process, figure
 from mgwa_pyg.sampler import KHopSampler, NeighborSampler
 
 _EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "distributed.py"
@@ -52,6 +51,7 @@ def run(settings: Settings) -> Report:
         base = _base_memory()
         for num_triples in sizes:
             rows += _train(root, num_triples, base, settings)
+            settings.record.keep("scale", rows)
         rows += _processes(root, sizes[0], settings)
     return Report(rows, statuses=statuses)
 
@@ -123,6 +123,7 @@ def _sampler(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, s
         rows.append(
             figure("scale", "sampler 1M triples, 2 hops, fanout 8", name, "sampled edges", "1/s", speeds)
         )
+        settings.record.keep("scale", rows)
     torch.set_num_threads(num_threads)
     return rows, statuses
 
@@ -199,7 +200,7 @@ def _peak_memory(arguments: list[str]) -> int:
     peak = 0
     with (
         tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=errors) as process,
+        child_process(arguments, stdout=subprocess.DEVNULL, stderr=errors) as process,
     ):
         while process.poll() is None:
             # What getrusage says may be the peak of the process that started this one.

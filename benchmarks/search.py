@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.experiments import PROTOCOLS, Job, load, parallel
-from benchmarks.harness import Settings, environment
+from benchmarks.experiments import PROTOCOLS, Interrupted, Job, load, parallel
+from benchmarks.harness import Settings, environment, interruptible
 from mgwa_pyg.files import write_json
 from mgwa_pyg.train import CONFIGS, fit
 
@@ -95,24 +95,38 @@ def main() -> None:
         Job(args.model, CONFIGS[args.model](**setting, **form), negatives, seed, Settings(data=args.data))
         for setting, form, negatives, seed in itertools.product(settings, forms, protocols, range(args.seeds))
     ]
-    histories = parallel(fit_history, jobs, args.model)
-    aucs = np.array([max(epoch["val_auc"] for epoch in history) for history in histories])
-    aucs = aucs.reshape(len(settings), len(forms), len(protocols), args.seeds).mean(axis=-1)
-    rows = []
-    for setting, of_setting in zip(settings, aucs, strict=True):
-        row: dict[str, Any] = dict(setting)
-        for form, of_form in zip(forms, of_setting, strict=True):
-            name = ", ".join(f"{key}={value}" for key, value in form.items())
-            for negatives, auc in zip(protocols, of_form, strict=True):
-                row[f"{negatives}, {name}"] = round(float(auc), 5)
-        row["mean"] = round(float(of_setting.mean()), 5)
-        rows.append(row)
-    rows.sort(key=lambda row: -row["mean"])
-    for row in rows:
-        print(row)
-    content = {"environment": environment("cpu"), "seeds": args.seeds, "validation AUC": rows}
     name = args.model if args.data == "lastfm" else f"{args.model}_{args.data}"
-    write_json(args.json or Path(f"benchmarks/results/search_{name}.json"), content)
+    path = args.json or Path(f"benchmarks/results/search_{name}.json")
+
+    def write(histories: list[list[dict[str, float]] | None], path: Path) -> None:
+        """The settings of which all fits are done."""
+        aucs = np.array([max(epoch["val_auc"] for epoch in h) if h else np.nan for h in histories])
+        aucs = aucs.reshape(len(settings), len(forms), len(protocols), args.seeds).mean(axis=-1)
+        rows = []
+        for setting, of_setting in zip(settings, aucs, strict=True):
+            if np.isnan(of_setting).any():
+                continue
+            row: dict[str, Any] = dict(setting)
+            for form, of_form in zip(forms, of_setting, strict=True):
+                name = ", ".join(f"{key}={value}" for key, value in form.items())
+                for negatives, auc in zip(protocols, of_form, strict=True):
+                    row[f"{negatives}, {name}"] = round(float(auc), 5)
+            row["mean"] = round(float(of_setting.mean()), 5)
+            rows.append(row)
+        rows.sort(key=lambda row: -row["mean"])
+        for row in rows:
+            print(row)
+        if rows:
+            content = {"environment": environment("cpu"), "seeds": args.seeds, "validation AUC": rows}
+            write_json(path, content)
+
+    with interruptible():
+        try:
+            histories = parallel(fit_history, jobs, args.model)
+        except Interrupted as stop:
+            write(stop.results, args.json or path.with_name(f"{path.stem}_interrupted.json"))
+            raise
+        write(histories, path)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 import optuna
 
 from benchmarks.experiments import Job, load, parallel
-from benchmarks.harness import Settings, environment
+from benchmarks.harness import Settings, environment, interruptible
 from mgwa_pyg.files import write_json
 from mgwa_pyg.train import CollaborativeConfig, fit
 
@@ -101,33 +101,47 @@ def main() -> None:
     for fusion in CHOICES["fusion"]:
         study.enqueue_trial({name: known[name] for name in (*ranges, *CHOICES)} | {"fusion": fusion})
     rows: list[dict[str, Any]] = []
-    while len(rows) < args.trials:
-        trials = [study.ask() for _ in range(min(_AT_ONCE, args.trials - len(rows)))]
-        chosen = [suggest(trial, ranges) for trial in trials]
-        configs = [replace(chosen_now, **LENGTH, **setting) for setting in chosen]
-        jobs = [
-            Job("collaborative", config, "items", seed, settings)
-            for config in configs
-            for seed in range(args.seeds)
-        ]
-        found = np.array(parallel(best_of_fit, jobs, args.loss)).reshape(len(trials), args.seeds)
-        for trial, setting, of_seeds in zip(trials, chosen, found, strict=True):
-            value = float(np.mean([one.value for one in of_seeds]))
-            study.tell(trial, value)
-            epochs, seconds = (
-                float(np.mean([getattr(one, name) for one in of_seeds])) for name in ("best_epoch", "seconds")
-            )
-            row = {**setting, "best_epoch": epochs, "seconds": round(seconds, 1), "value": round(value, 5)}
-            rows.append(row)
-            print(row, flush=True)
-    rows.sort(key=lambda row: -row["value"])
-    content = {
-        "environment": environment("cpu"),
-        "seeds": args.seeds,
-        "fixed": {**LENGTH, "passes": chosen_now.passes},
-        "validation AUC" if args.loss == "click" else "validation Recall@10": rows,
-    }
-    write_json(args.json or Path(f"benchmarks/results/search_collaborative_{args.loss}.json"), content)
+    path = args.json or Path(f"benchmarks/results/search_collaborative_{args.loss}.json")
+
+    def write(path: Path) -> None:
+        if not rows:
+            return
+        rows.sort(key=lambda row: -row["value"])
+        content = {
+            "environment": environment("cpu"),
+            "seeds": args.seeds,
+            "fixed": {**LENGTH, "passes": chosen_now.passes},
+            "validation AUC" if args.loss == "click" else "validation Recall@10": rows,
+        }
+        write_json(path, content)
+
+    with interruptible(lambda: write(args.json or path.with_name(f"{path.stem}_interrupted.json"))):
+        while len(rows) < args.trials:
+            trials = [study.ask() for _ in range(min(_AT_ONCE, args.trials - len(rows)))]
+            chosen = [suggest(trial, ranges) for trial in trials]
+            configs = [replace(chosen_now, **LENGTH, **setting) for setting in chosen]
+            jobs = [
+                Job("collaborative", config, "items", seed, settings)
+                for config in configs
+                for seed in range(args.seeds)
+            ]
+            found = np.array(parallel(best_of_fit, jobs, args.loss)).reshape(len(trials), args.seeds)
+            for trial, setting, of_seeds in zip(trials, chosen, found, strict=True):
+                value = float(np.mean([one.value for one in of_seeds]))
+                study.tell(trial, value)
+                epochs, seconds = (
+                    float(np.mean([getattr(one, name) for one in of_seeds]))
+                    for name in ("best_epoch", "seconds")
+                )
+                row = {
+                    **setting,
+                    "best_epoch": epochs,
+                    "seconds": round(seconds, 1),
+                    "value": round(value, 5),
+                }
+                rows.append(row)
+                print(row, flush=True)
+    write(path)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.experiments import (
     Job,
+    Outcome,
     figures,
     heading,
     load,
@@ -53,16 +54,18 @@ PUBLISHED = {
 }
 
 
-def run_job(job: Job) -> list[dict[str, Any]]:
+def run_job(job: Job) -> Outcome:
     """Rank by a model, or by all heuristics; one row each."""
     dataset = load(job.settings, job.negatives, job.seed, split="lightkg")
     data = dataset[0]
     key = {"negatives": "lightkg", "seed": job.seed}
     if job.config is None:
-        return [
-            {"model": name, **key, **full_ranking(heuristic.score_all, data, dataset.num_items)}
-            for name, heuristic in fit_heuristics(data, dataset.num_items).items()
-        ]
+        return Outcome(
+            [
+                {"model": name, **key, **full_ranking(heuristic.score_all, data, dataset.num_items)}
+                for name, heuristic in fit_heuristics(data, dataset.num_items).items()
+            ]
+        )
     with tempfile.TemporaryDirectory() as folder:
         result = fit(dataset, job.config, folder, seed=job.seed, device=job.settings.device)
         module = ClickModule.restore(result.checkpoint, dataset).to(job.settings.device)
@@ -72,7 +75,7 @@ def run_job(job: Job) -> list[dict[str, Any]]:
     def score_all(user: torch.Tensor) -> torch.Tensor:
         return scorer.score_all(user.to(job.settings.device), dataset.num_items, generator)
 
-    return [{"model": job.model, **key, **full_ranking(score_all, data, dataset.num_items)}]
+    return Outcome([{"model": job.model, **key, **full_ranking(score_all, data, dataset.num_items)}])
 
 
 def run(settings: Settings) -> Report:
@@ -82,7 +85,7 @@ def run(settings: Settings) -> Report:
         for model, config in {**MODELS, "heuristics": None}.items()
         for seed in seeds(settings)
     ]
-    per_seed = [row for rows in parallel(run_job, jobs, "topk") for row in rows]
+    per_seed = [row for outcome in parallel(run_job, jobs, "topk") for row in outcome.rows]
     rows = figures("topk", per_seed, _METRICS)
     made_with = stamp(settings)
     write_json(settings.out / "topk.json", {"environment": made_with, "rows": rows, "seeds": per_seed})

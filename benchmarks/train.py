@@ -36,4 +36,5 @@ def run(settings: Settings) -> Report:
             speeds += [train_rows / entry["train_seconds"] for entry in history[1:]]
         case = f"layers={num_layers} d=16 K=8 batch=512"
         rows.append(figure("train", case, "MGWA", "training throughput", "rows/s", speeds))
+        settings.record.keep("train", rows)
     return Report(rows)

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from mgwa_pyg.files import whole_file
 from mgwa_pyg.recommend import Explanation, Recommender
+from mgwa_pyg.recommend.catalog import one_line
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -36,8 +37,8 @@ def parse_args() -> argparse.Namespace:
     add("run", type=Path, nargs="?", help="the folder of a run (default: the newest one below runs/)")
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--items", nargs="+", metavar="NAME",
-        help="what a new user listened to (default: the five items with the most listeners)")
-    who.add_argument("--user", type=int, metavar="N", help="a user of the data, instead")
+        help="what a new user listened to, by name or id (default: the five items with the most listeners)")
+    who.add_argument("--user", metavar="ID", help="a user of the data, by the id of its files, instead")
     add("-k", type=int, default=10, metavar="N", help="how many to recommend (default: 10)")
     add("--html", type=Path, metavar="FILE", help="also write a page")
     # fmt: on
@@ -51,15 +52,16 @@ def newest_run() -> Path:
     return runs[-1].parent
 
 
-def best_known(recommender: Recommender) -> list[int]:
+def best_known(recommender: Recommender) -> list[int | str]:
     heard = recommender.dataset[0]["user", "listens", "entity"].edge_index[1]
-    return heard.bincount(minlength=recommender.num_items).topk(5).indices.tolist()
+    rows = heard.bincount(minlength=recommender.num_items).topk(min(5, recommender.num_items)).indices
+    return list(recommender.catalog.item_ids(rows))
 
 
 def shown(explanations: list[Explanation], scores: pd.DataFrame) -> Table:
     table = Table("", "item", "score", "why", title_justify="left")
     for rank, score, why in zip(scores["rank"], scores["score"], explanations, strict=True):
-        table.add_row(str(rank), why.name, f"{score:.2f}", why.reason or "for itself")
+        table.add_row(str(rank), one_line(why.name), f"{score:.2f}", why.reason or "for itself")
     return table
 
 
@@ -84,9 +86,7 @@ def page(run: Path, given: str, explanations: list[Explanation], scores: pd.Data
         table = why.parts if why.history is None else why.history
         order = table["score"].abs().sort_values(ascending=False, kind="stable").index
         parts, rest = table.loc[order[:MOST_PARTS]], table.loc[order[MOST_PARTS:]]
-        text = parts.assign(
-            attention=parts["attention"].map(lambda value: f"{value:.3f}", na_action="ignore")
-        )
+        attention = parts["attention"].map("{:.3f}".format).where(parts["neighbor"].notna(), "")
         rows.append(
             {
                 "rank": rank,
@@ -95,7 +95,7 @@ def page(run: Path, given: str, explanations: list[Explanation], scores: pd.Data
                 "reason": why.reason,
                 "sentence": why.sentence(),
                 "picture": picture(why),
-                "parts": text.astype(object).where(text.notna(), "").to_dict("records"),
+                "parts": parts.fillna("").assign(attention=attention).to_dict("records"),
                 "more": len(rest),
                 "rest": rest["score"].sum(),
             }
@@ -128,24 +128,24 @@ def main() -> None:
     recommender = Recommender.load(run)
     if args.user is not None:
         who, scores = args.user, recommender.recommend(args.user, args.k)
-        given = f"For user {args.user}."
+        given = one_line(f"For user {args.user}.")
     else:
         who = args.items or best_known(recommender)
         scores = recommender.recommend_for(who, args.k)
-        names = [recommender.catalog.name(item) for item in recommender.catalog.items(who).tolist()]
-        given = f"For somebody who listened to {', '.join(names)}."
+        names = [recommender.catalog.name(row) for row in recommender.catalog.items(who).tolist()]
+        given = one_line(f"For somebody who listened to {', '.join(names)}.")
     explanations = [recommender.explain(who, item) for item in scores["item"]]
 
-    console = Console()
-    console.print(f"From {run}", highlight=False)
-    console.print(given, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)  # Names are text.
+    console.print(f"From {run}")
+    console.print(given)
     console.print(shown(explanations, scores))
     if explanations:
-        console.print(explanations[0].sentence(), highlight=False)
+        console.print(explanations[0].sentence())
     if args.html is not None:
         with whole_file(args.html) as file:
             file.write_text(page(run, given, explanations, scores), encoding="utf-8")
-        console.print(f"The page is {args.html}", highlight=False)
+        console.print(f"The page is {args.html}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric import is_debug_enabled
+from torch_geometric import EdgeIndex, Index, is_debug_enabled
+
+# Torch cannot compare uint16, uint32 and uint64, nor index by them.
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class NaNError(ValueError):
@@ -30,11 +33,14 @@ def values_are_checked(device: torch.device) -> bool:
     return not torch.compiler.is_compiling() and (device.type == "cpu" or is_debug_enabled())
 
 
+def plain(value: Tensor) -> Tensor:
+    """A tensor of one of PyG's own classes as what it wraps, any other as it is."""
+    return value.as_tensor() if isinstance(value, (EdgeIndex, Index)) else value
+
+
 def is_integer(value: Any) -> bool:
-    """Whether this is a tensor whose elements are whole numbers by their type."""
-    return isinstance(value, Tensor) and not (
-        value.is_floating_point() or value.is_complex() or value.dtype is torch.bool
-    )
+    """Whether this is a tensor whose elements are whole numbers of a type that torch computes with."""
+    return isinstance(value, Tensor) and value.dtype in _INTEGERS
 
 
 def is_float(value: Any) -> bool:
@@ -98,8 +104,8 @@ def check_same_type(name: str, value: Tensor, other_name: str, other: Tensor) ->
 
 
 def check_range(name: str, value: Tensor | None, stop: int, stop_name: str) -> None:
-    """Raise an :class:`IndexError` if an element of ``value`` is not in ``[0, stop)``."""
-    if value is None or value.numel() == 0:
+    """Raise an :class:`IndexError` if an element of ``value`` is not in ``[0, stop)``, unless compiling."""
+    if value is None or value.numel() == 0 or torch.compiler.is_compiling():
         return
     if value.is_meta:
         raise ValueError(f"{name} is on {value.device}, where it has no values")

@@ -156,7 +156,8 @@ def save_tensors(path: Path, content: Any, try_to_load: bool = False) -> None:
     """
     with whole_file(path) as temporary:
         try:
-            torch.save(content, temporary)
+            with temporary.open("wb") as file:
+                torch.save(content, file)
         except RuntimeError as error:  # It hides why the file cannot be written.
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
         if try_to_load:

@@ -3,10 +3,10 @@
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from shutil import which
 
 import pytest
 import torch
+from machine import skip, start_browser
 
 from mgwa_pyg.datasets import SyntheticKG
 
@@ -15,24 +15,35 @@ torch.set_num_threads(1)
 
 # Without the repository, where an installed package is tested, what tests the rest of it is left out.
 if not (Path(__file__).resolve().parent.parent / "benchmarks").is_dir():
-    collect_ignore = ["benchmarks", "examples", "test_docs.py", "test_readme.py", "test_wheel.py"]
+    collect_ignore = ["benchmarks", "examples", "test_docs.py", "test_metadata.py"]
+    collect_ignore += ["test_readme.py", "test_wheel.py"]
 
 # What the tests with a marker need.
-PACKAGES = {"scatter": "torch_scatter", "triton": "triton", "sphinx": "sphinx", "build": "build"}
+PACKAGES = {
+    "scatter": "torch_scatter",
+    "triton": "triton",
+    "sphinx": "sphinx",
+    "build": "build",
+    "browser": "selenium",
+}
 
 
 def pytest_runtest_setup(item):
-    """Skip tests whose optional part is missing; in CI, where nothing may be, fail them."""
-    missing = None
+    """Skip tests whose optional part is missing."""
     for marker, package in PACKAGES.items():
         if item.get_closest_marker(marker) and find_spec(package) is None:
-            missing = f"{package} is not installed"
+            skip(f"{package} is not installed")
+    # Those are skipped in CI, too, where it has none: nobody can install them.
     if item.get_closest_marker("real_data") and not os.environ.get("MGWA_PYG_RAW"):
-        missing = "MGWA_PYG_RAW does not name the folder of the raw files"
-    if item.get_closest_marker("browser") and not (which("chromium") or which("google-chrome")):
-        missing = "neither chromium nor google-chrome is installed"
-    if missing is not None:
-        (pytest.fail if os.environ.get("MGWA_PYG_SKIP_NOTHING") else pytest.skip)(missing)
+        pytest.skip("MGWA_PYG_RAW does not name the folder of the raw files")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A browser that selenium drives."""
+    started = start_browser(tmp_path_factory.mktemp("browser"))
+    yield started
+    started.quit()
 
 
 @pytest.fixture

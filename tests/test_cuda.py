@@ -8,6 +8,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import NodeLoader
 
 from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.evaluation import Popularity, user_auc
 from mgwa_pyg.nn import FUSIONS, KGCN, MGWA, CollaborativeMGWA, GatedAggregationConv, RippleNet
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 from mgwa_pyg.recommend import Recommender
@@ -53,6 +54,16 @@ def check_same(module, *args, **options):
         leaves += [parameter for parameter in moved.parameters() if parameter.grad is not None]
         results.append([out.detach().cpu(), *(leaf.grad.cpu() for leaf in leaves)])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_a_plan_moves(graph):
+    plan = RelationCSR.from_edge_index(*graph, NUM_RELATIONS, (NUM_NODES, NUM_NODES))
+    pinned = Data(plan=plan).pin_memory()
+    for moved in (plan.cuda(), plan.pin_memory().to(CUDA, non_blocking=True), pinned.cuda().plan):
+        for name, value in vars(moved.cpu()).items():
+            if isinstance(value, torch.Tensor):
+                assert getattr(moved, name).is_cuda
+                torch.testing.assert_close(value, getattr(plan, name))
 
 
 @pytest.mark.parametrize("backend", ["auto", "torch", "triton", "reference"])
@@ -206,6 +217,15 @@ def test_k_hop_sampler_draws_on_the_device(graph):
         torch.testing.assert_close(batch.x, data.x[batch.n_id])
         torch.testing.assert_close(data.edge_index[:, batch.e_id], batch.n_id[batch.edge_index])
         torch.testing.assert_close(data.edge_type[batch.e_id], batch.edge_type)
+
+
+def test_evaluation_takes_tensors_of_the_device(data):
+    moved = Popularity(copy.copy(data[0]).to(CUDA), data.num_items)
+    user = torch.arange(data.num_users, device=CUDA)
+    want = Popularity(data[0], data.num_items).score_all(user.cpu())
+    torch.testing.assert_close(moved.score_all(user), want)
+    label, score = torch.arange(40, device=CUDA) % 2, torch.rand(40, device=CUDA)
+    assert user_auc(label, score, label * 0) == user_auc(label.cpu(), score.cpu(), label.cpu() * 0)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -1,17 +1,34 @@
-"""The README's Python blocks run as they stand, its commands exist, its figures are the measured ones."""
+"""The README's Python blocks run as they stand, the pages' commands exist, figures are the measured ones."""
 
+import argparse
 import json
-import re
+import os
+import runpy
+import shlex
+import subprocess
+import sys
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from shutil import which
 
 import pytest
+from markdown_it import MarkdownIt
 
 from benchmarks import topk
 from benchmarks.layer import short
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = [page.relative_to(ROOT).with_suffix("").as_posix() for page in PAGES]
+
+
+def tokens_of(page):
+    return MarkdownIt().enable("table").parse(page.read_text(encoding="utf-8"))
+
+
+README = tokens_of(ROOT / "README.md")
+BLOCKS = [token.content for token in README if token.type == "fence" and token.info == "python"]
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
@@ -20,11 +37,65 @@ def test_block_runs(number, tmp_path, monkeypatch):
     exec(compile(BLOCKS[number], f"README block {number}", "exec"), {})
 
 
-def test_make_targets_exist():
-    makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"`make (\w+)|^make (\w+)", README, flags=re.MULTILINE))
-    for target in {name for pair in targets for name in pair if name}:
-        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+def commands_of(page):
+    """The words of the commands in the blocks of a page, and of those for make in its text."""
+    for token in tokens_of(page):
+        spans = [child.content for child in token.children or [] if child.type == "code_inline"]
+        lines = [span for span in spans if span.startswith("make ")]
+        if token.type == "fence" and token.info in ("", "bash"):
+            lines = [
+                line
+                for line in token.content.splitlines()
+                if line.startswith(("make ", "python ", "torchrun "))
+            ]
+        yield from (shlex.split(line, comments=True) for line in lines)
+
+
+class Parsed(Exception):  # noqa: N818
+    """The program knows all of its options."""
+
+
+def assert_exists(command, monkeypatch):
+    """If this is a target of make or a program of ours, it is there, and its parser takes these options."""
+    match command:
+        case ["make", *words]:
+            # Not as a part of the make that may run the tests.
+            outer = ("MAKEFLAGS", "MFLAGS", "ARGS")
+            environment = {name: value for name, value in os.environ.items() if name not in outer}
+            made = subprocess.run(
+                ["make", "-n", *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            )
+            assert made.returncode == 0, made.stderr
+            for line in made.stdout.splitlines():
+                if "/python examples/" in line:
+                    assert_exists(["python", *shlex.split(line)[1:]], monkeypatch)
+            return
+        case ["torchrun", "--nproc-per-node", _, file, *words] | ["python", file, *words] if file.endswith(
+            ".py"
+        ):
+            run = partial(runpy.run_path, str(ROOT / file))
+        case ["python", "-m", ("benchmarks" | "mgwa_pyg") as module, *words]:
+            run = partial(runpy.run_module, module)
+        case _:
+            return
+    monkeypatch.setattr(sys, "argv", ["program", *words])
+    with pytest.raises(Parsed):
+        run(run_name="__main__")
+
+
+@pytest.mark.skipif(which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_exist(page, monkeypatch):
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_only(self, *args):
+        parse(self, *args)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    monkeypatch.syspath_prepend(ROOT / "examples")  # Where an example finds its neighbours.
+    for command in commands_of(page):
+        assert_exists(command, monkeypatch)
 
 
 def measured_in(file):
@@ -32,21 +103,28 @@ def measured_in(file):
     return {(row["case"], row["implementation"], row["metric"]): row["value"] for row in rows}
 
 
-def lines_of(heading):
-    """The cells of all lines of the tables below a heading."""
-    section = README.split(heading)[1].split("\n## ")[0]
-    return [line.split("|")[1:-1] for line in section.splitlines() if re.match(r"\| [\w`]", line)]
+def rows_below(heading):
+    """The cells of all rows of the tables in a section."""
+    rows, here = [], False
+    for token, inside in pairwise(README):
+        if token.type == "heading_open" and token.tag == "h2":
+            here = inside.content == heading
+        elif here and token.type == "tr_open":
+            rows.append([])
+        elif here and token.type == "td_open":
+            rows[-1].append(inside.content.replace("`", ""))
+    return [row for row in rows if row]  # A header has no such cells.
 
 
 def test_figures_are_those_of_the_results():
     measured = measured_in("table2.json")
     names = {
-        "`CollaborativeMGWA`, ours": "CollaborativeMGWA",
+        "CollaborativeMGWA, ours": "CollaborativeMGWA",
         "counting plays": "popularity",
         "item-kNN": "item-knn",
         "a logistic stack of heuristics": "stack",
     }
-    lines = [cells for cells in lines_of("## What comes out") if len(cells) == 4]
+    lines = [cells for cells in rows_below("What comes out") if len(cells) == 4]
     assert len(lines) == 9
     for name, entities, _, items in lines:
         model = names.get(name.strip(), name.strip())
@@ -59,10 +137,10 @@ def test_figures_are_those_of_the_results():
 def test_rankings_are_those_of_the_results():
     measured = measured_in("topk.json")
     names = {
-        "`CollaborativeMGWA`, trained for ranking": "CollaborativeMGWA, ranking loss",
+        "CollaborativeMGWA, trained for ranking": "CollaborativeMGWA, ranking loss",
         "item-kNN": "item-knn",
     }
-    lines = {name.strip(): cells for name, *cells in lines_of("## What comes out") if len(cells) == 2}
+    lines = {name.strip(): cells for name, *cells in rows_below("What comes out") if len(cells) == 2}
     shown = {name: [float(cell) for cell in cells] for name, cells in lines.items()}
     assert shown.pop("AdaKG, published") == list(topk.PUBLISHED["AdaKG"])
     assert shown.keys() == names.keys()
@@ -71,27 +149,23 @@ def test_rankings_are_those_of_the_results():
         assert shown[name] == pytest.approx(want, abs=6e-5), name
 
 
-def test_what_is_said_of_recommendations_is_measured():
+def test_figures_of_a_checkpoint_are_those_of_the_results():
     measured = measured_in("recommend_cpu.json")
-    said = re.search(
-        r"`recommend` takes (\d+) ms on one CPU core and `recommend_for` (\d+), or (\d+) and (\d+) for MGWA "
-        r"\(medians\); newcomers get (\d+) %",
-        " ".join(README.split()),
-    )
-    times = [
-        measured["times", model, f"{question}, median"]
-        for model in ("CollaborativeMGWA", "MGWA")
-        for question in ("recommend", "recommend_for, 10 items")
+    questions = {"recommend": "recommend, median", "recommend_for": "recommend_for, 10 items, median"}
+    want = [
+        [name, *(f"{measured['times', model, question]:.0f} ms" for model in ("CollaborativeMGWA", "MGWA"))]
+        for name, question in questions.items()
     ]
     share = measured["new against the same, trained with them", "CollaborativeMGWA", "recall@10"]
-    assert [int(number) for number in said.groups()] == [round(value) for value in [*times, share]]
+    want.append(["Recall@10 of newcomers", f"{share:.0f} %", ""])
+    assert rows_below("Recommendations") == want
 
 
 def test_times_are_those_of_the_results():
     measured, cuda = measured_in("layer_cpu.json"), measured_in("layer_cuda.json")
     aggregations = {"our aggregation": "ours, torch", "torch.compile of it": "torch.compile of PyG's"}
     cases = [f"aggregation E={edges} d=64 float32" for edges in (200_000, 2_000_000)]
-    lines = [line for line in lines_of("## Speed") if "(" in line[1]]  # Without the headers.
+    lines = [line for line in rows_below("Speed") if "(" in line[1]]  # Without the headers.
     assert len(lines) == 15
     for number, (name, *cells) in enumerate(lines):
         name = aggregations.get(name.strip(), name.strip())

@@ -69,8 +69,7 @@ class KGRecDataset(InMemoryDataset):
 
     The data set is built anew when its raw files, its class, its code or what it set of itself before it
     called this constructor are others than those that its processed file was made from. That file holds
-    tensors and plain values only, and none of it is run as code. Where it cannot be written, a warning says
-    so.
+    tensors and plain values only, and none of it is run as code.
 
     Raises:
         TypeError: If there is no :obj:`root`, but the data set has raw files, or if :obj:`pre_transform`
@@ -79,6 +78,7 @@ class KGRecDataset(InMemoryDataset):
         FileNotFoundError: If :obj:`MGWA_PYG_RAW` is set and a raw file is missing there.
         DownloadError: If a raw file cannot be downloaded.
         RawDataError: If a raw file does not hold what it should.
+        OSError: If the processed file cannot be written.
     """
 
     raw_files: ClassVar[Mapping[str, RawFile]] = {}
@@ -412,11 +412,8 @@ def _save(path: Path, content: dict[str, Any]) -> None:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        warnings.warn(
-            f"The processed file '{path}' cannot be written ({error.strerror}): the data set is kept "
-            f"in memory, and built anew the next time. Pass `processed=` with a folder of yours.",
-            stacklevel=5,
-        )
+        remedy = "where the data may only be read, pass a folder of yours as `processed=`, or another root"
+        raise OSError(error.errno, f"{error.strerror}: {remedy}", str(path)) from error
     except (pickle.PickleError, AttributeError, TypeError) as error:
         raise TypeError(
             f"pre_transform left {_strangers(data)} in the data, but only tensors and plain values can be "

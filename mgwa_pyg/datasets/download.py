@@ -99,7 +99,7 @@ def _open(url: str) -> Any:
     try:
         result = answer.get(timeout=ANSWER_SECONDS)
     except queue.Empty:
-        raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} seconds") from None
+        raise TimeoutError from None
     if isinstance(result, Exception):
         raise result
     return result
@@ -122,6 +122,8 @@ def _checked(url: str) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return f"the server answered {error.code} {error.reason}"
-    if isinstance(error, urllib.error.URLError):
-        return str(error.reason)
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
+        error = error.reason
+    if isinstance(error, TimeoutError):  # Of whichever clock rang first.
+        return f"no answer within {ANSWER_SECONDS:g} seconds"
     return str(error) or type(error).__name__

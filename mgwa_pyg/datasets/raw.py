@@ -1,11 +1,13 @@
 """Raw files as columns, and the error that names the file and the line at fault."""
 
+import codecs
 import csv
 import hashlib
 import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +20,7 @@ IntArray = npt.NDArray[np.int64]
 
 REMEDY = "Delete the file and let the data set download it again, or restore it from its source."
 CHUNK = 2**20  # Rows that are in memory at a time.
+BLOCK = 2**20  # The bytes of text that are.
 
 
 def index_type(size: int) -> type[np.signedinteger]:
@@ -31,13 +34,13 @@ class RawDataError(ValueError):
 
 @dataclass(frozen=True)
 class RawTable:
-    r"""A file of columns, read whole.
+    r"""A file of columns, read whole or in parts.
 
     Args:
         path (Path): The file.
         columns (dict): The columns by name: an array of numbers, or a list of strings.
         first_line (int): The line of row 0, counted from 1.
-        sha256 (str): The SHA-256 of the file as read.
+        sha256 (str): The SHA-256 of the file as read, where it was read whole. (default: :obj:`""`)
         remedy (str): The way out of a fault in the file, in a sentence. (default: :obj:`REMEDY`)
         unit (str): What a message calls a line. (default: :obj:`"line"`)
     """
@@ -45,7 +48,7 @@ class RawTable:
     path: Path
     columns: dict[str, Any]
     first_line: int
-    sha256: str
+    sha256: str = ""
     remedy: str = REMEDY
     unit: str = "line"
 
@@ -58,7 +61,7 @@ class RawTable:
         separator: str = "\t",
         remedy: str = REMEDY,
     ) -> "RawTable":
-        r"""Reads a table; lines end with LF or CRLF.
+        r"""Reads a table; lines end with LF or CRLF, and a byte order mark does not matter.
 
         Args:
             path (Path): The file.
@@ -73,10 +76,11 @@ class RawTable:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            RawDataError: If the file is empty, is not UTF-8, or has a row that does not fit.
+            RawDataError: If the file is empty, is not UTF-8, has a NUL byte, or has a row that does
+                not fit.
         """
         raw = path.read_bytes()
-        text = _decode(raw, path, 1, remedy)
+        text = decode(raw, path, 1, remedy)
         lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
         if header is not None and lines[0] != header:
             raise_at(path, 1, f"the header is {_shorten(lines[0])}, not {header!r}", remedy)
@@ -86,6 +90,29 @@ class RawTable:
             raise_at(path, None, "it has no row below its header", remedy)
         parsed = _parse(rows, columns, path, first_line, separator, remedy)
         return cls(path, parsed, first_line, hashlib.sha256(raw).hexdigest(), remedy)
+
+    @classmethod
+    def read_parts(
+        cls, path: Path, columns: Mapping[str, type | None], separator: str = "\t", remedy: str = REMEDY
+    ) -> "Iterator[RawTable]":
+        r"""Reads a table that is too large to be held as text, some rows at a time, without its header; see
+        :meth:`read`.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            RawDataError: If the file has no rows, is not UTF-8, or has a row that does not fit.
+        """
+        with path.open("rb") as file:
+            file.readline()
+            first_line = 2
+            while block := file.read(BLOCK):
+                text = decode(block + file.readline(), path, first_line, remedy)
+                rows = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+                parsed = _parse(rows, columns, path, first_line, separator, remedy)
+                yield cls(path, parsed, first_line, remedy=remedy)
+                first_line += len(rows)
+        if first_line == 2:
+            raise_at(path, None, "it has no row below its header", remedy)
 
     @classmethod
     def read_npy(cls, path: Path, columns: tuple[str, ...]) -> "RawTable":
@@ -182,9 +209,12 @@ def read_in_chunks(
         RawDataError: If the file has another header, no row, or a row that does not fit.
     """
     with path.open("rb") as file:
-        found = _decode(file.readline(2**16), path, 1, remedy).rstrip("\r\n")
+        found = decode(file.readline(2**16), path, 1, remedy).rstrip("\r\n")
+        has_nul = any(b"\0" in block for block in iter(partial(file.read, 2**20), b""))
     if found != header:
         raise_at(path, 1, f"the header is {_shorten(found)}, not {header!r}", remedy)
+    if has_nul:  # There numbers end to pandas 2, whatever follows.
+        _blame_row(path, columns, separator, remedy)
 
     num_rows = 0
     try:
@@ -230,20 +260,27 @@ def _blame_row(path: Path, columns: Mapping[str, type], separator: str, remedy: 
         file.readline()
         first_line = 2
         while block := list(islice(file, CHUNK // 8)):
-            text = _decode(b"".join(block), path, first_line, remedy)
+            text = decode(b"".join(block), path, first_line, remedy)
             rows = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
             _parse(rows, columns, path, first_line, separator, remedy)
             first_line += len(block)
 
 
-def _decode(raw: bytes, path: Path, first_line: int, remedy: str) -> str:
+def decode(raw: bytes, path: Path, first_line: int, remedy: str) -> str:
+    r"""Returns the text of some lines, without a byte order mark, or raises a :class:`RawDataError`."""
     if not raw:
         raise_at(path, None, "it is empty", remedy)
+    if first_line == 1:
+        raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
-        return raw.decode("utf-8")
+        text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = first_line + raw.count(b"\n", 0, error.start)
         raise_at(path, line, f"byte {raw[error.start]:#04x} is not UTF-8", remedy)
+    if "\0" in text:  # To pandas 2, two names are one if they only differ after it.
+        line = first_line + text.count("\n", 0, text.index("\0"))
+        raise_at(path, line, "byte 0x00 is not text", remedy)
+    return text
 
 
 def _parse(

@@ -3,19 +3,19 @@
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from torch_geometric.data import HeteroData
 
 from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
-from mgwa_pyg.datasets.raw import RawTable, raise_at
+from mgwa_pyg.datasets.raw import RawTable, decode, raise_at
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL
-from mgwa_pyg.datasets.tables import distinct_pairs, index_pairs, number_triples
+from mgwa_pyg.datasets.tables import Numbering
 
 _REMEDY = "Correct the file, or convert it again: see RecBole's description of atomic files."
 _PARTS = {"train": TRAIN, "valid": VAL, "test": TEST}
@@ -50,7 +50,8 @@ class RecBoleKG(KGRecDataset):
     .. note::
         As in RecBole, an entity that several items are linked to belongs to the last of them in
         :obj:`name.link`, and the others stay without its triples; a warning says how many. Links of
-        items without an interaction do not count. An item that is linked to several entities takes
+        items without an interaction, and to entities without triples, do not count; a warning says how many,
+        and if none counts, that is an error. An item that is linked to several entities takes
         the place of all of them.
 
     Args:
@@ -77,7 +78,8 @@ class RecBoleKG(KGRecDataset):
     Raises:
         ValueError: If an argument is none of the allowed values.
         FileNotFoundError: If an atomic file is missing.
-        RawDataError: If an atomic file does not hold what it should, or no interaction is left.
+        RawDataError: If an atomic file does not hold what it should, no interaction is left, or no
+            link counts.
     """
 
     splits = ("random", "files")
@@ -124,37 +126,37 @@ class RecBoleKG(KGRecDataset):
         return {**super()._arguments(), "root": folder, "name": self.name, "min_rating": self.min_rating}
 
     def build(self) -> KGRecTables:
-        raw_users, raw_items, parts = self._interactions()
-        user, users = pd.factorize(raw_users)
-        item, items = pd.factorize(raw_items)
-        positives = distinct_pairs(user, item, len(items))
-        positive_parts = None
-        if self.split == "files":
-            row = index_pairs(positives, len(items)).get_indexer(user * len(items) + item)
-            positive_parts = np.empty(len(positives), dtype=np.int8)
-            positive_parts[row] = parts
-
-        kg = self._read(f"{self.name}.kg", {"head_id": str, "relation_id": str, "tail_id": str})
-        # An item stands as its index, which no token equals.
-        item_of = self._links(pd.Index(items))
-        head, tail = ([item_of.get(token, token) for token in kg[name]] for name in ("head_id", "tail_id"))
-        triples, others, relation_names = number_triples(
-            np.array(head, dtype=object),
-            np.array(kg["relation_id"], dtype=object),
-            np.array(tail, dtype=object),
-            np.arange(len(items)).astype(object),
+        users, items, entities, relations = (Numbering() for _ in range(4))
+        known: set[str] = set()  # The items of all rows.
+        positives, positive_parts = self._interactions(users, items, known)
+        triples = np.concatenate(
+            [
+                np.stack([head_and_tail[::2], relation, head_and_tail[1::2]], axis=1)
+                for table in self._parts(
+                    f"{self.name}.kg", {"head_id": str, "relation_id": str, "tail_id": str}
+                )
+                for relation in [relations(table["relation_id"])]
+                for head_and_tail in [entities(chain(*zip(table["head_id"], table["tail_id"], strict=True)))]
+            ]
         )
-        item_names = self._titles(items.tolist())
+        # An entity is the item that is linked to it, or else follows the items.
+        item_of = self._links(items.number, known, entities.number)
+        number = np.array([item_of.get(token, -1) for token in entities.number])
+        others = [token for token in entities.number if token not in item_of]
+        number[number < 0] = np.arange(len(items.number), len(items.number) + len(others))
+        triples[:, ::2] = number[triples[:, ::2]]
+
+        item_names = self._titles(list(items.number))
         return KGRecTables(
             positives=positives,
             triples=triples,
-            num_users=len(users),
-            num_entities=len(items) + len(others),
+            num_users=len(users.number),
+            num_entities=len(items.number) + len(others),
             item_names=item_names,
-            relation_names=relation_names,
+            relation_names=list(relations.number),
             positive_parts=positive_parts,
-            user_ids=users.tolist(),
-            item_ids=items.tolist(),
+            user_ids=list(users.number),
+            item_ids=list(items.number),
             entity_names=[*item_names, *others],
         )
 
@@ -167,70 +169,128 @@ class RecBoleKG(KGRecDataset):
                 f"in its folder '{self.name}'."
             )
 
-    def _read(self, name: str, fields: dict[str, type]) -> RawTable:
-        """Reads the fields needed, in whatever order the file has them."""
-        path = Path(self.raw_dir, name)
+    def _columns(self, path: Path, fields: dict[str, type]) -> tuple[str, dict[str, type | None]]:
+        """The header and the columns of a file: the fields needed, in whatever order it has them."""
         header, found = _header(path)
         for field in fields:
             if found.count(field) != 1:
                 problem = f"the header {header!r} has {found.count(field)} fields '{field}' instead of one"
                 raise_at(path, 1, problem, _REMEDY)
         # Fields that are ignored may bear any name, even the same one twice.
-        columns: dict[str, type | None] = {
+        return header, {
             field if field in fields else f"field {i}": fields.get(field)
             for i, field in enumerate(found, start=1)
         }
-        return RawTable.read(path, columns, header, remedy=_REMEDY)
+
+    def _parts(self, name: str, fields: dict[str, type]) -> Iterator[RawTable]:
+        """Reads a file some rows at a time."""
+        path = Path(self.raw_dir, name)
+        header, columns = self._columns(path, fields)
+        title = dict(zip(columns, header.split("\t"), strict=True))
+        for table in RawTable.read_parts(path, columns, remedy=_REMEDY):
+            again = [
+                {row for row, cell in enumerate(table[field]) if cell == title[field]} for field in fields
+            ]
+            if rows := set.intersection(*again):
+                table.fail(min(rows), "it is the header again")
+            yield table
 
     def _interactions(
-        self,
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.int8]]:
-        """The users, the items and the parts of the interactions, in the order of the files."""
+        self, users: Numbering, items: Numbering, known: set[str]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8] | None]:
+        """The interactions in the order of the files, and their parts where these are given."""
         fields: dict[str, type] = {"user_id": str, "item_id": str}
         if self.min_rating is not None:
             fields["rating"] = float
-        tables = [self._read(name, fields) for name in self._inter_files]
-        rows = [
-            np.arange(len(table["user_id"]))
-            if self.min_rating is None
-            else np.flatnonzero(table["rating"] >= self.min_rating)
-            for table in tables
-        ]
-        users, items = (
-            np.concatenate(
-                [np.array(table[name], dtype=object)[row] for table, row in zip(tables, rows, strict=True)]
-            )
-            for name in ("user_id", "item_id")
-        )
-        if len(users) == 0:
+        pairs, counts = [], []
+        for name in self._inter_files:
+            counts.append(0)
+            for table in self._parts(name, fields):
+                known.update(table["item_id"])
+                kept = [True] * len(table["item_id"])
+                if self.min_rating is not None:
+                    kept = (table["rating"] >= self.min_rating).tolist()
+                tokens = (compress(table[field], kept) for field in ("user_id", "item_id"))
+                pairs.append(
+                    np.stack(
+                        [number(column) for number, column in zip((users, items), tokens, strict=True)],
+                        axis=1,
+                    )
+                )
+                counts[-1] += len(pairs[-1])
+        positives = np.concatenate(pairs)
+        if len(positives) == 0:
             least = "" if self.min_rating is None else f" with a rating of at least {self.min_rating:g}"
-            raise_at(tables[0].path, None, f"no interaction is left{least}", _REMEDY)
-        parts = np.repeat(np.arange(len(tables), dtype=np.int8), [len(row) for row in rows])
-        if len(tables) > 1:
-            pairs = pd.MultiIndex.from_arrays([users, items])
-            _, first, inverse = np.unique(pairs.factorize()[0], return_index=True, return_inverse=True)
-            strayed = np.flatnonzero(parts != parts[first][inverse])
-            if len(strayed) > 0:
-                part, place = parts[strayed[0]], strayed[0] - int((parts < parts[strayed[0]]).sum())
-                pair = f"user {users[strayed[0]]} and item {items[strayed[0]]}"
-                tables[part].fail(rows[part][place], f"{pair} have a line in another part of the split")
-        return users, items, parts
+            raise_at(
+                Path(self.raw_dir, self._inter_files[0]), None, f"no interaction is left{least}", _REMEDY
+            )
+        if self.split == "random":
+            return positives, None
+        parts = np.repeat(np.arange(len(counts), dtype=np.int8), counts)
+        key = positives[:, 0].astype(np.int64) * len(items.number) + positives[:, 1]
+        _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        strayed = parts != parts[first][inverse]
+        if strayed.any():
+            row = int(strayed.argmax())
+            user, item = (
+                list(names.number)[number]
+                for names, number in zip((users, items), positives[row], strict=True)
+            )
+            for table in self._parts(self._inter_files[parts[row]], fields):
+                lines = zip(table["user_id"], table["item_id"], strict=True)
+                for place, pair in enumerate(lines):
+                    if pair == (user, item) and (
+                        self.min_rating is None or table["rating"][place] >= self.min_rating
+                    ):
+                        table.fail(
+                            place, f"user {user} and item {item} have a line in another part of the split"
+                        )
+        return positives, parts
 
-    def _links(self, items: pd.Index) -> dict[str, int]:
+    def _links(
+        self, number: Mapping[str, int], known: Collection[str], entities: Collection[str]
+    ) -> dict[str, int]:
         """The item of each linked entity."""
-        table = self._read(f"{self.name}.link", {"item_id": str, "entity_id": str})
+        path = Path(self.raw_dir, f"{self.name}.link")
+        header, columns = self._columns(path, {"item_id": str, "entity_id": str})
+        table = RawTable.read(path, columns, header, remedy=_REMEDY)
+        links = list(zip(table["item_id"], table["entity_id"], strict=True))
+        lost = [
+            [item for item, _ in links if item not in known],
+            [end for _, end in links if end not in entities],
+        ]
+        if not any(item in number and entity in entities for item, entity in links):
+            item, entity = links[0]
+            raise_at(
+                path,
+                None,
+                f"none of its {len(links)} links leads from an item of an interaction to an entity of "
+                f"{self.name}.kg, so that nothing is known of any item: the first link has item "
+                f"{item!r} and entity {entity!r}, but the first item is {next(iter(number))!r} and the first "
+                f"entity {next(iter(entities))!r}",
+                _REMEDY,
+            )
+        if any(lost):
+            examples = [f" (the first is {names[0]!r})" if names else "" for names in lost]
+            warnings.warn(
+                f"Of the {len(links)} links in '{path}', {len(lost[0])} have an item without an interaction"
+                f"{examples[0]} and {len(lost[1])} an entity without triples{examples[1]}: they do not "
+                f"count. See whether the files write ids alike.",
+                stacklevel=2,
+            )
+
         item_of: dict[str, int] = {}
         robbed = set()
-        links = zip(items.get_indexer(table["item_id"]).tolist(), table["entity_id"], strict=True)
-        for item, entity in links:
-            if item >= 0:
+        for name, entity in links:
+            item = number.get(name)
+            if item is not None:
                 robbed.add(item_of.get(entity, item))
                 item_of[entity] = item
         robbed -= set(item_of.values())
         if robbed:
             warnings.warn(
-                f"'{table.path}' links {len(robbed)} items to an entity that a later line links to "
-                f"another item (the first is item {items[min(robbed)]}): they stay without triples.",
+                f"'{path}' links {len(robbed)} items to an entity that a later line links to another item "
+                f"(the first is item {list(number)[min(robbed)]}): they stay without triples.",
                 stacklevel=2,
             )
         return item_of
@@ -242,7 +302,8 @@ class RecBoleKG(KGRecDataset):
         title = next((field for word in ("title", "name") for field in fields if word in field.lower()), None)
         if title is None:
             return items
-        table = self._read(path.name, {"item_id": str, title: object})
+        header, columns = self._columns(path, {"item_id": str, title: object})
+        table = RawTable.read(path, columns, header, remedy=_REMEDY)
         table.fail_if_repeated(np.array(table["item_id"], dtype=object), "item {item_id} has an earlier line")
         title_of = dict(zip(table["item_id"], table[title], strict=True))
         return [title_of.get(item, "").strip() or item for item in items]
@@ -251,7 +312,7 @@ class RecBoleKG(KGRecDataset):
 def _header(path: Path) -> tuple[str, list[str]]:
     """The first line of a file and the names of its fields."""
     with path.open("rb") as file:
-        header = file.readline().rstrip(b"\r\n").decode(errors="replace")
+        header = decode(file.readline(), path, 1, _REMEDY).rstrip("\r\n")
     return header, [field.partition(":")[0] for field in header.split("\t")]
 
 

@@ -1,5 +1,6 @@
 """From raw columns to tables of indices: the steps that several data sets share."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from mgwa_pyg.datasets.raw import IntArray, RawTable, raise_at
+
+
+class Numbering:
+    r"""Numbers tokens by first appearance; :obj:`number` holds what it gave."""
+
+    def __init__(self) -> None:
+        self.number: dict[str, int] = {}
+
+    def __call__(self, tokens: Iterable[str]) -> npt.NDArray[np.int32]:
+        number = self.number
+        return np.fromiter((number.setdefault(token, len(number)) for token in tokens), np.int32)
 
 
 def distinct_pairs(user: IntArray, item: IntArray, num_items: int) -> IntArray:

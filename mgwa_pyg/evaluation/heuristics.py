@@ -11,6 +11,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from mgwa_pyg.evaluation.metrics import as_array
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.floating]
 
@@ -38,7 +40,7 @@ class Heuristic:
     """
 
     def __init__(self, data: HeteroData, num_items: int) -> None:
-        user, item = data["user", "listens", "entity"].edge_index
+        user, item = data["user", "listens", "entity"].edge_index.cpu()
         if (item >= num_items).any():
             raise ValueError(
                 f"num_items={num_items}, but there are training positives of the entity {int(item.max())}: "
@@ -66,7 +68,7 @@ class Heuristic:
             )
         _check_ids("user", user, self.num_users)
         _check_ids("item", item, len(self.count))
-        return self._features(user.numpy(), item.numpy())
+        return self._features(as_array(user), as_array(item))
 
     def predict(self, user: Tensor, item: Tensor) -> Tensor:
         r"""Return the probability that each user plays the entity beside it, :math:`(n)`.
@@ -85,7 +87,7 @@ class Heuristic:
             ValueError: If an id is none of a user.
         """
         _check_ids("user", user, self.num_users)
-        return torch.from_numpy(self._score_all(user.numpy())).float()
+        return torch.from_numpy(self._score_all(as_array(user))).float()
 
     def _features(self, user: IntArray, item: IntArray) -> FloatArray:
         raise NotImplementedError
@@ -99,7 +101,7 @@ class Heuristic:
     def _calibrate(self, data: HeteroData) -> None:
         """Fit the logistic regression on the validation rows."""
         listens = data["user", "listens", "entity"]
-        label = listens.edge_label[listens.val_mask].numpy()
+        label = as_array(listens.edge_label[listens.val_mask])
         if len(np.unique(label)) != 2:
             raise ValueError(
                 f"the {len(label)} validation rows have the labels {np.unique(label).tolist()}: rows of "
@@ -245,7 +247,7 @@ class LogisticStack(Heuristic):
         if parts is None:
             parts = Popularity(data, num_items), EASE(data, num_items), ItemKNN(data, num_items)
         self._parts = parts
-        similarity = _shared_tails(data["entity", "kg", "entity"].edge_index.numpy(), num_items)
+        similarity = _shared_tails(as_array(data["entity", "kg", "entity"].edge_index), num_items)
         self._scores = _PlayScores(self._plays, similarity, np.arange(num_items))
         self._calibrate(data)
 
@@ -351,7 +353,7 @@ def _shared_tails(edge_index: IntArray, num_items: int) -> sp.csr_array:
     holders = np.bincount(holds.indices, minlength=len(tails))
     kept = np.flatnonzero((holders >= 2) & (holders <= MAX_HOLDERS))
     holds = holds[:, kept]
-    return _without_diagonal(holds @ sp.diags_array(1 / np.log(2 + holders[kept])) @ holds.T)
+    return _without_diagonal(holds @ sp.diags(1 / np.log(2 + holders[kept])) @ holds.T)
 
 
 def _incidence(row: IntArray, column: IntArray, shape: tuple[int, int]) -> sp.csr_array:
@@ -362,7 +364,7 @@ def _incidence(row: IntArray, column: IntArray, shape: tuple[int, int]) -> sp.cs
 
 
 def _without_diagonal(matrix: sp.csr_array) -> sp.csr_array:
-    return (matrix - sp.diags_array(matrix.diagonal())).tocsr()
+    return (matrix - sp.diags(matrix.diagonal())).tocsr()
 
 
 def _check_ids(name: str, ids: Tensor, size: int) -> None:

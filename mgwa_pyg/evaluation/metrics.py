@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from torch import Tensor
 from torch_geometric.data import HeteroData
+
+
+def as_array(value: Any) -> NDArray[Any]:
+    """An array of the same values; of a tensor whatever its type and device, with a gradient or without."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        if value.is_floating_point():
+            value = value.double()  # NumPy knows no bfloat16.
+    return np.asarray(value)
 
 
 def click_metrics(label: ArrayLike, score: ArrayLike, threshold: float = 0.5) -> dict[str, float]:
@@ -44,7 +56,7 @@ def user_auc(label: ArrayLike, score: ArrayLike, user: ArrayLike) -> float:
         ValueError: If no user has rows of both kinds, or as :func:`click_metrics` raises it.
     """
     label, score = _check(label, score)
-    user = np.asarray(user)
+    user = as_array(user)
     if user.shape != label.shape:
         raise ValueError(f"user has shape {user.shape}, but label has shape {label.shape}")
     order = np.lexsort([score, user])
@@ -115,17 +127,17 @@ def click_report(data: HeteroData, val_score: ArrayLike, test_score: ArrayLike) 
         ValueError: If the scores do not fit the rows, or as the functions named above raise it.
     """
     listens = data["user", "listens", "entity"]
-    val_label = listens.edge_label[listens.val_mask].numpy()
-    label = listens.edge_label[listens.test_mask].numpy()
-    score = np.asarray(test_score, dtype=np.float64)
-    user, item = listens.edge_label_index[:, listens.test_mask].numpy()
-    for name, given, rows in (("val", np.asarray(val_score), val_label), ("test", score, label)):
+    val_label = as_array(listens.edge_label[listens.val_mask])
+    label = as_array(listens.edge_label[listens.test_mask])
+    val_score, score = as_array(val_score), as_array(test_score).astype(np.float64)
+    user, item = as_array(listens.edge_label_index[:, listens.test_mask])
+    for name, given, rows in (("val", val_score, val_label), ("test", score, label)):
         if given.shape != rows.shape:
             raise ValueError(
                 f"{name}_score has shape {given.shape}, but {name}_mask selects {len(rows)} rows: pass one "
                 f"probability for each of them"
             )
-    warm = np.isin(item, listens.edge_index[1].numpy())
+    warm = np.isin(item, as_array(listens.edge_index[1]))
     threshold = best_threshold(val_label, val_score)
     calibrated = click_metrics(label, score, threshold)
     return {
@@ -144,8 +156,7 @@ def _auc_or_none(label: NDArray[np.floating], score: NDArray[np.float64]) -> flo
 
 
 def _check(label: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
-    label = np.asarray(label)
-    score = np.asarray(score, dtype=np.float64)
+    label, score = as_array(label), as_array(score).astype(np.float64)
     if label.shape != score.shape:
         raise ValueError(f"label has shape {label.shape}, but score has shape {score.shape}")
     if not np.isfinite(score).all():

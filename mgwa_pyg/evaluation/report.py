@@ -54,8 +54,9 @@ def results_table(summary: Iterable[Mapping[str, Any]], title: str, paper: bool 
             other data. (default: :obj:`True`)
     """
     from rich.table import Table  # Part of the extra [train].
+    from rich.text import Text  # In a string square brackets would be markup.
 
-    table = Table(title=title, title_justify="left", caption_justify="left")
+    table = Table(title=Text(title, "table.title"), title_justify="left", caption_justify="left")
     table.add_column("", no_wrap=True)
     for metric in METRICS:
         table.add_column(metric.upper(), justify="right", no_wrap=True)
@@ -66,16 +67,16 @@ def results_table(summary: Iterable[Mapping[str, Any]], title: str, paper: bool 
     for negatives, entries in sections.items():
         name, meaning = _PROTOCOLS.get(negatives, (negatives, "negatives as published"))
         captions.append(f"{name}: {meaning}.")
-        table.add_row(name, style="bold")
+        table.add_row(Text(name), style="bold")
         for entry in entries:
-            table.add_row(f"  {entry['model']}", *(_mean_sd(entry, metric) for metric in METRICS))
+            table.add_row(Text(f"  {entry['model']}"), *(_mean_sd(entry, metric) for metric in METRICS))
             if paper and negatives == "entities" and entry["model"] in PAPER:
                 figures = (f"{PAPER[entry['model']][metric]:.3f}         " for metric in METRICS)
                 table.add_row(f"  {entry['model']}, published", *figures, style="dim")
         table.add_section()
     if paper:
         captions.append("The paper's figures are reached only under the paper protocol.")
-    table.caption = " ".join(captions)
+    table.caption = Text(" ".join(captions), "table.caption")
     return table
 
 

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t as student
 
+from mgwa_pyg.evaluation.metrics import as_array
+
 
 def corrected_t_test(difference: ArrayLike, test_fraction: float) -> dict[str, float]:
     r"""Return the corrected resampled paired t test of two models over :math:`k` random splits.
@@ -32,7 +34,7 @@ def corrected_t_test(difference: ArrayLike, test_fraction: float) -> dict[str, f
         ValueError: If there are fewer than two differences, one is not finite, or the fraction is negative
             or not finite.
     """
-    difference = np.asarray(difference, dtype=np.float64)
+    difference = as_array(difference).astype(np.float64)
     if difference.ndim != 1 or len(difference) < 2:
         raise ValueError(
             f"difference has shape {difference.shape}: one number a split, at least two, is needed"
@@ -66,7 +68,7 @@ def holm(p: ArrayLike) -> np.ndarray:
     Raises:
         ValueError: If :obj:`p` is no vector or holds what is no probability.
     """
-    p = np.asarray(p, dtype=np.float64)
+    p = as_array(p).astype(np.float64)
     if p.ndim != 1:
         raise ValueError(f"p has shape {p.shape}, but one value a test is needed")
     valid = (p >= 0) & (p <= 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import cast
 
 import torch
@@ -113,16 +112,19 @@ class CollaborativeMGWA(torch.nn.Module):
             for _ in range(num_layers)
         )
         self.entity_bias = torch.nn.Linear(4, 1, bias=False)
-        self.register_buffer("calibration", torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
+        self.register_buffer("calibration", torch.empty(6))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, the embeddings after Glorot over their whole tables."""
+        """Draw all parameters anew, the embeddings after Glorot over their whole tables; the probability is
+        the logit's.
+        """
         for embedding in (self.entity_emb, self.history_emb):
             glorot(embedding.weight)
         for conv in self.convs:
             cast(GatedAggregationConv, conv).reset_parameters()
         torch.nn.init.zeros_(self.entity_bias.weight)
+        self.calibration.zero_()[0] = 1.0
 
     def graph(self, listens: Tensor, edge_index: Tensor, edge_type: Tensor, num_users: int) -> RelationCSR:
         r"""Return the collaborative knowledge graph: what all messages pass along.
@@ -196,13 +198,15 @@ class CollaborativeMGWA(torch.nn.Module):
         if values_are_checked(item.device):  # A graph that another model made is of other nodes.
             check_range("the graph's interactions", item, self.num_items, "num_items")
             check_range("the graph's interactions", user, num_users, "the number of users")
-        heard = scatter(self.history_emb(item), user, dim_size=num_users, reduce="sum")
-        heard = heard * degree(user, num_users, dtype=heard.dtype).clamp(min=1).rsqrt().unsqueeze(1)
-        x = torch.cat([self.entity_emb.weight, heard])
+        entities = self.entity_emb(torch.arange(self.num_entities, device=item.device))
+        wide = torch.promote_types(entities.dtype, torch.float32)  # Half precision cannot count.
+        heard = scatter(self.history_emb(item).to(wide), user, dim_size=num_users, reduce="sum")
+        heard = heard * degree(user, num_users, dtype=wide).clamp(min=1).rsqrt().unsqueeze(1)
+        x = torch.cat([entities, heard.to(entities.dtype)])
         states = [torch.nn.functional.dropout(x, self.dropout, self.training)]
         edges = graph
         if not self.attention:
-            edges = replace(graph, rel=torch.zeros_like(graph.rel), num_relations=1)
+            edges = graph.merge_relations()
         for conv in self.convs:
             states.append(conv(states[-1], edges))
         return states
@@ -217,8 +221,9 @@ class CollaborativeMGWA(torch.nn.Module):
         """
         edge_index = torch.stack([torch.arange(items.numel(), device=items.device), torch.zeros_like(items)])
         edge_type = torch.full_like(items, self.num_relations + 1 if self.attention else 0)
-        x = self.history_emb(items).sum(dim=0, keepdim=True) * max(items.numel(), 1) ** -0.5
-        own = [x]
+        history = self.history_emb(items)
+        x = history.sum(dim=0, keepdim=True, dtype=torch.promote_types(history.dtype, torch.float32))
+        own = [(x * max(items.numel(), 1) ** -0.5).to(history.dtype)]
         for conv, state in zip(self.convs, states[:-1], strict=True):
             own.append(conv((state[items], own[-1]), edge_index, edge_type))
         return own
@@ -230,11 +235,12 @@ class CollaborativeMGWA(torch.nn.Module):
         is_entity = graph.dst < self.num_entities
         entity, listens = graph.dst[is_entity].long(), graph.rel[is_entity] == self.num_relations
         dtype = self.entity_emb.weight.dtype
-        count = degree(entity[listens], self.num_entities, dtype=dtype)
-        triples = degree(entity[~listens], self.num_entities, dtype=dtype)
+        wide = torch.promote_types(dtype, torch.float32)  # Half precision cannot count.
+        count = degree(entity[listens], self.num_entities, dtype=wide)
+        triples = degree(entity[~listens], self.num_entities, dtype=wide)
         is_item = torch.arange(self.num_entities, device=count.device) < self.num_items
-        flags = torch.stack([count == 0, is_item]).to(dtype)
-        return torch.stack([count.log1p(), flags[0], triples.log1p(), flags[1]], dim=1)
+        flags = torch.stack([count == 0, is_item]).to(wide)
+        return torch.stack([count.log1p(), flags[0], triples.log1p(), flags[1]], dim=1).to(dtype)
 
     def forward(self, user: Tensor, item: Tensor, graph: RelationCSR) -> Tensor:
         r"""Return the logit of a click for :math:`B` pairs of a user and an entity, :math:`(B)`.
@@ -257,7 +263,8 @@ class CollaborativeMGWA(torch.nn.Module):
 
     @torch.no_grad()
     def rank(self, users: Tensor, k: int, graph: RelationCSR, exclude: Tensor | None = None) -> Ranking:
-        r"""Return the :math:`k` best items of :math:`n` users; nothing is dropped out.
+        r"""Return the :math:`k` best items of :math:`n` users; nothing is dropped out. Where values are not
+        checked, on an accelerator and in compiled or exported code, an item whose logit is NaN takes no part.
 
         Args:
             users (torch.Tensor): The users, :math:`(n)`.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn.dense.linear import Linear
-from torch_geometric.nn.inits import zeros
+from torch_geometric.nn.inits import reset, zeros
 
 from mgwa_pyg.checks import check_same_type
 
@@ -31,17 +31,33 @@ class HeadLinear(Linear):
         return out if self.bias is None else out + self.bias.view(self.heads, -1)
 
 
-def check_map(name: str, linear: Linear, x: Tensor) -> None:
+def is_plain(linear: torch.nn.Module) -> bool:
+    """Whether to call this map is to multiply by its weight and no more: nothing stands in its place (LoRA,
+    quantisation, sharding, a parametrization), and no hook looks on or, as pruning does, makes the weight.
+    """
+    hooks = (
+        getattr(linear, f"_{when}_hooks") for when in ("forward_pre", "forward", "backward_pre", "backward")
+    )
+    is_own = type(linear) in (Linear, HeadLinear) and "forward" not in linear.__dict__
+    return is_own and not any(hooks)
+
+
+def check_map(name: str, linear: torch.nn.Module, x: Tensor) -> None:
     """Raise a :class:`ValueError` if a linear map does not take ``x``, whose name is that of an argument."""
-    if linear.in_channels > 0 and x.size(-1) != linear.in_channels:
-        raise ValueError(f"{name} has {x.size(-1)} channels, but in_channels={linear.in_channels} are needed")
-    check_same_type(name, x, "the layer's weight", linear.weight)
+    in_channels, weight = getattr(linear, "in_channels", x.size(-1)), getattr(linear, "weight", None)
+    if in_channels not in (-1, x.size(-1)):
+        raise ValueError(f"{name} has {x.size(-1)} channels, but in_channels={in_channels} are needed")
+    if isinstance(weight, Tensor):
+        check_same_type(name, x, "the layer's weight", weight)
 
 
-def apply_map(name: str, linear: Linear, x: Tensor) -> Tensor:
-    """The linear map of ``x``, after :func:`check_map`."""
-    check_map(name, linear, x)
-    return linear(x)
+def apply_map(name: str, linear: torch.nn.Module, x: Tensor) -> Tensor:
+    """The linear map of ``x``; what it does not take is named as by :func:`check_map`."""
+    try:
+        return cast(Tensor, linear(x))
+    except RuntimeError:  # Asked first, a parametrization would make its weight twice.
+        check_map(name, linear, x)
+        raise
 
 
 class Fusion(torch.nn.Module):
@@ -64,7 +80,7 @@ class Fusion(torch.nn.Module):
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
         for module in self.children():
-            cast(Linear, module).reset_parameters()
+            reset(module)
 
     def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
         raise NotImplementedError
@@ -87,6 +103,15 @@ class Fusion(torch.nn.Module):
 
         With many nodes and few features, whatever takes numbers one by one is several times faster on them.
         """
+        if all(is_plain(module) for module in self.children()):
+            return self._columns(x, neighborhood)
+        # Whatever stands in a map's place takes rows.
+        own = x.expand(neighborhood.size(0), -1, -1).transpose(1, 2)
+        rows = neighborhood.transpose(1, 2)
+        out = self(own.flatten(0, 1), rows.flatten(0, 1).unsqueeze(1))
+        return cast(Tensor, out.view(*rows.shape[:2], -1).transpose(1, 2))
+
+    def _columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         raise NotImplementedError
 
 
@@ -109,7 +134,7 @@ class ConcatFusion(Fusion):
         z = apply_map("x", self.lin_neighbor, neighborhood)
         return apply_map("x[1]", self.lin_self, x).view_as(z) + z
 
-    def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
+    def _columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         own = _map_columns(self.lin_self.weight, x, self.lin_neighbor.bias)
         return _map_columns(self.lin_neighbor.weight, neighborhood).add_(own)
 
@@ -134,8 +159,8 @@ class GatedFusion(ConcatFusion):
         value, gate = super().forward(x, neighborhood).chunk(2, dim=-1)
         return value * gate.sigmoid().detach()
 
-    def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
-        return F.glu(super().columns(x, neighborhood), dim=-2)
+    def _columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
+        return F.glu(super()._columns(x, neighborhood), dim=-2)
 
 
 class SumFusion(Fusion):
@@ -158,7 +183,7 @@ class SumFusion(Fusion):
             )
         return apply_map("x", self.lin, x.unsqueeze(1) + neighborhood)
 
-    def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
+    def _columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         return _map_columns(self.lin.weight, x + neighborhood, self.lin.bias)
 
 
@@ -174,7 +199,7 @@ class NeighborFusion(Fusion):
     def forward(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
         return apply_map("x", self.lin_neighbor, neighborhood)
 
-    def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
+    def _columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         return _map_columns(self.lin_neighbor.weight, neighborhood, self.lin_neighbor.bias)
 
 
@@ -193,7 +218,7 @@ class IdentityFusion(Fusion):
         _check_widths("identity", self.out_channels, in_neighbor=neighborhood.size(-1))
         return neighborhood
 
-    def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
+    def _columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         return neighborhood
 
 
@@ -238,10 +263,10 @@ class HighwayFusion(Fusion):
         assert x is not None
         return torch.lerp(neighborhood, x.unsqueeze(1), self.gate(x, neighborhood).detach())
 
-    def columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
+    def _columns(self, x: Tensor, neighborhood: Tensor) -> Tensor:
         logit = _map_columns(self.lin_self.weight, x, self.lin_neighbor.bias)
         gate = torch.sigmoid(_map_columns(self.lin_neighbor.weight, neighborhood).add_(logit))
-        return torch.lerp(neighborhood, x.expand_as(neighborhood), gate)
+        return torch.lerp(neighborhood, x.expand_as(neighborhood), gate.to(neighborhood.dtype))
 
 
 def _check_widths(fusion: str, out_channels: int, **widths: int) -> None:

@@ -1,6 +1,7 @@
 """`GatedAggregationConv`: relation-aware softmax attention, then a gate of a node and its neighbourhood."""
 
 import math
+from dataclasses import replace
 
 # PyG's code templates read the annotations, and cannot read `int | None`.
 from typing import Any, ClassVar, Literal, Optional, overload
@@ -9,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
+from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense.linear import Linear
-from torch_geometric.nn.inits import glorot
+from torch_geometric.nn.inits import glorot, reset
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTensor
 from torch_geometric.utils import degree, is_sparse, is_torch_sparse_tensor, to_edge_index
 from torch_geometric.utils.sparse import set_sparse_value
@@ -30,7 +32,7 @@ from mgwa_pyg.checks import (
     is_integer,
     values_are_checked,
 )
-from mgwa_pyg.nn.fusion import FUSIONS, check_map
+from mgwa_pyg.nn.fusion import FUSIONS, apply_map, check_map, is_plain
 from mgwa_pyg.ops import (
     SEGMENT_OPS,
     RelationCSR,
@@ -48,7 +50,8 @@ _ACTIVATIONS = {
 
 
 class GatedAggregationConv(MessagePassing):
-    r"""The gated aggregation operator of MGWA, a multi-layer gated recommender over knowledge graphs.
+    r"""The gated aggregation operator of MGWA, from the `"Music Recommendation Model Based on Graph Neural
+    Network with Weighted Aggregation" <https://doi.org/10.12677/SEA.2024.131010>`_ paper.
 
     A query :math:`\mathbf{q}` (the user in MGWA, else derived from the target node) decides how much
     each relation :math:`r` counts, a softmax over the neighbourhood turns this into attention
@@ -68,8 +71,9 @@ class GatedAggregationConv(MessagePassing):
     Edges between the same two nodes, of equal or different relations, each take part in the softmax. A
     node without neighbours has :math:`\mathbf{e}_{\mathcal{N}(v)} = \mathbf{0}`.
 
-    The scores depend on the query and the relation alone, hence they are computed once per pair of those
-    and never lifted to edges as vectors.
+    The scores depend on the query and the relation alone, hence they are computed once for every query and
+    relation and looked up by edge. Where these are more numbers than the queries of all edges hold,
+    :math:`B R H > |\mathcal{E}| D`, the pairs that occur are scored instead, but never in compiled code.
 
     Args:
         in_channels (int or tuple): Size of each input sample, or :obj:`-1` to derive the size from the
@@ -135,9 +139,10 @@ class GatedAggregationConv(MessagePassing):
     # The arguments' types, for PyG's code templates.
     edge_updater_type: ClassVar[dict[str, Any]] = {
         "table": OptTensor,
+        "query": OptTensor,
+        "relation": OptTensor,
         "query_index": OptTensor,
         "edge_type": OptTensor,
-        "edge_query": OptTensor,
         "features": OptTensor,
     }
     propagate_type: ClassVar[dict[str, Any]] = {"x": Tensor, "alpha": Tensor}
@@ -159,8 +164,13 @@ class GatedAggregationConv(MessagePassing):
         degree_power: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("aggr", "add")
-        super().__init__(node_dim=0, **kwargs)
+        for name, only in (("aggr", ("add", "sum")), ("aggr_kwargs", (None, {})), ("node_dim", (0,))):
+            if (given := kwargs.pop(name, only[0])) not in only:
+                raise ValueError(
+                    f"{name}={given!r:.60}: the layer is a sum over the first dimension, weighted by a "
+                    f"softmax, so it takes {name}={only[0]!r} alone"
+                )
+        super().__init__("add", node_dim=0, **kwargs)
 
         out_channels = check_count("out_channels", out_channels)
         num_relations = check_count("num_relations", num_relations)
@@ -224,8 +234,7 @@ class GatedAggregationConv(MessagePassing):
         r"""Resets all learnable parameters of the module."""
         super().reset_parameters()
         for module in (self.lin_query, self.lin_edge, self.fusion):
-            if module is not None:
-                module.reset_parameters()
+            reset(module)
         glorot(self.relation)
 
     @overload
@@ -358,8 +367,8 @@ class GatedAggregationConv(MessagePassing):
                 plan = None
         if x_target is not None:
             num_targets = x_target.size(0)
-        elif size is not None and size[target] is not None:
-            num_targets = size[target]
+        elif (known := _size(edge_index) if size is None else size) is not None and known[target] is not None:
+            size, num_targets = known, known[target]
         else:
             raise ValueError("the number of target nodes is unknown: pass size=(N_src, N_dst)")
         nodes = (x_source.size(0), num_targets) if target == 1 else (num_targets, x_source.size(0))
@@ -376,6 +385,7 @@ class GatedAggregationConv(MessagePassing):
         if plan is None:
             edge_type = self._edge_types(edge_index, edge_type, edge_attr, size)
         for name, value in (
+            ("x", x_source),
             ("x[1]", x_target),
             ("edge_index", edge_index),
             ("edge_type", edge_type),
@@ -386,28 +396,37 @@ class GatedAggregationConv(MessagePassing):
         ):
             if isinstance(value, Tensor) and value.device != x_source.device:
                 raise ValueError(f"{name} is on {value.device}, but x on {x_source.device}")
-        table, edge_query, query_index = self._score_table(
-            x_target, query, query_index, relation, num_targets
-        )
+            if isinstance(value, Tensor) and value.layout != torch.strided and value is not edge_index:
+                raise ValueError(f"{name} is {value.layout}, but a dense tensor is needed: {name}.to_dense()")
+        query, relation = self._vectors(x_target, query, query_index, relation, num_targets)
         if values_are_checked(x_source.device):
             check_no_nan("x", x_source)
             if x_target is not x_source:
                 check_no_nan("x[1]", x_target)
             check_no_nan("edge_attr", edge_attr)
-            check_finite("the product of query and relation", table)
             check_range("edge_type", edge_type, self.num_relations, "num_relations")
-            if table is not None:
-                check_range("query_index", query_index, table.size(0), "the rows of query")
+            if query is not None:
+                check_range("query_index", query_index, query.size(0), "the rows of query")
             if not isinstance(edge_index, RelationCSR) and not is_sparse(edge_index):
                 for row in (0, 1):
                     check_range(f"edge_index[{row}]", edge_index[row], size[row], f"size[{row}]")
 
-        if table is None:  # All edges weigh the same.
-            table = x_source.new_zeros(1, self.num_relations, self.heads)
+        table: OptTensor = None
+        if not self._scored:  # All edges weigh the same.
+            query_index = None
+            table = x_source.new_zeros(1, 1, self.heads)
+            for given in (query, relation):
+                if given is not None:  # Its gradient is zero, and not None: DDP waits for it.
+                    table = table + given.flatten()[:0].sum()
+        else:
+            assert query is not None
+            assert relation is not None
+            if self._table_is_less(query, edge_type if plan is None else plan.rel):
+                table = self._score_table(query, relation)
         if plan is None and not by_edge:
             plan = self._order(edge_index, edge_type, size, x_source)
         if plan is not None:
-            out = self._aggregate_relations(x_source, table, query_index, plan, num_targets)
+            out = self._aggregate_relations(x_source, table, query, relation, query_index, plan)
         else:
             if (
                 not is_sparse(edge_index)
@@ -418,20 +437,22 @@ class GatedAggregationConv(MessagePassing):
             alpha = self.edge_updater(
                 edge_index,
                 table=table,
+                query=query,
+                relation=relation,
                 query_index=None if query_index is None else query_index.long(),
                 edge_type=None if edge_type is None else edge_type.long(),
-                edge_query=edge_query,
                 features=edge_attr,
                 size=size,
             )
             alpha = alpha.to(x_source.dtype)
             out = self.propagate(edge_index, x=x_source, alpha=alpha, size=size)
+            out = out.view(num_targets, self.heads, x_source.size(1))
 
         if self.degree_power != 0.0:
             count = self._count_edges(edge_index if plan is None else plan, target, num_targets)
-            # In single precision at least: half precision cannot hold large counts.
+            # In single precision at least: half precision cannot hold large counts, nor their powers.
             count = count.clamp(min=1).to(torch.promote_types(out.dtype, torch.float32))
-            out = out * count.pow(self.degree_power).to(out.dtype).view(-1, 1, 1)
+            out = (out * count.pow(self.degree_power).view(-1, 1, 1)).to(out.dtype)
         out = self.fusion(x_target, out)
         out = out.flatten(1) if self.concat else out.mean(dim=1)
 
@@ -490,14 +511,32 @@ class GatedAggregationConv(MessagePassing):
         return RelationCSR.from_edge_index(edge_index, edge_type, self.num_relations, size)
 
     def _aggregate_relations(
-        self, x: Tensor, table: Tensor, query_index: OptTensor, plan: RelationCSR, num_targets: int
+        self,
+        x: Tensor,
+        table: OptTensor,
+        query: OptTensor,
+        relation: OptTensor,
+        query_index: OptTensor,
+        plan: RelationCSR,
     ) -> Tensor:
         """Softmax and sum without messages, ``[N_dst, H, F]``."""
-        if query_index is None and table.size(0) != 1:
-            query_index = torch.arange(num_targets, device=x.device)
+        if table is None:  # One query, and a relation for each pair of the two that occurs.
+            assert query is not None
+            assert relation is not None
+            row = query_index if query_index is not None else torch.arange(query.size(0), device=x.device)
+            row = row.long().expand(plan.size[1]).index_select(0, plan.dst)
+            pair, column = torch.unique_consecutive(row * self.num_relations + plan.rel, return_inverse=True)
+            table = self._products(
+                query.index_select(0, pair // self.num_relations),
+                relation.index_select(0, pair % self.num_relations),
+            ).unsqueeze(0)
+            plan = replace(plan, rel=column.to(plan.rel.dtype), num_relations=pair.size(0))
+            query_index = None
+        elif query_index is None and table.size(0) != 1:
+            query_index = torch.arange(plan.size[1], device=x.device)
         return relation_softmax_aggregate(
             x,
-            table.permute(2, 0, 1),
+            self._activate(table).permute(2, 0, 1),
             plan,
             query_index,
             self.backend,
@@ -506,36 +545,53 @@ class GatedAggregationConv(MessagePassing):
 
     def edge_update(
         self,
-        table: Tensor,
+        table: OptTensor,
+        query: OptTensor,
+        relation: OptTensor,
         query_index: OptTensor,
         edge_type: OptTensor,
-        edge_query: OptTensor,
         features: OptTensor,
         index: Tensor,
         ptr: OptTensor,
         dim_size: Optional[int],
     ) -> Tensor:
-        row: OptTensor = None  # The row of `table` that an edge's score lies in; None: the only one.
-        if table.size(0) > 1 or query_index is not None:
-            row = index if query_index is None else query_index[index]
         # With one relation, PyG puts the values of a sparse matrix here, which may be anything.
-        cell = torch.zeros_like(index) if edge_type is None or self.num_relations == 1 else edge_type
-        if row is not None:
-            cell = row * self.num_relations + cell
-        score = table.flatten(0, 1).index_select(0, cell)
-        if edge_query is not None and features is not None:
-            lifted = edge_query if row is None else edge_query.index_select(0, row)
-            score = score + (lifted * features.unsqueeze(1)).sum(dim=-1)
-            score = _ACTIVATIONS[self.score_activation](score)
-            if values_are_checked(score.device):
-                check_finite("the product of query and edge_attr", score)
+        if edge_type is None or self.num_relations == 1:
+            edge_type = torch.zeros_like(index)
+        row = index if query_index is None else query_index[index]
+
+        def lift(rows: Tensor) -> Tensor:  # To edges, unless there is one row for all.
+            return rows if query_index is None and rows.size(0) == 1 else rows.index_select(0, row)
+
+        if table is not None:
+            is_one = table.size(0) == 1 and query_index is None
+            cell = edge_type if is_one else row * self.num_relations + edge_type
+            score = table.flatten(0, 1).index_select(0, cell)
+        else:
+            assert query is not None
+            assert relation is not None
+            score = self._products(lift(query), relation.index_select(0, edge_type))
+        if features is not None:
+            assert query is not None
+            if is_plain(self.lin_edge):  # The features as queries meet them have fewer elements.
+                check_same_type("query", query, "the layer's weight", self.lin_edge.weight)
+                weight = self.lin_edge.weight.unflatten(0, (self.heads, -1))
+                own = torch.einsum("bhd,hdf->bhf", query.unflatten(1, (self.heads, -1)), weight)
+                score = score + (lift(own) * features.unsqueeze(1)).sum(dim=-1)
+            else:
+                key = apply_map("edge_attr", self.lin_edge, features.to(query.dtype))
+                score = score + self._products(lift(query), key)
+        if query is not None:
+            score = self._activate(score)
         alpha = self._ops.softmax(score, index, ptr, dim_size)
         if self.dropout > 0.0:
             alpha = F.dropout(alpha, p=self.dropout, training=self.training)
         return alpha
 
     def message(self, x_j: Tensor, alpha: Tensor) -> Tensor:
-        return alpha.unsqueeze(-1) * x_j.unsqueeze(1)
+        out = alpha.unsqueeze(-1) * x_j.unsqueeze(1)
+        # PyG's tools expect two dimensions, all heads in a row, but where it cuts up the last one.
+        return out.flatten(1) if self.decomposed_layers == 1 else out
 
     def aggregate(
         self, inputs: Tensor, index: Tensor, ptr: OptTensor = None, dim_size: Optional[int] = None
@@ -546,69 +602,80 @@ class GatedAggregationConv(MessagePassing):
         r"""The score of each query :math:`(B, D)` and relation, as the softmax meets it where edges have no
         features, :math:`(B, R, H)`; :obj:`relation` is that of :meth:`forward`.
         """
-        table, _, _ = self._score_table(None, query, None, relation, query.size(0))
-        return query.new_zeros(query.size(0), self.num_relations, self.heads) if table is None else table
+        vectors = self._vectors(None, query, None, relation, query.size(0))
+        if not self._scored:
+            return query.new_zeros(query.size(0), self.num_relations, self.heads)
+        return self._activate(self._score_table(*vectors))
 
-    def _score_table(
+    def _vectors(
         self,
         x_target: OptTensor,
         query: OptTensor,
         query_index: OptTensor,
         relation: OptTensor,
         num_targets: int,
-    ) -> tuple[OptTensor, OptTensor, OptTensor]:
-        """Score every query against every relation.
-
-        Returns the scores ``[B, R, H]``, activated unless edge features are still to be added to them;
-        the queries as edge features meet them ``[B, H, F_e]``; and the row that each target uses, or
-        None if there is one row for all or one for each.
-        """
+    ) -> tuple[OptTensor, OptTensor]:
+        """The queries and the relations, whose products are the scores."""
         self._check_query(query, query_index, relation, num_targets)
+        query = query.unsqueeze(0) if query is not None and query.dim() == 1 else query
         if not self._scored:
-            return None, None, None
-
-        D = self.query_channels
+            return query, relation
         if x_target is not None and hasattr(self.lin_query, "_hook"):
             # Lazy and maybe not called this time: no parameter stays without a shape after the first call.
             self.lin_query.initialize_parameters(self.lin_query, (x_target,))
-        project_relations = False
+        relation = self.relation if relation is None else relation
+        if relation is None:
+            raise ValueError("relation is None, but this layer has no vectors of its own: pass relation")
         if query is None:
             if self.lin_query is None:
                 raise ValueError("this layer has no projection of its own: pass query")
             assert x_target is not None
-            if self.heads == 1 and self.lin_edge is None:
+            F_in, D, R = x_target.size(1), self.query_channels, self.num_relations
+            if (
+                self.heads == 1
+                and self.lin_edge is None
+                and F_in * R <= (F_in + R) * D
+                and is_plain(self.lin_query)
+            ):
                 # One product by node in place of two, unless relations are many and queries short.
-                F_in, R = x_target.size(1), self.num_relations
-                project_relations = F_in * R <= (F_in + R) * D
-            check_map("x[1]", self.lin_query, x_target)
-            query = x_target if project_relations else self.lin_query(x_target)
-        query = query.unsqueeze(0) if query.dim() == 1 else query
+                check_map("x[1]", self.lin_query, x_target)
+                check_same_type("relation", relation, "the layer's weight", self.lin_query.weight)
+                query, relation = x_target, relation @ self.lin_query.weight
+            else:
+                query = apply_map("x[1]", self.lin_query, x_target)
         if query_index is None and query.size(0) not in (1, num_targets):
             raise ValueError(
                 f"query has {query.size(0)} rows, but there are {num_targets} target nodes: pass one "
                 f"row, one for each target, or query_index to say which row each target uses"
             )
-
-        relation = self.relation if relation is None else relation
-        if relation is None:
-            raise ValueError("relation is None, but this layer has no vectors of its own: pass relation")
-        if project_relations:
-            check_same_type("relation", relation, "the layer's weight", self.lin_query.weight)
-            relation = relation @ self.lin_query.weight
         check_same_type("query", query, "relation", relation)
+        return query, relation
+
+    def _table_is_less(self, query: Tensor, edge_type: OptTensor) -> bool:
+        """Whether all queries and relations have no more scores than the queries of all edges elements."""
+        if edge_type is None or torch.compiler.is_compiling():  # No program depends on a comparison of sizes.
+            return True
+        return query.size(0) * self.num_relations * self.heads <= edge_type.size(0) * query.size(1)
+
+    def _score_table(self, query: Tensor, relation: Tensor) -> Tensor:
+        """The product of every query and relation, ``[B, R, H]``."""
         if self.heads == 1:
-            table = (query @ relation.t()).unsqueeze(-1)
-        else:
-            per_head = (-1, self.heads, D // self.heads)
-            table = torch.einsum("bhd,rhd->brh", query.view(per_head), relation.view(per_head))
-        if table.dtype in (torch.float16, torch.bfloat16):
-            table = table.float()  # Softmax in half precision loses too much.
-        if self.lin_edge is None:
-            return _ACTIVATIONS[self.score_activation](table), None, query_index
-        check_same_type("query", query, "the layer's weight", self.lin_edge.weight)
-        weight = self.lin_edge.weight.view(self.heads, D // self.heads, -1)
-        edge_query = torch.einsum("bhd,hdf->bhf", query.view(-1, self.heads, D // self.heads), weight)
-        return table, edge_query, query_index
+            return (query @ relation.t()).unsqueeze(-1)
+        query, relation = (vectors.unflatten(1, (self.heads, -1)) for vectors in (query, relation))
+        return torch.einsum("bhd,rhd->brh", query, relation)
+
+    def _products(self, query: Tensor, key: Tensor) -> Tensor:
+        """The product of each query and what stands beside it, ``[E, H]``."""
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        return (query * key).unflatten(1, (self.heads, -1)).sum(dim=-1, dtype=dtype)
+
+    def _activate(self, score: Tensor) -> Tensor:
+        if score.dtype in (torch.float16, torch.bfloat16):
+            score = score.float()  # Softmax in half precision loses too much.
+        score = _ACTIVATIONS[self.score_activation](score)
+        if values_are_checked(score.device):
+            check_finite(f"the product of query and {'edge_attr' if self.edge_dim else 'relation'}", score)
+        return score
 
     def _check_query(
         self, query: OptTensor, query_index: OptTensor, relation: OptTensor, num_targets: int
@@ -686,6 +753,13 @@ class GatedAggregationConv(MessagePassing):
 def _pair(value: Any) -> tuple[Any, Any]:
     """What is given for sources and for targets, or once for both."""
     return (value[0], value[1]) if isinstance(value, (tuple, list)) and len(value) == 2 else (value, value)
+
+
+def _size(edge_index: Adj) -> tuple[int | None, int | None] | None:
+    """The numbers of nodes that the rows of edges lead from and to, as far as these know them."""
+    if isinstance(edge_index, EdgeIndex):
+        return edge_index.sparse_size()
+    return (edge_index.size(1), edge_index.size(0)) if is_sparse(edge_index) else None
 
 
 # What a subclass may have replaced, and where hooks are kept, that messages or attention pass through.

@@ -2,8 +2,14 @@
 
 from typing import Any, Final
 
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.loader import NodeLoader
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.models.basic_gnn import BasicGNN
+from torch_geometric.typing import Adj, OptTensor
+from tqdm import tqdm
 
 from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
 
@@ -22,8 +28,7 @@ class GatedAggregationGNN(BasicGNN):
         out = model(x, edge_index, edge_attr=edge_type)
 
     With :obj:`edge_dim`, :obj:`edge_attr` holds edge features as usual; the relations can then only be the
-    values of a sparse adjacency. The same holds for ``inference``, which hands on neither types nor
-    features.
+    values of a sparse adjacency.
 
     Args:
         in_channels (int or tuple): Size of each input sample, or :obj:`-1` to derive the size from the
@@ -76,3 +81,88 @@ class GatedAggregationGNN(BasicGNN):
         return GatedAggregationConv(
             in_channels, out_channels, heads=heads, concat=concat, dropout=self.dropout.p, **kwargs
         )
+
+    @torch.no_grad()
+    def inference_per_layer(
+        self, layer: int, x: Tensor, edge_index: Adj, batch_size: int, edge_attr: OptTensor = None
+    ) -> Tensor:
+        r"""Runs one layer and what follows it, for the first :obj:`batch_size` nodes; :obj:`edge_attr` is
+        that of :meth:`forward`.
+        """
+        x = self.convs[layer](x, edge_index, edge_attr=edge_attr)[:batch_size]
+        if layer == self.num_layers - 1 and self.jk_mode is None:
+            return x
+        if self.act is not None and self.act_first:
+            x = self.act(x)
+        x = self.norms[layer](x)
+        if self.act is not None and not self.act_first:
+            x = self.act(x)
+        return self.lin(x) if layer == self.num_layers - 1 else x
+
+    @torch.no_grad()
+    def inference(
+        self,
+        loader: NodeLoader,
+        device: str | torch.device | None = None,
+        embedding_device: str | torch.device = "cpu",
+        progress_bar: bool = False,
+        cache: bool = False,
+    ) -> Tensor:
+        r"""Computes the outputs of all nodes of a large graph, layer by layer: the embeddings of one layer
+        are stored before the next one starts.
+
+        Relations are read from the :obj:`edge_type` of the data, or from its :obj:`edge_attr`, where
+        features are, too.
+
+        Args:
+            loader (torch_geometric.loader.NodeLoader): A loader that goes through all nodes, in any order,
+                and samples all neighbors of one hop, such as a
+                :class:`~torch_geometric.loader.NeighborLoader` with :obj:`num_neighbors=[-1]`.
+            device (torch.device, optional): The device to run the layers on. (default: :obj:`None`)
+            embedding_device (torch.device, optional): The device to store embeddings on.
+                (default: :obj:`"cpu"`)
+            progress_bar (bool, optional): If set to :obj:`True`, will print a progress bar.
+                (default: :obj:`False`)
+            cache (bool, optional): If set to :obj:`True`, keeps the sampled edges of the first layer for
+                the others. (default: :obj:`False`)
+
+        Raises:
+            ValueError: If the model is in training mode, :obj:`jk` needs the outputs of several layers, or
+                the loader does not go through all nodes.
+        """
+        x, num_nodes = loader.data.x.to(embedding_device), loader.data.num_nodes
+        if self.training or self.jk_mode not in (None, "last"):
+            raise ValueError(
+                f"training={self.training}, jk={self.jk_mode!r}: inference layer by layer is for models "
+                f"after `model.eval()`, with jk=None or 'last'"
+            )
+        if len(loader.dataset) != num_nodes:
+            raise ValueError(
+                f"loader goes through {len(loader.dataset)} of {num_nodes} nodes: all are needed"
+            )
+
+        def read(batch: Data) -> tuple[Tensor, int, Adj, OptTensor]:
+            edge_index = batch.adj_t if "adj_t" in batch else batch.edge_index
+            edge_attr = self._edge_attr(batch)
+            edge_attr = None if edge_attr is None else edge_attr.to(device)
+            return batch.n_id.to(x.device), batch.batch_size, edge_index.to(device), edge_attr
+
+        parts = [read(batch) for batch in loader] if cache else []
+        for layer in range(self.num_layers):
+            out = None
+            for node, batch_size, edge_index, edge_attr in tqdm(
+                parts or map(read, loader), "Inference", len(loader), disable=not progress_bar
+            ):
+                part = self.inference_per_layer(layer, x[node].to(device), edge_index, batch_size, edge_attr)
+                out = x.new_empty(num_nodes, part.size(1), dtype=part.dtype) if out is None else out
+                out[node[:batch_size]] = part.to(out.device)
+            x = x if out is None else out
+        return x
+
+    def _edge_attr(self, data: Data) -> OptTensor:
+        """What :meth:`forward` takes as :obj:`edge_attr`, as far as the layers look at it."""
+        conv = self.convs[0]
+        names = [] if conv.num_relations == 1 else ["edge_type", "edge_attr"]
+        if conv.edge_dim is not None:
+            names = ["edge_attr"]
+        return next((data[name] for name in names if name in data), None)

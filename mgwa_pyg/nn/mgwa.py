@@ -6,7 +6,8 @@ from mgwa_pyg.nn.neighborhood_recommender import NeighborhoodRecommender
 
 
 class MGWA(NeighborhoodRecommender):
-    r"""The multi-layer gated recommender MGWA.
+    r"""The recommender of the `"Music Recommendation Model Based on Graph Neural Network with Weighted
+    Aggregation" <https://doi.org/10.12677/SEA.2024.131010>`_ paper.
 
     Each item is represented by its neighbourhood in the knowledge graph as one user sees it: the user's
     embedding is the query of every :class:`GatedAggregationConv`, the relations' embeddings are shared by

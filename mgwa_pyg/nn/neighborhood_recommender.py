@@ -131,6 +131,8 @@ class NeighborhoodRecommender(torch.nn.Module):
             )
         profile = self.user_emb(user.long())
         query = self.scaled_query(profile)
+        num_relations = self.relation_emb.num_embeddings
+        relation = self.relation_emb(torch.arange(num_relations, device=node.device))
         x = self.entity_emb(node.long())
         for layer, conv in enumerate(self.convs):
             # What lies further out than the layers to come can see is of no use any more.
@@ -143,7 +145,7 @@ class NeighborhoodRecommender(torch.nn.Module):
                 edge_type[:num_edges],
                 query=query,
                 query_index=batch[:num_targets],
-                relation=self.relation_emb.weight,
+                relation=relation,
             )
             x = self.activate(x, layer)
         return (profile * x).sum(dim=-1)
@@ -199,7 +201,8 @@ class NeighborhoodRecommender(torch.nn.Module):
         Returns:
             Ranking: The items and their logits, both :math:`(n, k)`. Of items with equal logits the lower
             number comes first. A user with fewer than :math:`k` items left gets :obj:`num_items` and
-            :math:`-\infty` in their place.
+            :math:`-\infty` in their place. Where values are not checked, on an accelerator and in compiled or
+            exported code, an item whose logit is NaN takes no part.
 
         Raises:
             ValueError: If an argument does not go with the model, or a score is NaN.

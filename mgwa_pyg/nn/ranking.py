@@ -54,11 +54,10 @@ def score_items(
     users = _checked(model, users, graph, num_items)
     num_users, block = block_sizes(model, graph, num_items, max_bytes, users.device)
     score = model.entity_emb.weight.new_empty(users.numel(), num_items)
-    for start in range(0, num_items, block):
-        scorer = ItemScorer(model, graph, start, min(start + block, num_items))
-        for row in range(0, users.numel(), num_users):
-            profile = model.user_emb(users[row : row + num_users])
-            score[row : row + num_users, start : start + block] = scorer.score(profile)
+    for items in _parts(num_items, block):
+        scorer = ItemScorer(model, graph, items.start, items.stop)
+        for rows in _parts(users.numel(), num_users):
+            score[rows, items] = scorer.score(model.user_emb(users[rows]))
     if values_are_checked(score.device):
         check_no_nan("the matrix of scores", score)
     return score
@@ -82,14 +81,12 @@ def rank(
         users.new_full((users.numel(), k), num_items, dtype=torch.long),
         model.entity_emb.weight.new_full((users.numel(), k), -torch.inf),
     )
-    for start in range(0, num_items, block):
-        stop = min(start + block, num_items)
-        scorer = ItemScorer(model, graph, start, stop)
-        for row in range(0, users.numel(), num_users):
-            part = users[row : row + num_users]
-            top = best_of(scorer.score(model.user_emb(part)), part, k, start, num_items, seen)
+    for items in _parts(num_items, block):
+        scorer = ItemScorer(model, graph, items.start, items.stop)
+        for rows in _parts(users.numel(), num_users):
+            score = scorer.score(model.user_emb(users[rows]))
+            top = best_of(score, users[rows], k, items.start, num_items, seen)
             # The best of this part and of those before it, whose items have lower numbers.
-            rows = slice(row, row + num_users)
             order = _in_order(torch.cat([best.score[rows], top.score], dim=1))[:, :k]
             best.item[rows] = torch.cat([best.item[rows], top.item], dim=1).gather(1, order)
             best.score[rows] = torch.cat([best.score[rows], top.score], dim=1).gather(1, order)
@@ -105,24 +102,32 @@ def rank_by_product(z_user: Tensor, z_item: Tensor, users: Tensor, k: int, exclu
     _check_k(k, num_items)
     seen = None if exclude is None else Pairs(exclude, num_users, num_items)
     max_bytes = _MAX_BYTES.get(z_item.device.type, _MAX_BYTES_ELSEWHERE)
+    block = max(1, max_bytes // (num_items * z_item.element_size()))
     parts = [
-        best_of(z_user[part] @ z_item.t(), part, k, 0, num_items, seen)
-        for part in users.split(max(1, max_bytes // (num_items * z_item.element_size())))
+        best_of(z_user[users[rows]] @ z_item.t(), users[rows], k, 0, num_items, seen)
+        for rows in _parts(users.numel(), block)
     ]
     return Ranking(torch.cat([part.item for part in parts]), torch.cat([part.score for part in parts]))
 
 
 def best_of(score: Tensor, users: Tensor, k: int, start: int, num_items: int, seen: Pairs | None) -> Ranking:
-    """The best of the items from ``start`` on, whose scores these are; pairs that were seen are left out.
+    """The best of the items from ``start`` on, whose scores these are; pairs that were seen are left out, and
+    scores that are NaN where they are not checked.
 
     Of items with equal scores the one with the lower number comes first.
     """
     stop = start + score.size(1)
     if values_are_checked(score.device):
         check_no_nan(f"the matrix of scores of the items from {start} to {stop - 1}", score)
+    else:
+        score = score.masked_fill(score.isnan(), -torch.inf)  # Else they would come first.
     if seen is not None:
         score[seen.cells(users, start, stop)] = -torch.inf
     k = min(k, stop - start)
+    if torch.compiler.is_compiling():  # Nothing may depend on values: all are sorted.
+        index = _in_order(score)[:, :k]
+        values = score.gather(1, index)
+        return Ranking((index + start).masked_fill(values == -torch.inf, num_items), values)
     top = score.topk(k)
     # Which of the items that share the last score are taken is up to topk: such rows are sorted.
     shared = ((score >= top.values[:, -1:]).sum(dim=1) > k).nonzero().squeeze(1)
@@ -133,6 +138,13 @@ def best_of(score: Tensor, users: Tensor, k: int, start: int, num_items: int, se
     order = _in_order(values)
     index, values = index.gather(1, order), values.gather(1, order)
     return Ranking((index + start).masked_fill(values == -torch.inf, num_items), values)
+
+
+def _parts(total: int, size: int) -> list[slice]:
+    """Parts of that size; while compiling a single one, as the number of parts would be burnt in."""
+    if torch.compiler.is_compiling():
+        return [slice(0, total)]
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
 def _in_order(score: Tensor) -> Tensor:
@@ -233,7 +245,9 @@ class ItemScorer:
         self._model = model
         self._items = slice(start, stop)
         num_layers = model.num_layers
-        into_items = graph if (start, stop) == (0, graph.size[1]) else graph.targets(start, stop)
+        # While compiling, how many edges lead to the items is unknown: they are picked at the end.
+        self._all_targets = (start, stop) == (0, graph.size[1]) or torch.compiler.is_compiling()
+        into_items = graph if self._all_targets else graph.targets(start, stop)
         #: The edges that each layer needs: the last one's lead to items, the others' anywhere.
         self._graphs = [graph] * (num_layers - 1) + [into_items]
         first = self._graphs[0]
@@ -253,7 +267,9 @@ class ItemScorer:
                 neighborhood = self._aggregate_shared(x.t(), table)
             else:
                 neighborhood = self._aggregate(x.transpose(1, 2), table, self._graphs[layer])
-            x = x[..., self._items] if layer == model.num_layers - 1 else x
+            if layer == model.num_layers - 1:
+                x = x[..., self._items]
+                neighborhood = neighborhood[..., self._items] if self._all_targets else neighborhood
             x = model.activate(conv.fusion.columns(x, neighborhood), layer)
         return torch.bmm(profile.unsqueeze(1), x).squeeze(1)
 
@@ -279,6 +295,8 @@ class ItemScorer:
 
 def _sums_pay(graph: RelationCSR, x: Tensor) -> bool:
     """Whether sums by relation are the quicker way to the neighbourhoods, and fit into memory."""
+    if torch.compiler.is_compiling():
+        return False  # They depend on the scores' range.
     num_targets, num_relations = graph.size[1], graph.num_relations
     is_dense = num_relations * num_targets <= _MAX_RELATIONS_PER_EDGE * graph.num_edges
     return is_dense and RelationSums.num_bytes(num_targets, num_relations, x) <= _MAX_SUMS

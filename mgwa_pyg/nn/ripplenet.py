@@ -155,7 +155,7 @@ class RippleNet(torch.nn.Module):
         triple, count = torch.unique(memory, return_counts=True)
         head, relation, tail = _at(triple, edge_index, edge_type)
         score = (self.entity_emb(head) * self._related(tail, relation)).sum(dim=-1)
-        return -self.num_hops * (count * score.sigmoid()).sum() / max(memory.numel(), 1)
+        return -self.num_hops * (count * _wide(score).sigmoid()).sum() / max(memory.numel(), 1)
 
     def embedding_penalty(self, memory: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
         r"""Return the sum of squares of what the users' memories touch, a scalar.
@@ -183,8 +183,8 @@ class RippleNet(torch.nn.Module):
         head, kind, tail = (index.flatten() for index in _at(memory, edge_index, edge_type))
         entity_count = torch.bincount(torch.cat([head, tail]), minlength=entity.size(0))
         relation_count = torch.bincount(kind, minlength=relation.size(0))
-        penalty = (entity_count * entity.square().sum(dim=1)).sum()
-        penalty = penalty + (relation_count * relation.square().sum(dim=(1, 2))).sum()
+        penalty = (entity_count * _wide(entity).square().sum(dim=1)).sum()
+        penalty = penalty + (relation_count * _wide(relation).square().sum(dim=(1, 2))).sum()
         return penalty
 
     def _ask(
@@ -250,6 +250,11 @@ class RippleNet(torch.nn.Module):
         block = self.entity_emb(pair % num_entities).split(count.tolist())
         product = torch.cat([x @ R.T for x, R in zip(block, self.relation, strict=True)])
         return product.index_select(0, inverse.flatten()).unflatten(0, inverse.shape)
+
+
+def _wide(value: Tensor) -> Tensor:
+    """In single precision at least: sums over all memories are beyond what half precision holds."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def _at(place: Tensor, edge_index: Tensor, edge_type: Tensor) -> tuple[Tensor, Tensor, Tensor]:

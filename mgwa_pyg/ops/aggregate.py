@@ -59,7 +59,7 @@ def relation_softmax_aggregate(
         \mathbf{out}_v = \sum_{e \to v} \frac{\exp(\mathbf{T}_{q(v), r(e)})}
         {\sum_{e' \to v} \exp(\mathbf{T}_{q(v), r(e')})} \, \mathbf{x}_{u(e)}
 
-    This is eqs. (3)--(5) of MGWA, a multi-layer gated recommender over knowledge graphs, after the scores.
+    This is eqs. (3)--(5) of `MGWA <https://doi.org/10.12677/SEA.2024.131010>`_, after the scores.
     Exact whatever the range of the scores. Can be differentiated once, with respect to :obj:`x` and
     :obj:`table`, unless the backend composes it.
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric import EdgeIndex
 from torch_geometric.utils.sparse import index2ptr
 
-from mgwa_pyg.checks import check_count, check_edges, check_range, form, is_integer
+from mgwa_pyg.checks import (
+    check_count,
+    check_edges,
+    check_range,
+    form,
+    is_integer,
+    plain,
+    values_are_checked,
+)
 
 _INT32_MAX = torch.iinfo(torch.int32).max
 
@@ -24,14 +31,27 @@ def check_plan(name: str, value: Any) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class RelationCSR:
     r"""The typed edges of a graph, by target and by source: what :func:`relation_softmax_aggregate` needs to
     know of a graph.
 
     Made once per graph by :meth:`from_edge_index` and used for any number of calls. Graphs may be bipartite,
-    have several edges between the same two nodes, and nodes without edges. The tensors are :obj:`int32`
-    where all numbers fit, apart from :attr:`perm`.
+    have several edges between the same two nodes, and nodes without edges. The tensors are contiguous, shared
+    with no tensor that they were made of, and :obj:`int32` where all numbers fit, apart from :attr:`perm`.
+
+    A plan moves between devices as tensors do, and along with a :class:`~torch_geometric.data.Data` object or
+    a batch that holds it. :func:`torch.load` opens it with :obj:`weights_only=True`, too, wherever this
+    package is imported.
+
+    Args:
+        rowptr, col, dst, rel, colptr, cdst, csc, perm, num_relations, size: The attributes of that name.
+        check (bool, optional): Whether to look if they go together, as kernels read them unseen. Values are
+            looked at on the CPU only. (default: :obj:`True`)
+
+    Raises:
+        ValueError: If shapes, types or devices of the tensors do not go together, or their values contradict
+            each other.
+        IndexError: If an index is out of range.
     """
 
     rowptr: Tensor
@@ -55,6 +75,26 @@ class RelationCSR:
     r"""The number of relations :math:`R`."""
     size: tuple[int, int]
     r"""The numbers of nodes :math:`(N_{src}, N_{dst})`."""
+
+    def __init__(
+        self,
+        rowptr: Tensor,
+        col: Tensor,
+        dst: Tensor,
+        rel: Tensor,
+        colptr: Tensor,
+        cdst: Tensor,
+        csc: Tensor | None,
+        perm: Tensor | None,
+        num_relations: int,
+        size: tuple[int, int],
+        check: bool = True,
+    ) -> None:
+        self.rowptr, self.col, self.dst, self.rel = rowptr, col, dst, rel
+        self.colptr, self.cdst, self.csc, self.perm = colptr, cdst, csc, perm
+        self.num_relations, self.size = num_relations, size
+        if check:
+            _check(self)
 
     @classmethod
     def from_edge_index(
@@ -82,11 +122,7 @@ class RelationCSR:
         num_edges = edge_index.size(1)
         if not torch.compiler.is_compiling():
             num_relations = check_count("num_relations", num_relations)
-            if not isinstance(size, (tuple, list)) or len(size) != 2:
-                raise ValueError(
-                    f"size={size}: pass the numbers of nodes (N_src, N_dst), they are not guessed"
-                )
-            size = check_count("size[0]", size[0], 0), check_count("size[1]", size[1], 0)
+            size = _checked_size(size)
         if edge_type is None and num_relations > 1:
             raise ValueError(f"edge_type is None, but num_relations={num_relations}")
         if edge_type is not None and (not is_integer(edge_type) or edge_type.shape != (num_edges,)):
@@ -101,11 +137,9 @@ class RelationCSR:
             check_range("edge_type", edge_type, num_relations, "num_relations")
 
         num_src, num_dst = size
-        if isinstance(edge_index, EdgeIndex):
-            edge_index = edge_index.as_tensor()
         dtype = torch.int32 if max(num_edges, num_src, num_dst, num_relations) < _INT32_MAX else torch.int64
-        col, dst = edge_index.to(dtype)
-        rel = torch.zeros_like(dst) if edge_type is None else edge_type.to(dtype)
+        col, dst = _own(edge_index, dtype)
+        rel = torch.zeros_like(dst) if edge_type is None else _own(edge_type, dtype)
         perm = csc = None
         if not _is_sorted(dst):
             # Keys of 32 bits take half the time to sort, and division is quicker than another permutation.
@@ -129,6 +163,7 @@ class RelationCSR:
             perm=perm,
             num_relations=num_relations,
             size=(num_src, num_dst),
+            check=False,
         )
 
     def to_edge_index(self) -> tuple[Tensor, Tensor]:
@@ -158,9 +193,16 @@ class RelationCSR:
             colptr=pointer_copies(self.colptr, times, num_edges, dtype),
             cdst=copies(self.cdst, times, num_dst, dtype),
             csc=None if self.csc is None else copies(self.csc, times, num_edges, dtype),
-            perm=None if self.perm is None else copies(self.perm, times, num_edges, dtype),
+            perm=None if self.perm is None else copies(self.perm, times, num_edges, self.perm.dtype),
             num_relations=self.num_relations,
             size=(times * num_src, times * num_dst),
+            check=False,
+        )
+
+    def merge_relations(self) -> RelationCSR:
+        """The same edges, all of one relation."""
+        return RelationCSR(
+            **{**vars(self), "rel": torch.zeros_like(self.rel), "num_relations": 1}, check=False
         )
 
     @property
@@ -168,19 +210,99 @@ class RelationCSR:
         """The number of edges."""
         return self.col.size(0)
 
-    def to(self, device: torch.device | str) -> RelationCSR:
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> RelationCSR:
         """The same on ``device``."""
-        tensors: dict[str, Any] = {}
-        for field in fields(self):
-            if isinstance(value := getattr(self, field.name), Tensor):
-                tensors[field.name] = value.to(device)
-        return replace(self, **tensors)
+        return self._map(lambda index: index.to(device=device, non_blocking=non_blocking))
+
+    def cpu(self) -> RelationCSR:
+        """The same on the CPU."""
+        return self._map(Tensor.cpu)
+
+    def cuda(self, device: torch.device | str | int | None = None, non_blocking: bool = False) -> RelationCSR:
+        """The same on a GPU, the current one by default."""
+        return self._map(lambda index: index.cuda(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> RelationCSR:
+        """The same in pinned memory, from where GPUs copy without waiting."""
+        return self._map(Tensor.pin_memory)
+
+    def share_memory_(self) -> RelationCSR:
+        """Move the tensors to memory that processes share."""
+        self._map(Tensor.share_memory_)
+        return self
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> RelationCSR:
+        """The same with each tensor in another place."""
+        state: dict[str, Any] = {
+            name: function(value) if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+        }
+        return RelationCSR(**state, check=False)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        RelationCSR.__init__(self, **state)  # Files are looked at like any arguments.
 
     def __repr__(self) -> str:
         return (
             f"{self.__class__.__name__}(num_edges={self.num_edges}, num_relations={self.num_relations}, "
             f"size={self.size})"
         )
+
+
+# Torch opens plans with weights_only=True then: they are checked on their way in.
+torch.serialization.add_safe_globals([RelationCSR])
+
+
+def _check(plan: RelationCSR) -> None:
+    """Check what others than this file put into a plan; strided tensors become contiguous."""
+    plan.num_relations = check_count("num_relations", plan.num_relations)
+    num_src, num_dst = plan.size = _checked_size(plan.size)
+    if not isinstance(plan.col, Tensor) or plan.col.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"col {form(plan.col)}, but torch.int32 or torch.int64 is needed")
+    num_edges, device = plan.col.numel(), plan.col.device
+    forms = {  # How many numbers there are, and where they stop.
+        "col": (num_edges, num_src),
+        "dst": (num_edges, num_dst),
+        "rel": (num_edges, plan.num_relations),
+        "cdst": (num_edges, num_dst),
+        "csc": (num_edges, num_edges),
+        "perm": (num_edges, num_edges),
+        "rowptr": (num_dst + 1, num_edges + 1),
+        "colptr": (num_src + 1, num_edges + 1),
+    }
+    for name, (length, stop) in forms.items():
+        index = getattr(plan, name)
+        if index is None and name in ("csc", "perm"):
+            continue
+        dtype = torch.int64 if name == "perm" else plan.col.dtype
+        is_tensor = isinstance(index, Tensor)
+        if not is_tensor or (index.shape, index.dtype, index.device) != ((length,), dtype, device):
+            raise ValueError(f"{name} {form(index)}, but {length} of type {dtype} on {device} are needed")
+        setattr(plan, name, index.contiguous())
+        if values_are_checked(device):
+            check_range(name, index, stop, f"the limit of {name}")
+    if values_are_checked(device) and not _is_consistent(plan):
+        raise ValueError(f"the tensors of {plan} contradict each other: use RelationCSR.from_edge_index")
+
+
+def _is_consistent(plan: RelationCSR) -> bool:
+    """Whether both orders hold the same edges, whose pointers these are."""
+    col, dst = plan.col, plan.dst
+    if plan.csc is not None:
+        col, dst = col[plan.csc], dst[plan.csc]
+    pointers = (plan.dst, plan.rowptr, plan.size[1]), (col, plan.colptr, plan.size[0])
+    orders = [order for order in (plan.csc, plan.perm) if order is not None]
+    return (
+        all(_is_sorted(node) and torch.equal(ptr, index2ptr(node, num)) for node, ptr, num in pointers)
+        and torch.equal(plan.cdst, dst)
+        and all(bool((torch.bincount(order) == 1).all()) for order in orders)
+    )
+
+
+def _checked_size(size: Any) -> tuple[int, int]:
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise ValueError(f"size={size}: pass the numbers of nodes (N_src, N_dst), they are not guessed")
+    return check_count("size[0]", size[0], 0), check_count("size[1]", size[1], 0)
 
 
 def index_type(largest: int, index: Tensor) -> torch.dtype:
@@ -200,6 +322,11 @@ def pointer_copies(ptr: Tensor, times: int, num_edges: int, dtype: torch.dtype) 
     return torch.cat([copies(ptr[:-1], times, num_edges, dtype), end])
 
 
+def _own(index: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy, row by row however the index lies in memory: kernels read what a plan keeps by pointers."""
+    return plain(index).to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
 def _sort(key: Tensor) -> tuple[Tensor, Tensor]:
     """The keys in order, and the position of each before; equal keys keep theirs."""
     size = key.numel()
@@ -207,7 +334,7 @@ def _sort(key: Tensor) -> tuple[Tensor, Tensor]:
         return key.sort(stable=True)
     # So few, torch sorts by comparison. Key and position as one number take numpy a fifth of the time.
     bits = size.bit_length()
-    packed = (key.long() << bits) | torch.arange(size)
+    packed = (key.long() << bits) | torch.arange(size, device=key.device)
     packed = torch.from_numpy(np.sort(packed.numpy()))
     return (packed >> bits).int(), packed & (2**bits - 1)
 

@@ -375,6 +375,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """The outputs :math:`(H, N_{dst}, C)` and the attention :math:`(H, E)` by target."""
     x, tables, scale, query_index = _contiguous(x, tables, scale, query_index)
+    rowptr, col, dst, rel = _contiguous(rowptr, col, dst, rel)
     num_dst, num_edges, num_channels = rowptr.size(0) - 1, col.size(0), x.size(1)
     num_tables, num_queries, num_relations = tables.shape
     dtype, wide = _wide(x, tables)
@@ -421,7 +422,8 @@ def backward(
     Where algorithms have to be deterministic, the gradient of the score of each edge by target,
     :math:`(H, E)`, comes third, and is to be summed in place of the second. ``shape`` is that of the tables.
     """
-    grad, x, out, scale, query_index = _contiguous(grad, x, out, scale, query_index)
+    grad, x, out, alpha, scale, query_index = _contiguous(grad, x, out, alpha, scale, query_index)
+    col, rel, colptr, cdst, csc = _contiguous(col, rel, colptr, cdst, csc)
     (num_src, num_channels), num_dst, num_edges = x.shape, grad.size(1), col.size(0)
     num_tables, num_queries, num_relations = shape
     num_cells = num_queries * num_relations

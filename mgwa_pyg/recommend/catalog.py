@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from mgwa_pyg.datasets import KGRecDataset
 
+# What is typed in many ways: quotes and dashes.
+_ALIKE = str.maketrans(
+    dict.fromkeys("‘’‚‛′´`ʼ", "'") | dict.fromkeys("“”„‟″«»", '"') | dict.fromkeys("‐‑‒–—―−", "-")
+)
+# Letters of no width, and how emoji are to be drawn.
+_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060\ufe00-\ufe0f\ufeff]")
+# What would break a line, or change how the rest of it is shown.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+#: What the relation of users and items is called; no other has this name.
+INTERACTION = "listens"
+
+
+class ItemId(str):
+    """The id of an item, and not the name of another that reads the same. Ids in tables are such."""
+
+    __slots__ = ()
+
 
 class Catalog:
-    """The names of a data set, and the numbers that they stand for.
+    """The ids and names of a data set, and the rows that they stand for.
+
+    Ids are those of the files that the data set was made from. They are compared as they are written, so that
+    196 and ``"196"`` are the same id.
 
     Args:
         dataset (KGRecDataset): The data set.
@@ -25,95 +49,183 @@ class Catalog:
         self.num_users = dataset.num_users
         self.num_items = dataset.num_items
         self.num_relations = dataset.num_relations
-        self._items: Sequence[str] = dataset.item_names
-        self._relations: Sequence[str] = dataset.relation_names
         self._num_entities = dataset.num_entities
+        self._users: Sequence[int | str] = dataset.user_ids
+        ids: Sequence[int | str] = dataset.item_ids
+        self._items = ids if isinstance(ids, range) else [ItemId(i) if isinstance(i, str) else i for i in ids]
+        self._names: Sequence[str] = dataset.entity_names
+        self._relations: Sequence[str] = dataset.relation_names
 
     def user(self, user: Any) -> int:
-        """Return the number of a user.
+        """Return the row of a user, given by its id.
 
         Raises:
-            TypeError: If it is no whole number.
-            IndexError: If there is no such user.
+            TypeError: If it is neither a whole number nor a string.
+            IndexError: If there is no user of this number.
+            ValueError: If there is no user of this string.
         """
-        return _number("user", user, self.num_users)
+        row = self._user_rows.get(_written("user", user))
+        if row is None:
+            raise _unknown("user", user, self._users, {str(id_).casefold(): id_ for id_ in self._users})
+        return row
 
     def item(self, item: Any) -> int:
-        """Return the number of an item, given by its number or its name.
+        """Return the row of an item, given by its id or its name: a whole number and an :class:`ItemId` are
+        ids, another string is either.
 
-        A name is taken as it is written; if there is none like it, upper and lower case and spaces at its
-        ends don't matter.
+        A name is taken as it is written; if there is none like it, upper and lower case, blanks, the forms of
+        quotes and dashes and ways to encode the same letter don't matter.
 
         Raises:
             TypeError: If it is neither a whole number nor a string.
             IndexError: If there is no item of this number.
-            ValueError: If no item has this name, or several have.
+            ValueError: If no item has this id or name, or several have.
         """
-        if not isinstance(item, str):
-            return _number("item", item, self.num_items)
-        exact, folded = self._by_name
-        found = exact.get(item) or folded.get(_fold(item), [])
+        written = _written("item", item)
+        found = {self._item_rows[written]} if written in self._item_rows else set()
+        may_be_a_name = isinstance(item, str) and not isinstance(item, ItemId)
+        if may_be_a_name:
+            exact, folded = self._by_name
+            found = found.union(exact.get(written, [])) or set(folded.get(_fold(written), []))
         if len(found) > 1:
-            raise ValueError(f"{len(found)} items are called {item!r}: choose one by its number, {found}")
-        if not found:
-            close = [
-                self._items[folded[name][0]]
-                for name in get_close_matches(_fold(item), folded, n=3, cutoff=0.7)
+            ids = {row: self._items[row] for row in sorted(found)[:5]}
+            some = [
+                f"{f'ItemId({id_!r})' if isinstance(id_, str) else id_} ({self.name(row)!r})"
+                for row, id_ in ids.items()
             ]
-            hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "nor anything like it"
-            raise ValueError(f"no item is called {item!r}: {hint}")
-        return found[0]
+            raise ValueError(
+                f"item={item!r:.60} may be one of {len(found)} items: choose one by its id, from "
+                f"{', '.join(some)}{', ...' if len(found) > 5 else ''}"
+            )
+        if not found:
+            known: dict[str, int | str] = {str(id_).casefold(): id_ for id_ in self._items}
+            if may_be_a_name:
+                known |= {name: self.name(rows[0]) for name, rows in self._by_name[1].items()}
+            raise _unknown("item", item, self._items, known)
+        return found.pop()
 
     def items(self, items: Any) -> Tensor:
-        """Return the distinct numbers of one or more items, each given by its number or its name, in order.
+        """Return the distinct rows of one or more items, each given by its id or its name, in order.
 
         Raises:
             TypeError: If they are no list, or one of them is neither a whole number nor a string.
             IndexError: If there is no item of a number.
             ValueError: If there is no item at all, or no item or several items have a name.
         """
-        if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
-            raise TypeError(f"items={items!r}: pass a list of names or numbers, such as [{items!r}]")
-        numbers = sorted({self.item(item) for item in items})
-        if not numbers:
+        rows = sorted({self.item(item) for item in listed("items", items)})
+        if not rows:
             raise ValueError("items is empty: pass at least one item that the user listened to")
-        return torch.tensor(numbers)
+        return torch.tensor(rows)
+
+    def user_ids(self, rows: Tensor) -> pd.Index:
+        """Return the ids of these rows, :math:`(n)`."""
+        return self._user_index.take(rows.numpy())
+
+    def item_id(self, row: int) -> int | ItemId:
+        """Return the id of a row."""
+        return self._items[row]
+
+    def item_ids(self, rows: Tensor) -> pd.Index:
+        """Return the ids of these rows, :math:`(n)`."""
+        return self._item_index.take(rows.numpy())
 
     def name(self, node: int) -> str:
-        """Return what a node is called: an item, another entity, or, after the entities, a user."""
-        if node < self.num_items:
-            return str(self._items[node])
-        return f"entity {node}" if node < self._num_entities else f"user {node - self._num_entities}"
+        """Return what a row of the graph is called: an item, another entity, or, after these, a user."""
+        if node < self._num_entities:
+            return str(self._names[node])
+        return f"user {self._users[node - self._num_entities]}"
 
     def relation(self, relation: int) -> str:
         """Return what a relation is called, whichever way it is followed; after those of the knowledge graph
         come the two directions of an interaction.
         """
-        is_interaction = relation >= 2 * self.num_relations
-        return "listens" if is_interaction else str(self._relations[relation % self.num_relations])
+        if relation >= 2 * self.num_relations:
+            return INTERACTION
+        name = str(self._relations[relation % self.num_relations])
+        return f"{name} (of entities)" if name == INTERACTION else name
+
+    @cached_property
+    def _user_rows(self) -> dict[str, int]:
+        return {str(id_): row for row, id_ in enumerate(self._users)}
+
+    @cached_property
+    def _item_rows(self) -> dict[str, int]:
+        return {str(id_): row for row, id_ in enumerate(self._items)}
+
+    # They have a type that is right for tables without rows, too.
+    @cached_property
+    def _user_index(self) -> pd.Index:
+        return pd.Index(self._users)
+
+    @cached_property
+    def _item_index(self) -> pd.Index:
+        # As objects strings stay what they are.
+        return pd.Index(self._items, dtype=object if isinstance(self._items[0], str) else None)
 
     @cached_property
     def _by_name(self) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
         exact: dict[str, list[int]] = {}
         folded: dict[str, list[int]] = {}
-        for number, name in enumerate(self._items):
-            exact.setdefault(str(name), []).append(number)
-            folded.setdefault(_fold(str(name)), []).append(number)
+        for row in range(self.num_items):
+            exact.setdefault(self.name(row), []).append(row)
+            folded.setdefault(_fold(self.name(row)), []).append(row)
         return exact, folded
 
 
-def _fold(name: str) -> str:
-    return name.casefold().strip()
+def is_one(value: Any) -> bool:
+    """Whether this is a single value, not several: an element of a tensor is one, a string, too."""
+    return isinstance(value, str) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0
 
 
-def _number(kind: str, value: Any, stop: int) -> int:
+def listed(name: str, values: Any) -> list[Any]:
+    """Return several values as a list, or raise a :class:`TypeError` if it is one."""
+    if is_one(values) or isinstance(values, bytes):
+        raise TypeError(f"{name}={values!r:.60}: pass a list, such as [{values!r:.60}]")
+    return list(values)
+
+
+def whole_number(value: Any) -> int | None:
+    """Return a whole number as an integer, also an element of an array or a tensor; else nothing."""
+    is_truth = isinstance(value, bool) or getattr(value, "dtype", None) is torch.bool
+    if is_truth or getattr(value, "ndim", 0) != 0:
+        return None
     try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        wanted = "a name or a whole number" if kind == "item" else "a whole number"
-        raise TypeError(f"{kind}={value!r}: {wanted} is needed") from None
-    if not 0 <= number < stop:
-        raise IndexError(f"{kind}={number}: whole numbers from 0 to {stop - 1} are needed")
-    return number
+        return operator.index(value)
+    except (TypeError, RuntimeError):  # Torch raises the second for a tensor without values.
+        return None
+
+
+def one_line(text: str) -> str:
+    """Text of which nothing steers a terminal or breaks a line."""
+    return _CONTROLS.sub(" ", text)
+
+
+def _written(kind: str, value: Any) -> str:
+    if isinstance(value, str):
+        return str(value)
+    number = whole_number(value)
+    if number is None:
+        wanted = "an id or a name" if kind == "item" else "an id"
+        raise TypeError(f"{kind}={value!r:.60}: {wanted} is needed, a whole number or a string")
+    return str(number)
+
+
+def _fold(name: str) -> str:
+    """What is left of a name where the ways to type it don't matter."""
+    name = unicodedata.normalize("NFKC", one_line(name).translate(_ALIKE)).casefold()
+    return " ".join(unicodedata.normalize("NFKC", _UNSEEN.sub("", name)).split())
+
+
+def _unknown(kind: str, value: Any, ids: Sequence[int | str], known: Mapping[str, int | str]) -> Exception:
+    """The error for what is not ``known``: what is asked for, and what it means."""
+    is_name = isinstance(value, str)
+    if not is_name and isinstance(ids, range):
+        return IndexError(f"{kind}={value}: whole numbers from 0 to {len(ids) - 1} are needed")
+    called = "is called" if kind == "item" and is_name and not isinstance(value, ItemId) else "has the id"
+    text = _fold(str(value))[:60]
+    # A slip leaves the beginning or the end of a name as it is.
+    near = [name for name in known if name[:1] == text[:1] or name[-2:] == text[-2:]]
+    close = [repr(known[name]) for name in get_close_matches(text, near, n=3, cutoff=0.7)]
+    hint = f"did you mean {' or '.join(close)}?" if close else "nor anything like it"
+    error = ValueError if is_name else IndexError
+    return error(f"no {kind} {called} {value!r:.60}: {hint}")

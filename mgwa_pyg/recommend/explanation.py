@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 import pandas as pd
+from torch import Tensor
 
-from mgwa_pyg.recommend.catalog import Catalog
+from mgwa_pyg.recommend.catalog import INTERACTION, Catalog, one_line
 from mgwa_pyg.recommend.parts import Parts
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ _MOST = 3  # How many neighbours, or items listened to, a sentence names.
 _BARS = 10  # How many a picture shows by themselves.
 _SMALL = 0.01  # What is smaller than this share of the largest is not shown by itself.
 _NOTHING = 1e-9  # What is smaller is rounding.
+_WIDTH = 36  # The letters of a name that fit beside the bars.
 _UP, _DOWN = "#1f4e9c", "#c8682a"
 
 
@@ -27,8 +31,8 @@ class Explanation:
 
     user: str
     """Whom the score is for."""
-    item: int
-    """The item's number."""
+    item: int | str
+    """The item's id."""
     name: str
     """The item's name."""
     score: float
@@ -36,8 +40,9 @@ class Explanation:
     parts: pd.DataFrame
     """The score as a sum, in the columns ``part``, ``relation``, ``neighbor`` (a name), ``attention`` (of the
     last layer) and ``score``. A part is a ``"neighbor"`` of the item, or, for RippleNet, the tail of a triple
-    in the user's ``"memory"``, the highest score first; then come the ``"item"`` itself, the ``"constant"``
-    of the layers, and ``"popularity"``: what is added for how well known the item is."""
+    in the user's ``"memory"``, the one that weighs most first, whether it adds or takes away; then come the
+    ``"item"`` itself, the ``"constant"`` of the layers, and ``"popularity"``: what is added for how well
+    known the item is. These have no relation and no neighbour, :obj:`None`, and the attention 0."""
     history: pd.DataFrame | None
     """The same score as a sum over what the user listened to (``"heard"``), in the same columns;
     :obj:`None` for models that know users otherwise."""
@@ -46,7 +51,7 @@ class Explanation:
     none."""
     pyg: PyGExplanation | None = None
     """What the algorithm of :mod:`torch_geometric.explain` found, if one was asked; its edge mask is the
-    column ``mask`` of :attr:`parts`."""
+    column ``mask`` of :attr:`parts`, 0 for what is no edge."""
 
     @property
     def shares(self) -> dict[str, float]:
@@ -58,14 +63,15 @@ class Explanation:
 
     @property
     def reason(self) -> str:
-        """The names of what adds most to the score. It is what was listened to, or where that leads, if the
-        model knows users by it, else what the item is linked to; nothing, where the item itself does it all.
+        """The names of what weighs most in the score, with what it adds. It is what was listened to, or where
+        that leads, if the model knows users by it, else what the item is linked to; nothing, where the item
+        itself does it all.
         """
         return _named(self._personal) or _named(self.parts)
 
     def sentence(self) -> str:
         """Say in words what the score comes from."""
-        text = f"{self.name} has the score {self.score:.2f} for {self.user}"
+        text = f"{one_line(self.name)} has the score {self.score:.2f} for {self.user}"
         if personal := _named(self._personal):
             text += f", most of all for {personal}"
         if self._sum("item") != 0.0:
@@ -94,25 +100,32 @@ class Explanation:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
+        from mgwa_pyg.train.plots import plain
+
         tables = [("What it is and what it is linked to", self.parts)]
         if self.history is not None:
             tables.insert(0, ("What was listened to", self.history))
         bars = [_bars(table) for _, table in tables]
-        height = 1.3 + 0.26 * max(len(rows) for rows in bars)
+        name, user = _shortened(one_line(self.name), 2 * _WIDTH), _shortened(one_line(self.user), 4 * _WIDTH)
+        title = f"{name} for {user}: {self.score:.2f}"
+        lines = textwrap.wrap(title, _room(title, 30 + 40 * len(tables)))
+        height = 1.1 + 0.2 * len(lines) + 0.26 * max(len(rows) for rows in bars)
         # Without pyplot nothing is shown, and no state is left behind.
         figure = Figure(figsize=(6.4 * len(tables), height), layout="constrained")
         FigureCanvasAgg(figure)
-        figure.suptitle(f"{self.name} for {self.user}: {self.score:.2f}", fontsize=11, wrap=True)
+        figure.suptitle(plain("\n".join(lines)), fontsize=11, usetex=False)
         axes = figure.subplots(1, len(tables), squeeze=False)[0]
         for ax, (title, _), rows in zip(axes, tables, bars, strict=True):
-            labels, values = [label for label, _ in rows], [value for _, value in rows]
+            labels, values = [plain(label) for label, _ in rows], [value for _, value in rows]
             ax.barh(range(len(rows)), values, color=[_UP if value >= 0 else _DOWN for value in values])
-            ax.set_yticks(range(len(rows)), labels, fontsize=8)
+            ax.set_yticks(range(len(rows)), labels, fontsize=8, usetex=False)
             ax.invert_yaxis()
             ax.axvline(0.0, color="0.4", lw=0.8)
             ax.set_title(title, fontsize=10)
             ax.set_xlabel("adds to the score")
-        figure.savefig(file, dpi=130, format=kind)
+        figure.savefig(
+            Path(file).expanduser() if isinstance(file, str | Path) else file, dpi=130, format=kind
+        )
 
     def __str__(self) -> str:
         return self.sentence()
@@ -129,53 +142,48 @@ class Explanation:
         return float(self._rows(part)["score"].sum())
 
 
-def table_of(parts: Parts, catalog: Catalog, edge_part: str, mask: Any = None) -> pd.DataFrame:
-    """The parts of a score as a table, the edges by what they add."""
-    edges = pd.DataFrame(
-        {
-            "part": edge_part,
-            "relation": [catalog.relation(relation) for relation in parts.relation.tolist()],
-            "neighbor": [catalog.name(node) for node in parts.source.tolist()],
-            "attention": parts.attention.double().numpy(),
-            "score": parts.score.double().numpy(),
-        }
-    )
-    columns = list(edges.columns)
-    if mask is not None:
-        edges["mask"] = mask.double().numpy()
-        columns.append("mask")
-    edges = edges.sort_values("score", ascending=False, kind="stable")
-    others = [("item", parts.own), ("constant", parts.constant), ("popularity", parts.bias)]
+def table_of(parts: Parts, catalog: Catalog, edge_part: str, mask: Tensor | None = None) -> pd.DataFrame:
+    """The parts of a score as a table, the edges by what they weigh."""
+    others = {"item": parts.own, "constant": parts.constant, "popularity": parts.bias}
     if edge_part == "heard":  # The user has no part of its own: it is what was listened to.
-        others = others[1:]
-    rows = [{"part": name, "score": float(value)} for name, value in others if abs(float(value)) > _NOTHING]
-    table = (
-        pd.concat([edges, pd.DataFrame(rows, columns=columns)])
-        if len(edges)
-        else pd.DataFrame(rows, columns=columns)
-    )
-    return table.reset_index(drop=True)
+        del others["item"]
+    others = {name: value for name, value in others.items() if abs(float(value)) > _NOTHING}
+    order = parts.score.abs().argsort(descending=True, stable=True)
+    none = [None] * len(others)
+    columns: dict[str, Any] = {
+        "part": [edge_part] * len(order) + list(others),
+        "relation": [catalog.relation(relation) for relation in parts.relation[order].tolist()] + none,
+        "neighbor": [catalog.name(node) for node in parts.source[order].tolist()] + none,
+        "attention": parts.attention[order].tolist() + [0.0] * len(others),
+        "score": parts.score[order].tolist() + [float(value) for value in others.values()],
+    }
+    if mask is not None:
+        columns["mask"] = mask[order].tolist() + [0.0] * len(others)
+    # As objects None stays None, which is what JSON has.
+    types = dict.fromkeys(columns, float) | dict.fromkeys(["part", "relation", "neighbor"], object)
+    return pd.DataFrame({name: pd.Series(column, dtype=types[name]) for name, column in columns.items()})
 
 
 def _links(table: pd.DataFrame, between: str = " through ") -> list[tuple[str, float]]:
-    """What the edges of a table add, listeners together."""
+    """What the edges of a table add, listeners together, what weighs most first."""
     edges = table[table["part"].isin(["neighbor", "memory", "heard"])]
-    listens = (edges["part"] == "neighbor") & (edges["relation"] == "listens")
+    listens = (edges["part"] == "neighbor") & (edges["relation"] == INTERACTION)
     added: dict[str, float] = {}  # The same link may be there more than once.
     for row in edges[~listens].itertuples():
-        name = row.neighbor if row.part == "heard" else f"{row.neighbor}{between}{row.relation}"
+        name = one_line(row.neighbor)
+        name = name if row.part == "heard" else f"{name}{between}{one_line(row.relation)}"
         added[name] = added.get(name, 0.0) + row.score
     rows = list(added.items())
     if listens.any():
         rows.append((f"its {listens.sum()} listeners", float(edges.loc[listens, "score"].sum())))
-    return rows
+    return sorted(rows, key=lambda row: -abs(row[1]))
 
 
 def _named(table: pd.DataFrame) -> str:
-    """The links that add most, in words; nothing where none adds what a reader would see."""
-    links = sorted(_links(table), key=lambda row: -row[1])
-    least = max(0.005, _SMALL * links[0][1]) if links else 0.0
-    words = [f"{name} ({score:+.2f})" for name, score in links[:_MOST] if score >= least]
+    """The links that weigh most, in words; nothing where none adds what a reader would see."""
+    links = _links(table)
+    least = max(0.005, _SMALL * abs(links[0][1])) if links else 0.0
+    words = [f"{name} ({score:+.2f})" for name, score in links[:_MOST] if abs(score) >= least]
     return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + words[-1:])
 
 
@@ -183,10 +191,20 @@ def _bars(table: pd.DataFrame) -> list[tuple[str, float]]:
     """What a picture shows of a table."""
     others = {"item": "the item itself", "constant": "constant", "popularity": "how well known it is"}
     rows = [(others[row.part], row.score) for row in table.itertuples() if row.part in others]
-    links = sorted(_links(table, between="\n"), key=lambda row: -abs(row[1]))
-    # A dollar sign would begin a formula.
+    links = _links(table, between="\n")
     shown = sum(abs(score) >= _SMALL * abs(links[0][1]) for _, score in links[:_BARS])
-    rows += [(name.replace("$", r"\$"), score) for name, score in links[:shown]]
+    for name, score in links[:shown]:
+        rows.append(("\n".join(_shortened(line, _WIDTH) for line in name.split("\n")), score))
     if len(links) > shown:
         rows.append((f"{len(links) - shown} more", sum(score for _, score in links[shown:])))
     return rows
+
+
+def _shortened(text: str, width: int) -> str:
+    width = _room(text, width)
+    return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
+
+
+def _room(text: str, width: int) -> int:
+    """How many letters fit where so many of usual width do: Chinese ones, say, take the room of two."""
+    return width // 2 if any(east_asian_width(letter) in "FW" for letter in text) else width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -122,8 +123,13 @@ class Stack(torch.nn.Module):
     :math:`(1, 1)`: what :class:`torch_geometric.explain.Explainer` explains.
 
     It comes with the part of the graph that the logit depends on, edges in the order of the whole graph.
-    Arguments are those of :func:`split`.
+    All of it is a copy: explainers leave masks and hooks behind where they are interrupted. Arguments are
+    those of :func:`split`.
     """
+
+    x: Tensor
+    read: Tensor
+    bias: Tensor
 
     def __init__(
         self,
@@ -148,15 +154,19 @@ class Stack(torch.nn.Module):
         #: The relation of each edge.
         self.relation = relation[kept]
         self.edge_type = self.relation if typed else torch.zeros_like(self.relation)
-        self.x = x[nodes]
         self.node = int(place)
-        self.convs = torch.nn.ModuleList(convs)
-        self._read, self._bias = read, bias
-        self._keywords, self._activate, self._scale = keywords or {}, activate, scale
+        self.convs = torch.nn.ModuleList(copy.deepcopy(conv) for conv in convs)
+        self._activate, self._scale = activate, scale
+        # Buffers, so that the model can be had in single precision, too.
+        self.register_buffer("x", x[nodes])
+        self.register_buffer("read", torch.stack(list(read)))
+        self.register_buffer("bias", torch.as_tensor(bias, dtype=x.dtype))
+        copies = {name: value.detach().clone() for name, value in (keywords or {}).items()}
+        self.keywords = torch.nn.ParameterDict(copies).requires_grad_(False)
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
-        logit = x[self.node] @ self._read[0] + self._bias
+        logit = x[self.node] @ self.read[0] + self.bias
         for layer, conv in enumerate(self.convs):
-            x = self._activate(conv((self._scale(x), x), edge_index, edge_type, **self._keywords), layer)
-            logit = logit + x[self.node] @ self._read[layer + 1]
+            x = self._activate(conv((self._scale(x), x), edge_index, edge_type, **self.keywords), layer)
+            logit = logit + x[self.node] @ self.read[layer + 1]
         return logit.view(1, 1)

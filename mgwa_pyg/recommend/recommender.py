@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -15,22 +14,35 @@ from torch_geometric.explain.algorithm import ExplainerAlgorithm
 
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.nn.ranking import Pairs, Ranking, best_of
-from mgwa_pyg.recommend.catalog import Catalog
+from mgwa_pyg.recommend.catalog import Catalog, is_one, listed, one_line, whole_number
 from mgwa_pyg.recommend.explanation import Explanation, table_of
 from mgwa_pyg.recommend.views import make_view
 from mgwa_pyg.train import ClickModule
 from mgwa_pyg.train.scorer import Scorer
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _asked(method: _Method) -> _Method:
+    """No gradients of the model, and room for those that answers need, in whatever mode this is called."""
+    return torch.inference_mode(False)(torch.no_grad()(method))
+
 
 class Recommender:
     """Recommends items to the users of a data set and to new ones, and says why.
 
-    Users are whole numbers, items whole numbers or names. What a user *heard* are the training positives:
-    that is all that the model knows of anybody, and it is never recommended to them. Validation and test
-    positives count as unheard, so that recommendations can be judged by them.
+    Users and items go by the ids of the data set's own files (:attr:`KGRecDataset.user_ids
+    <mgwa_pyg.datasets.KGRecDataset.user_ids>`, :attr:`item_ids
+    <mgwa_pyg.datasets.KGRecDataset.item_ids>`), as whole numbers or strings, whichever they are there: 196
+    and ``"196"`` are the same user. Items also go by their names; where a string is the id of one and the
+    name of another, :class:`ItemId` says which is meant. A whole number may be one of NumPy or an element of
+    a tensor. Tables have ids in the columns ``user`` and ``item``, and no value is missing.
 
-    All answers are ranked by the model's logits, ``score``; of equal ones the item with the lower number
-    comes first. The same question always has the same answer.
+    Nobody is recommended what they are known to have heard: all their positives, those of validation and
+    test included. The model has learned from the training positives alone.
+
+    All answers are ranked by the model's logits, ``score``; of equal ones the item that is first in the data
+    set comes first. The same question always has the same answer.
 
     Args:
         scorer (Scorer): The scorer of a trained model, as :class:`~mgwa_pyg.train.ClickModule` has it; its
@@ -38,17 +50,22 @@ class Recommender:
         dataset (KGRecDataset): The data set that it was made for.
     """
 
+    @_asked
     def __init__(self, scorer: Scorer, dataset: KGRecDataset) -> None:
         self.dataset = dataset
         self.catalog = Catalog(dataset)
         self.num_users = dataset.num_users
         self.num_items = dataset.num_items
-        heard = dataset[0]["user", "listens", "entity"].edge_index
-        self._heard = Pairs(heard, self.num_users, self.num_items)
-        with torch.no_grad():
-            self._view = make_view(scorer, dataset)
+        listens = dataset[0]["user", "listens", "entity"]
+        known = torch.cat(
+            [listens.edge_index, listens.edge_label_index[:, listens.edge_label == 1]], dim=1
+        ).unique(dim=1)
+        self._trained = Pairs(listens.edge_index, self.num_users, self.num_items)
+        self._known = Pairs(known, self.num_users, self.num_items)
+        self._view = make_view(scorer, dataset)
 
     @classmethod
+    @_asked
     def load(cls, run_folder: Path | str, dataset: KGRecDataset | None = None) -> Recommender:
         """Return a recommender with the best checkpoint of a run.
 
@@ -62,7 +79,7 @@ class Recommender:
             FileNotFoundError: If there is no checkpoint, or the data set is not where it was.
             CheckpointError: If the checkpoint cannot be used, or belongs to another data set.
         """
-        checkpoint = Path(run_folder) / "best.ckpt"
+        checkpoint = Path(run_folder).expanduser() / "best.ckpt"
         if not checkpoint.is_file():
             raise FileNotFoundError(
                 f"{checkpoint} is missing: pass the folder of a run that has finished, such as "
@@ -71,52 +88,59 @@ class Recommender:
         module = ClickModule.restore(checkpoint, dataset)
         return cls(module.scorer, module.dataset)
 
-    def recommend(self, user: int, k: int = 10) -> pd.DataFrame:
+    @_asked
+    def recommend(self, user: int | str, k: int = 10, *, include_held_out: bool = False) -> pd.DataFrame:
         """Return the best :math:`k` items for a user of the data set.
 
         Args:
-            user (int): The user.
+            user (int or str): The user's id.
             k (int, optional): How many items; fewer are returned where the user heard nearly all.
                 (default: :obj:`10`)
+            include_held_out (bool, optional): Whether the user's validation and test positives, which were
+                held out from training, may be recommended, so that they can be found again: for an
+                evaluation. (default: :obj:`False`)
 
         Returns:
             DataFrame: The columns ``rank`` (from 1), ``item``, ``name`` and ``score``.
 
         Raises:
-            TypeError: If an argument is no whole number.
-            IndexError: If there is no such user.
-            ValueError: If ``k`` is not between 1 and the number of items.
+            TypeError: If an argument is of another type.
+            IndexError: If there is no user of this number.
+            ValueError: If there is no user of this string, or ``k`` is not between 1 and the number of items.
         """
-        best = self._best(torch.tensor([self.catalog.user(user)]), self._k(k))
+        best = self._best(torch.tensor([self.catalog.user(user)]), self._k(k), include_held_out)
         return self._table(best)
 
-    def recommend_batch(self, users: Iterable[int], k: int = 10) -> pd.DataFrame:
+    @_asked
+    def recommend_batch(
+        self, users: Iterable[int | str], k: int = 10, *, include_held_out: bool = False
+    ) -> pd.DataFrame:
         """Return the best :math:`k` items for each of several users.
 
         Args:
-            users (iterable of int): The users; one may stand there twice.
+            users (iterable of int or str): The users' ids; one may stand there twice.
             k (int, optional): How many items for each. (default: :obj:`10`)
+            include_held_out (bool, optional): As for :meth:`recommend`. (default: :obj:`False`)
 
         Returns:
             DataFrame: The columns ``user``, ``rank``, ``item``, ``name`` and ``score``, the users in their
             order.
 
         Raises:
-            TypeError: If an argument is no whole number, or ``users`` no list of them.
-            IndexError: If there is no such user.
-            ValueError: If ``k`` is not between 1 and the number of items.
+            TypeError: If an argument is of another type, or ``users`` no list.
+            IndexError: If there is no user of a number.
+            ValueError: If there is no user of a string, or ``k`` is not between 1 and the number of items.
         """
-        if isinstance(users, str | bytes) or not isinstance(users, Iterable):
-            raise TypeError(f"users={users!r}: pass a list of whole numbers")
-        numbers = torch.tensor([self.catalog.user(user) for user in users], dtype=torch.long)
+        rows = torch.tensor([self.catalog.user(user) for user in listed("users", users)], dtype=torch.long)
         k = self._k(k)
-        parts = [self._best(part, k) for part in numbers.split(self._view.users_at_once)]
+        parts = [self._best(part, k, include_held_out) for part in rows.split(self._view.users_at_once)]
         best = Ranking(torch.cat([part.item for part in parts]), torch.cat([part.score for part in parts]))
         table = self._table(best)
-        table.insert(0, "user", numbers.repeat_interleave((best.item < self.num_items).sum(dim=1)).numpy())
+        counts = (best.item < self.num_items).sum(dim=1)
+        table.insert(0, "user", self.catalog.user_ids(rows.repeat_interleave(counts)))
         return table
 
-    @torch.no_grad()
+    @_asked
     def recommend_for(self, items: Iterable[int | str], k: int = 10) -> pd.DataFrame:
         """Return the best :math:`k` items for somebody who is not in the data, but listened to ``items``.
 
@@ -124,7 +148,7 @@ class Recommender:
         lets messages reach the new user; RippleNet draws a memory of triples.
 
         Args:
-            items (iterable of int or str): What the new user listened to, by number or name; they are not
+            items (iterable of int or str): What the new user listened to, by id or name; they are not
                 recommended.
             k (int, optional): How many items. (default: :obj:`10`)
 
@@ -142,7 +166,7 @@ class Recommender:
         pairs = Pairs(torch.stack([torch.zeros_like(heard), heard]), 1, self.num_items)
         return self._table(best_of(score, torch.zeros(1, dtype=torch.long), k, 0, self.num_items, pairs))
 
-    @torch.no_grad()
+    @_asked
     def similar_items(self, item: int | str, k: int = 10) -> pd.DataFrame:
         """Return the :math:`k` items most like another.
 
@@ -150,7 +174,7 @@ class Recommender:
         messages leave them (``CollaborativeMGWA``), or as they are embedded (RippleNet).
 
         Args:
-            item (int or str): The item, by number or name.
+            item (int or str): The item, by id or name.
             k (int, optional): How many items. (default: :obj:`10`)
 
         Returns:
@@ -168,9 +192,10 @@ class Recommender:
         itself = Pairs(torch.tensor([[0], [number]]), 1, self.num_items)
         return self._table(best_of(score, torch.zeros(1, dtype=torch.long), k, 0, self.num_items, itself))
 
+    @_asked
     def explain(
         self,
-        user: int | Iterable[int | str],
+        user: int | str | Iterable[int | str],
         item: int | str,
         algorithm: ExplainerAlgorithm | None = None,
     ) -> Explanation:
@@ -180,32 +205,32 @@ class Recommender:
         are taken as they are for this pair, and what is left is a sum.
 
         Args:
-            user (int or iterable): A user of the data set, or the items that somebody else listened to, by
-                number or name.
-            item (int or str): The item, by number or name.
+            user (int, str or iterable): The id of a user of the data set, or the items that somebody else
+                listened to, by id or name.
+            item (int or str): The item, by id or name.
             algorithm (ExplainerAlgorithm, optional): An algorithm of :mod:`torch_geometric.explain`, such as
                 :class:`~torch_geometric.explain.algorithm.GNNExplainer`, to weigh the edges of the same
                 model; its mask of the edges into the item joins the table. (default: :obj:`None`)
 
         Raises:
             TypeError: If an argument is of another type.
-            IndexError: If there is no such user or item.
-            ValueError: If no item or several have a name, or the model passes no messages that an algorithm
-                could explain (RippleNet).
+            IndexError: If there is no user or item of a number.
+            ValueError: If no user has a string, no item or several have a name, or the model passes no
+                messages that an algorithm could explain (RippleNet).
         """
         number = self.catalog.item(item)
         who: int | Tensor
-        if isinstance(user, Iterable):
-            who = self.catalog.items(user)
-            label = f"a new user who heard {_listed([self.catalog.name(heard) for heard in who.tolist()])}"
-        else:
+        if is_one(user):
             who = self.catalog.user(user)
-            label = f"user {who}"
-        with torch.no_grad():
-            neighbors, heard = self._view.explain(who, number)
+            label = self.catalog.name(self.dataset.num_entities + who)
+        else:
+            who = self.catalog.items(user)
+            label = f"a new user who heard {_and([self.catalog.name(heard) for heard in who.tolist()])}"
+        neighbors, heard = self._view.explain(who, number)
         found = mask = None
         if algorithm is not None:
-            stack = self._view.stack(who, number)
+            # Some algorithms make parameters of their own in single precision.
+            stack = self._view.stack(who, number).float()
             explainer = Explainer(
                 stack,
                 algorithm,
@@ -213,12 +238,13 @@ class Recommender:
                 edge_mask_type="object",
                 model_config={"mode": "regression", "task_level": "graph", "return_type": "raw"},
             )
-            found = explainer(stack.x, stack.edge_index, edge_type=stack.edge_type)
+            with torch.enable_grad():
+                found = explainer(stack.x, stack.edge_index, edge_type=stack.edge_type)
             mask = found.edge_mask[stack.edge_index[1] == stack.node]
         total = neighbors.own + neighbors.score.sum() + neighbors.constant + neighbors.bias
         return Explanation(
-            user=label,
-            item=number,
+            user=one_line(label),
+            item=self.catalog.item_id(number),
             name=self.catalog.name(number),
             score=float(total),
             parts=table_of(neighbors, self.catalog, self._view.edges, mask),
@@ -227,33 +253,32 @@ class Recommender:
             pyg=found,
         )
 
-    @torch.no_grad()
-    def _best(self, users: Tensor, k: int) -> Ranking:
-        return best_of(self._view.scores(users), users, k, 0, self.num_items, self._heard)
+    def _best(self, users: Tensor, k: int, include_held_out: bool) -> Ranking:
+        left_out = self._trained if include_held_out else self._known
+        return best_of(self._view.scores(users), users, k, 0, self.num_items, left_out)
 
     def _k(self, k: Any) -> int:
-        try:
-            number = operator.index(k)
-        except TypeError:
-            raise TypeError(f"k={k!r}: a whole number is needed") from None
-        if isinstance(k, bool) or not 1 <= number <= self.num_items:
-            raise ValueError(f"k={k!r}: between 1 and {self.num_items} items can be ranked")
+        number = whole_number(k)
+        if number is None:
+            raise TypeError(f"k={k!r:.60}: a whole number is needed")
+        if not 1 <= number <= self.num_items:
+            raise ValueError(f"k={number}: between 1 and {self.num_items} items can be ranked")
         return number
 
     def _table(self, best: Ranking) -> pd.DataFrame:
         there = best.item < self.num_items
         rank = torch.arange(1, best.item.size(1) + 1).expand_as(best.item)[there]
-        item = best.item[there]
+        rows = best.item[there]
         return pd.DataFrame(
             {
                 "rank": rank.numpy(),
-                "item": item.numpy(),
-                "name": [self.catalog.name(number) for number in item.tolist()],
+                "item": self.catalog.item_ids(rows),
+                "name": pd.Series([self.catalog.name(row) for row in rows.tolist()], dtype=str),
                 "score": best.score[there].double().numpy(),
             }
         )
 
 
-def _listed(names: list[str]) -> str:
+def _and(names: list[str]) -> str:
     shown = names if len(names) <= 5 else [*names[:4], f"{len(names) - 4} more"]
     return " and ".join([", ".join(shown[:-1])] * (len(shown) > 1) + shown[-1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, cast
@@ -246,10 +247,10 @@ class RippleNetView(View):
         self.users_at_once = max(1, 2**22 // (dataset.num_items * hops * size))
 
     def scores(self, users: Tensor) -> Tensor:
-        return self._model(self._all.expand(len(users), -1), *self._seen(self._scorer.memory[users]))
+        return self._scores(self._scorer.memory[users])
 
     def newcomer_scores(self, items: Tensor) -> Tensor:
-        return self._model(self._all.unsqueeze(0), *self._seen(self._memory(items)))[0]
+        return self._scores(self._memory(items))[0]
 
     def item_vectors(self) -> Tensor:
         return self._model.entity_emb.weight[: len(self._all)]
@@ -268,6 +269,16 @@ class RippleNetView(View):
             score=scatter(part.flatten()[found], place, dim_size=len(triple)),
             constant=part.new_zeros(()),
         ), None
+
+    def _scores(self, memory: Tensor) -> Tensor:
+        if (memory < 0).flatten(1).all(dim=1).any():
+            warnings.warn(
+                "RippleNet knows nothing of a user whose items have no triple in the knowledge graph: all "
+                "items have the score 0, and come in the order of the data. Recommend popular ones in their "
+                "place, or ask another model.",
+                stacklevel=2,
+            )
+        return self._model(self._all.expand(len(memory), -1), *self._seen(memory))
 
     def _seen(self, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return memory, self._scorer.edge_index, self._scorer.edge_type

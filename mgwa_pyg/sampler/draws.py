@@ -8,6 +8,8 @@ from torch import Tensor
 # The increment and the factors of SplitMix64, as signed numbers: torch's products wrap around.
 _STEP = 0x9E3779B97F4A7C15 - 2**64
 _FACTORS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
+# Up to so many draws a row, comparing each with all before it is quicker than sorting them.
+_FEW = 48
 
 
 def uniform(
@@ -42,7 +44,7 @@ def draw_distinct(stop: Tensor, chance: Tensor) -> Tensor:
     r"""Draw distinct whole numbers below each ``stop``, :math:`(n)`, all sets equally likely.
 
     This is Floyd's algorithm: the k-th draw is from one number more than the one before, and takes that new
-    number where it hits one drawn already.
+    number where it hits one drawn already. The time that it takes grows with the draws, but for a logarithm.
 
     Args:
         stop (torch.Tensor): At least the number of draws :math:`k` for each row, :math:`(n)`.
@@ -52,12 +54,36 @@ def draw_distinct(stop: Tensor, chance: Tensor) -> Tensor:
         torch.Tensor: The numbers, :math:`(n, k)`.
     """
     count = chance.size(1)
-    newest = stop - torch.arange(count, 0, -1, device=stop.device).unsqueeze(1)
-    drawn = (chance.t() * (newest + 1)).long()  # A row for each draw: whole rows are quick to compare.
+    newest = (stop - count).unsqueeze(1) + torch.arange(count, device=stop.device)
+    drawn = (chance * (newest + 1)).long()
+    if count > _FEW:
+        return torch.where(_taken(drawn, newest), newest, drawn)
+    drawn = drawn.t().contiguous()  # A row for each draw: whole rows are quick to compare.
     for k in range(1, count):
         taken = (drawn[:k] == drawn[k]).any(dim=0)
-        drawn[k] = torch.where(taken, newest[k], drawn[k])
+        drawn[k] = torch.where(taken, newest[:, k], drawn[k])
     return drawn.t()
+
+
+def _taken(drawn: Tensor, newest: Tensor) -> Tensor:
+    """Which draws hit a number that is taken by then, without looking at one after the other.
+
+    A number is taken if it was drawn before, or if it is the new number of an earlier draw and that one hit.
+    """
+    values, order = drawn.sort(dim=1, stable=True)
+    again = torch.zeros_like(drawn, dtype=torch.bool)
+    again[:, 1:] = values[:, 1:] == values[:, :-1]
+    taken = torch.empty_like(again).scatter_(1, order, again)
+    # The draw whose new number each one is, or itself; then the one that this leads to, in doubling steps.
+    place = torch.arange(drawn.size(1), device=drawn.device)
+    decider = drawn - newest[:, :1]
+    decider = torch.where((decider < 0) | taken, place, decider)
+    while True:
+        taken = taken | taken.gather(1, decider)
+        further = decider.gather(1, decider)
+        if torch.equal(further, decider):
+            return taken
+        decider = further
 
 
 def _hash(key: Tensor, counter: Tensor) -> Tensor:

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric import EdgeIndex
 
-from mgwa_pyg.checks import check_edges, check_range, form, is_integer
+from mgwa_pyg.checks import check_edges, check_range, form, is_integer, plain
 from mgwa_pyg.ranges import ranges
 from mgwa_pyg.sampler.draws import draw_distinct, uniform
 
@@ -69,9 +68,7 @@ class InEdges:
         for row, name in enumerate(("num_src_nodes", "num_dst_nodes")):
             check_range(f"edge_index[{row}]", edge_index[row], size[row], name)
 
-        if isinstance(edge_index, EdgeIndex):
-            edge_index = edge_index.as_tensor()
-        source, target = edge_index
+        source, target = plain(edge_index)
         if sort_source:
             order = _order(source, size[0])
             order = order[_order(target[order], size[1])]
@@ -82,7 +79,7 @@ class InEdges:
         return cls(
             ptr=ptr,
             source=_narrow(source)[order],
-            edge_type=None if edge_type is None else _narrow(edge_type)[order],
+            edge_type=None if edge_type is None else _narrow(plain(edge_type))[order],
             edge=_narrow(order) if keep_edge else None,
         )
 
@@ -160,8 +157,23 @@ class InEdges:
             source (torch.Tensor): The sources, :math:`(n)`.
             target (torch.Tensor): The targets, :math:`(n)`.
         """
+        return ranges(*self._between(source, target))[1].unique()
+
+    def has(self, source: Tensor, target: Tensor) -> Tensor:
+        r"""Return which of :math:`n` pairs of nodes have an edge, :math:`(n)`; as for :meth:`find`."""
+        return self._between(source, target)[1] > 0
+
+    def some(self, count: int) -> tuple[Tensor, Tensor]:
+        r"""Return sources and targets of at most ``count`` edges, evenly spread over all."""
+        num_edges = self.source.numel()
+        count = min(count, num_edges)
+        position = torch.arange(count, device=self.ptr.device) * num_edges // max(count, 1)
+        return self.source[position].long(), torch.searchsorted(self.ptr, position, right=True) - 1
+
+    def _between(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the edges between pairs of nodes begin, and how many there are."""
         if source.numel() == 0 or self.source.numel() == 0:
-            return source.new_empty(0, dtype=torch.long)
+            return torch.zeros_like(source, dtype=torch.long), torch.zeros_like(source, dtype=torch.long)
         # One binary search for the first edge of each source and for that of the next.
         wanted = torch.cat([source, source + 1])
         low, high = self.ptr[target].repeat(2), self.ptr[target + 1].repeat(2)
@@ -171,7 +183,7 @@ class InEdges:
             before &= low < high
             low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
         first, last = low.chunk(2)
-        return ranges(first, last - first)[1].unique()
+        return first, last - first
 
 
 def _order(key: Tensor, stop: int) -> Tensor:
@@ -181,7 +193,7 @@ def _order(key: Tensor, stop: int) -> Tensor:
         return _narrow(key).sort(stable=True).indices
     # Number and position in one: numpy sorts them in place, in half the time and memory that torch takes.
     packed = key.to(torch.long, copy=True).bitwise_left_shift_(bits)
-    packed |= torch.arange(key.numel())
+    packed |= torch.arange(key.numel(), device=key.device)
     packed.numpy().sort()
     return packed.bitwise_and_(2**bits - 1)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 import torch_geometric.typing
@@ -18,13 +20,16 @@ from torch_geometric.sampler import (
     SamplerOutput,
 )
 from torch_geometric.sampler import NeighborSampler as PyGNeighborSampler
+from torch_geometric.sampler import NumNeighbors as PyGNumNeighbors
 from torch_geometric.sampler.neighbor_sampler import edge_sample, node_sample
 from torch_geometric.typing import EdgeType, NodeType
 
-from mgwa_pyg.checks import check_count, check_indices, check_range
+from mgwa_pyg.checks import check_count, check_indices, check_range, form
 from mgwa_pyg.sampler.in_edges import InEdges
+from mgwa_pyg.sampler.reverse_types import ReverseTypes, is_edge_type
 
-NumNeighbors = Sequence[int | None] | Mapping[EdgeType, Sequence[int | None]]
+NumNeighbors: TypeAlias = Sequence[int | None] | Mapping[EdgeType, Sequence[int | None]] | PyGNumNeighbors
+ReverseEdgeTypes: TypeAlias = Mapping[EdgeType, EdgeType | Sequence[EdgeType]]
 
 _INT64_MAX = torch.iinfo(torch.int64).max
 # A graph without types is one with a single type of nodes and of edges.
@@ -46,22 +51,27 @@ class KHopSampler(BaseSampler):
         data (Data or HeteroData): The graph, with :obj:`edge_index` for every type of edges.
         num_neighbors (list or dict): How many edges each hop keeps of each node, -1 or :obj:`None` for all;
             in a graph with types also one such list for each type of edges, in which 0 leaves the type out of
-            a hop.
+            a hop, or PyG's :class:`~torch_geometric.sampler.NumNeighbors` with a default.
         disjoint (bool): Whether each seed has a subgraph of its own, with a vector :obj:`batch` that says
             which seed a node belongs to. (default: :obj:`True`)
         replace (bool): Whether to draw with replacement. (default: :obj:`False`)
         exclude_supervision (bool): Whether the links that a batch of :class:`LinkLoader` is to predict,
             negatives included, take no part in its messages: all edges between their two nodes are left out,
-            of their own type and of its reverse, whose name is the same or has :obj:`"rev_"` before it;
-            between nodes of one type, in both directions. Seeds that are nodes have no links.
-            (default: :obj:`False`)
+            of their own type and of its reverse, whose name is the same or has :obj:`"rev_"` before it, or
+            which ``reverse_edge_types`` names; between nodes of one type, in both directions. Warns once of
+            each type that has another name, but whose edges are those of the predicted type reversed. Seeds
+            that are nodes have no links. (default: :obj:`False`)
         generator (torch.Generator, optional): The source of randomness, on the device of the graph, for
             loaders without workers; PyG draws shuffles and negatives without it.
             (default: :obj:`None`, torch's own, which :class:`~torch.utils.data.DataLoader` seeds apart in
             its workers)
+        reverse_edge_types (dict, optional): The reverse of a type of edges, or a list of them, where it has a
+            name of its own: :obj:`{("user", "buys", "item"): ("item", "bought_by", "user")}`. It holds both
+            ways. An empty list says that a type has none and ends the warning. (default: :obj:`None`)
 
     Raises:
-        ValueError: If the graph lacks edges that it should have, or ``num_neighbors`` does not fit it.
+        ValueError: If the graph lacks nodes or edges that it should have, or ``num_neighbors`` or
+            ``reverse_edge_types`` does not fit it.
         IndexError: If an edge leads to a node that is not there.
     """
 
@@ -73,6 +83,7 @@ class KHopSampler(BaseSampler):
         replace: bool = False,
         exclude_supervision: bool = False,
         generator: torch.Generator | None = None,
+        reverse_edge_types: ReverseEdgeTypes | None = None,
     ) -> None:
         self.disjoint = disjoint
         self.replace = replace
@@ -81,7 +92,11 @@ class KHopSampler(BaseSampler):
         self._hetero = isinstance(data, HeteroData)
         edge_index = _edge_index(data)
         self._fanout = _fanouts(num_neighbors, list(edge_index), self._hetero)
-        self._num_nodes = _num_nodes(data)
+        self._num_nodes = _num_nodes(data, list(edge_index))
+        if reverse_edge_types is not None and not exclude_supervision:
+            raise ValueError("reverse_edge_types says what exclude_supervision leaves out: set that, too")
+        self._reverse_types = ReverseTypes(reverse_edge_types or {}, [*edge_index], [*self._num_nodes])
+        self._looked_at: set[EdgeType] = set()  # The types of links that were warned of.
         self._edges = {
             edge_type: InEdges.from_edge_index(
                 index,
@@ -97,10 +112,12 @@ class KHopSampler(BaseSampler):
         r"""Sample around nodes.
 
         Raises:
-            ValueError: If the seeds have a time, or there is a generator in a worker of a loader.
+            ValueError: If the seeds have a time or a type that the graph lacks, or there is a generator in a
+                worker of a loader.
             IndexError: If a seed is out of range.
         """
-        self._check(inputs, {"node": inputs.input_type or _NODE})
+        self._check_input(inputs, inputs.input_type in [*self._num_nodes], "one of the types of nodes")
+        self._check_seeds("node", inputs.node, inputs.input_type or _NODE)
         return node_sample(inputs, self._sample)
 
     def sample_from_edges(
@@ -109,21 +126,41 @@ class KHopSampler(BaseSampler):
         r"""Sample around the two nodes of links; negatives are drawn by PyG.
 
         Raises:
-            ValueError: If the links have a time, or there is a generator in a worker of a loader.
+            ValueError: If the links have a time or join types of nodes that the graph lacks, if there are
+                none to draw triplets for, or there is a generator in a worker of a loader.
             IndexError: If a seed is out of range.
         """
-        head, _, tail = inputs.input_type or _EDGE
-        self._check(inputs, {"row": head, "col": tail})
-        negatives = None if neg_sampling is None else _KeptNegatives(neg_sampling)
+        known = is_edge_type(inputs.input_type) and {*inputs.input_type[::2]} <= {*self._num_nodes}
+        self._check_input(inputs, known, "a type of edges between the types of nodes")
+        link_type = inputs.input_type or _EDGE
+        self._check_seeds("row", inputs.row, link_type[0])
+        self._check_seeds("col", inputs.col, link_type[2])
+        num_links = inputs.row.numel()
+        if inputs.col.numel() != num_links:
+            raise ValueError(f"row of the seeds has {num_links} nodes, but col {inputs.col.numel()}")
+        negatives = None if neg_sampling is None else _KeptNegatives(NegativeSampling.cast(neg_sampling))
+        if num_links == 0 and negatives is not None and negatives.is_triplet():
+            raise ValueError("row of the seeds is empty: there is no link to draw triplets for")
 
         def sample(seed: Tensor | dict[NodeType, Tensor], time: None) -> SamplerOutput | HeteroSamplerOutput:
             without = self._supervision(inputs, negatives) if self.exclude_supervision else None
-            return self._sample(seed, time, without)
+            out = self._sample(seed, time, without)
+            if self.disjoint and negatives is not None and negatives.is_binary():
+                # PyG tells links apart by the remainder of their number, which is right for whole amounts.
+                num_pairs = num_links + negatives.src.numel()
+                if isinstance(out, HeteroSamplerOutput):
+                    out.batch = {node_type: batch % num_pairs for node_type, batch in out.batch.items()}
+                else:
+                    out.batch = out.batch % num_pairs
+            return out
 
         num_nodes = self._num_nodes if self._hetero else self._num_nodes[_NODE]
         return edge_sample(inputs, sample, num_nodes, self.disjoint, neg_sampling=negatives)
 
-    def _check(self, inputs: NodeSamplerInput | EdgeSamplerInput, seeds: dict[str, NodeType]) -> None:
+    def _check_input(self, inputs: NodeSamplerInput | EdgeSamplerInput, known: bool, what: str) -> None:
+        if not (known if self._hetero else inputs.input_type is None):
+            needed = f"{what} {list(self._num_nodes)} is needed" if self._hetero else "the graph has no types"
+            raise ValueError(f"input_type={inputs.input_type!r} of the seeds, but {needed}")
         if inputs.time is not None:
             raise ValueError("KHopSampler does not sample by time, but the seeds have one")
         if self.generator is not None and get_worker_info() is not None:
@@ -131,10 +168,10 @@ class KHopSampler(BaseSampler):
                 "each worker of a loader would have a copy of the generator and draw the same: pass "
                 "num_workers=0, or no generator and call torch.manual_seed"
             )
-        for name, node_type in seeds.items():
-            seed = getattr(inputs, name)
-            check_indices(f"{name} of the seeds", seed)
-            check_range(f"{name} of the seeds", seed, self._num_nodes[node_type], "num_nodes")
+
+    def _check_seeds(self, name: str, seed: Tensor, node_type: NodeType) -> None:
+        check_indices(f"{name} of the seeds", seed)
+        check_range(f"{name} of the seeds", seed, self._num_nodes[node_type], "num_nodes")
 
     def _supervision(
         self, inputs: EdgeSamplerInput, negatives: _KeptNegatives | None
@@ -142,18 +179,22 @@ class KHopSampler(BaseSampler):
         """The positions of the edges between the nodes of each link, by type of edges."""
         source, target = inputs.row, inputs.col
         if negatives is not None:
-            # The i-th negative of a triplet belongs to the link i % num_links.
-            repeated = source.repeat(int(negatives.amount)) if negatives.is_triplet() else negatives.src
+            if negatives.is_binary():
+                repeated = negatives.src
+            elif self.disjoint:  # The i-th negative of a triplet belongs to the link i % num_links,
+                repeated = source.repeat(int(negatives.amount))
+            else:  # or, where PyG merges the seeds, to the link i // amount.
+                repeated = source.repeat_interleave(int(negatives.amount))
             source, target = torch.cat([source, repeated]), torch.cat([target, negatives.dst])
         source, target = source.to(self._device, torch.long), target.to(self._device, torch.long)
         link_type = inputs.input_type or _EDGE
-        head, name, tail = link_type
-        if head == tail:
+        if link_type not in self._looked_at:
+            self._looked_at.add(link_type)
+            self._reverse_types.warn_of_lookalikes(link_type, (source, target), self._edges, self._num_nodes)
+        if link_type[0] == link_type[2]:
             source, target = torch.cat([source, target]), torch.cat([target, source])
-        without = {}
-        for reverse_name in (name, f"rev_{name}", name.removeprefix("rev_")):
-            if (edges := self._edges.get((tail, reverse_name, head))) is not None:
-                without[tail, reverse_name, head] = edges.find(target, source)
+        reverses = self._reverse_types.of(link_type)
+        without = {reverse: self._edges[reverse].find(target, source) for reverse in reverses}
         if link_type in self._edges:
             without[link_type] = self._edges[link_type].find(source, target)
         return without
@@ -267,16 +308,22 @@ class _Nodes:
 
 
 class _KeptNegatives(NegativeSampling):
-    """Draws negatives as another would, and keeps them."""
+    """Lets another draw negatives, and keeps them."""
 
     src: Tensor
     dst: Tensor
 
-    def __init__(self, like: NegativeSampling) -> None:
-        super().__init__(like.mode, like.amount, like.src_weight, like.dst_weight)
+    def __init__(self, other: NegativeSampling) -> None:
+        super().__init__(other.mode, other.amount, other.src_weight, other.dst_weight)
+        self.other = other
 
     def sample(self, num_samples: int, endpoint: str, num_nodes: int | None = None) -> Tensor:
-        drawn: Tensor = super().sample(num_samples, endpoint, num_nodes)
+        weight = getattr(self, f"{endpoint}_weight")
+        if weight is not None and weight.shape != (num_nodes,):
+            raise ValueError(
+                f"{endpoint}_weight {form(weight)}, but one for each of {num_nodes} nodes is needed"
+            )
+        drawn: Tensor = self.other.sample(num_samples, endpoint, num_nodes)
         setattr(self, endpoint, drawn)
         return drawn
 
@@ -287,14 +334,23 @@ def k_hop_sampler(
     disjoint: bool = True,
     replace: bool = False,
     exclude_supervision: bool = False,
+    reverse_edge_types: ReverseEdgeTypes | None = None,
 ) -> BaseSampler:
     """Return PyG's own sampler where :obj:`pyg-lib` is installed, the graph on the CPU and no supervision to
     be excluded, else a :class:`KHopSampler`; the arguments are those of the latter.
     """
     edge_index = _edge_index(data)
     on_cpu = all(index.device.type == "cpu" for index in edge_index.values())
-    if not torch_geometric.typing.WITH_PYG_LIB or exclude_supervision or not on_cpu:
-        return KHopSampler(data, num_neighbors, disjoint, replace, exclude_supervision)
+    excludes = exclude_supervision or reverse_edge_types is not None
+    if not torch_geometric.typing.WITH_PYG_LIB or excludes or not on_cpu:
+        return KHopSampler(
+            data,
+            num_neighbors,
+            disjoint,
+            replace,
+            exclude_supervision,
+            reverse_edge_types=reverse_edge_types,
+        )
     hetero = isinstance(data, HeteroData)
     fanouts = {
         edge_type: [-1 if fanout is None else fanout for fanout in hops]
@@ -319,7 +375,7 @@ def _edge_index(data: Data | HeteroData) -> dict[EdgeType, Tensor]:
     return {edge_type: store.edge_index for edge_type, store in stores.items()}
 
 
-def _num_nodes(data: Data | HeteroData) -> dict[NodeType, int]:
+def _num_nodes(data: Data | HeteroData, edge_types: list[EdgeType]) -> dict[NodeType, int]:
     """The number of nodes of each type."""
     stores = data.node_items() if isinstance(data, HeteroData) else [(_NODE, data)]
     num_nodes = {node_type: store.num_nodes for node_type, store in stores}
@@ -327,6 +383,13 @@ def _num_nodes(data: Data | HeteroData) -> dict[NodeType, int]:
         if number is None:
             raise ValueError(f"the number of nodes {node_type!r} is unknown: set num_nodes")
         check_count(f"num_nodes of {node_type!r}", number, 0)
+    for edge_type in edge_types:
+        for node_type in edge_type[::2]:
+            if node_type not in num_nodes:
+                raise ValueError(
+                    f"edges {edge_type} join nodes {node_type!r}, but the graph says nothing of these: set "
+                    f"data[{node_type!r}].num_nodes"
+                )
     return num_nodes
 
 
@@ -334,6 +397,8 @@ def _fanouts(
     num_neighbors: NumNeighbors, edge_types: list[EdgeType], hetero: bool
 ) -> dict[EdgeType, list[int | None]]:
     """The fanout of each hop by type of edges, with :obj:`None` for all."""
+    if isinstance(num_neighbors, PyGNumNeighbors):
+        num_neighbors = num_neighbors.get_values(edge_types if hetero else None)
     if isinstance(num_neighbors, Mapping):
         if not hetero or num_neighbors.keys() != set(edge_types):
             known = edge_types if hetero else "none"
@@ -341,19 +406,28 @@ def _fanouts(
                 f"num_neighbors names the types of edges {list(num_neighbors)}, but those of the graph are "
                 f"{known}"
             )
-        hops = {edge_type: list(num_neighbors[edge_type]) for edge_type in edge_types}
-    elif not isinstance(num_neighbors, Sequence):
-        raise ValueError(f"num_neighbors={num_neighbors!r}: a list with a number for each hop is needed")
+        lists = {edge_type: num_neighbors[edge_type] for edge_type in edge_types}
     else:
-        hops = {edge_type: list(num_neighbors) for edge_type in edge_types}
+        lists = dict.fromkeys(edge_types, num_neighbors)
+    for fanouts in lists.values():
+        if not isinstance(fanouts, Sequence):
+            raise ValueError(f"num_neighbors={num_neighbors!r}: a list with a number for each hop is needed")
+    hops = {edge_type: [_fanout(fanout) for fanout in fanouts] for edge_type, fanouts in lists.items()}
     if len({len(fanouts) for fanouts in hops.values()}) > 1 or not all(hops.values()):
         raise ValueError(f"num_neighbors={num_neighbors}: one or more hops, as many for all types of edges")
-    for fanout in (fanout for fanouts in hops.values() for fanout in fanouts):
-        if fanout is not None and (not isinstance(fanout, int) or fanout < -1):
-            raise ValueError(f"num_neighbors={num_neighbors}: whole numbers, or -1 or None for all")
+    if any(fanout is not None and fanout < 0 for fanouts in hops.values() for fanout in fanouts):
+        raise ValueError(f"num_neighbors={num_neighbors}: whole numbers, or -1 or None for all")
     if any(not any(fanout != 0 for fanout in hop) for hop in zip(*hops.values(), strict=True)):
         raise ValueError(f"num_neighbors={num_neighbors}: each hop keeps at least one neighbour")
-    return {
-        edge_type: [None if fanout == -1 else fanout for fanout in fanouts]
-        for edge_type, fanouts in hops.items()
-    }
+    return hops
+
+
+def _fanout(value: Any) -> int | None:
+    """A fanout, :obj:`None` for all, and below zero where it is none."""
+    if value is None:
+        return None
+    try:
+        number = -2 if isinstance(value, bool) else operator.index(value)
+    except (TypeError, RuntimeError):
+        number = -2
+    return None if number == -1 else number

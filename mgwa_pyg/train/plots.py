@@ -18,6 +18,15 @@ _TRAIN, _VAL, _OTHER = "#8aa4c8", "#1f4e9c", "#c8682a"
 _COLORS = (_VAL, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", "#999999")
 
 
+def plain(text: str) -> str:
+    """Text that matplotlib draws as it is: a dollar sign would begin a formula."""
+    return text.replace("$", r"\$")
+
+
+def _title(negatives: str) -> str:
+    return plain(PROTOCOL_TITLES.get(negatives, negatives))
+
+
 def _line(number: int) -> dict[str, Any]:
     """A look that no other of the first sixteen lines has."""
     style = "-" if number < len(_COLORS) else "--"
@@ -36,7 +45,7 @@ def plot_curves(
     """
     figure, axes = _figure(title, rows=len(histories), columns=2)
     for (negatives, fits), (loss_axes, auc_axes) in zip(histories.items(), axes, strict=True):
-        name = PROTOCOL_TITLES.get(negatives, negatives)
+        name = _title(negatives)
         for ax, metric in ((loss_axes, "loss"), (auc_axes, "auc")):
             for number, history in enumerate(fits):
                 table = pd.DataFrame(list(history))
@@ -76,10 +85,10 @@ def plot_roc(predictions: pd.DataFrame, title: str, file: Path) -> None:
             rates = np.stack([np.interp(grid, *roc_curve(*seed)[:2]) for seed in seeds])
             mean, sd = rates.mean(axis=0), rates.std(axis=0)
             line = _line(number)
-            ax.plot(grid, mean, **line, label=f"{model}, mean AUC {auc:.3f}")
+            ax.plot(grid, mean, **line, label=f"{plain(model)}, mean AUC {auc:.3f}")
             ax.fill_between(grid, mean - sd, mean + sd, color=line["color"], alpha=0.15, lw=0)
         ax.plot([0, 1], [0, 1], color="0.7", lw=0.8, ls=":")
-        ax.set_title(PROTOCOL_TITLES.get(negatives, negatives), fontsize=10)
+        ax.set_title(_title(negatives), fontsize=10)
         ax.set_xlabel("false positive rate")
         ax.set_ylabel("true positive rate")
         ax.set_aspect("equal")
@@ -104,8 +113,8 @@ def plot_validation(
         for number, (model, fits) in enumerate(models.items()):
             table = pd.concat([pd.DataFrame(list(history)) for history in fits]).groupby("epoch")["val_auc"]
             mean = table.mean()[table.count() >= len(fits) / 2]
-            ax.plot(mean.index + 1, mean, **_line(number), label=model)
-        ax.set_title(PROTOCOL_TITLES.get(negatives, negatives), fontsize=10)
+            ax.plot(mean.index + 1, mean, **_line(number), label=plain(model))
+        ax.set_title(_title(negatives), fontsize=10)
         ax.set_xlabel("epoch")
         ax.set_ylabel("validation AUC")
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -133,8 +142,9 @@ def plot_metrics(rows: pd.DataFrame, metrics: Mapping[str, str], title: str, fil
             ax.errorbar(
                 mean, range(len(models)), xerr=sd, fmt="o", ms=4, color=_VAL, ecolor=_TRAIN, capsize=3
             )
-            ax.set_yticks(range(len(models)), models if ax is row[0] else [""] * len(models), fontsize=8)
-            ax.set_title(f"{PROTOCOL_TITLES.get(negatives, negatives)}: {name}", fontsize=10)
+            labels = [plain(model) if ax is row[0] else "" for model in models]
+            ax.set_yticks(range(len(models)), labels, fontsize=8)
+            ax.set_title(f"{_title(negatives)}: {plain(name)}", fontsize=10)
             ax.grid(axis="x", color="0.9")
     _save(figure, file)
 
@@ -143,7 +153,7 @@ def _figure(title: str, rows: int, columns: int) -> tuple[Figure, np.ndarray]:
     # Without pyplot nothing is shown, and no state is left behind.
     figure = Figure(figsize=(4.4 * columns, 3.4 * rows + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(plain(title), fontsize=12)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 

@@ -294,10 +294,10 @@ class CollaborativeScorer(Scorer):
                 :, :0
             ]  # Here the graph shows what is to be predicted, a candidate all the same.
             z_user, z_item = self.model.encode(self.graph())
-        negative = self._negatives.draw(user)
-        pairs = user.repeat(2), torch.cat([item, negative])
+        other = user[self._negatives.num_left[user] > 0]  # Who knows all has positives only.
+        pairs = torch.cat([user, other]), torch.cat([item, self._negatives.draw(other)])
         logit = (z_user[pairs[0]] * z_item[pairs[1]]).sum(dim=-1)
-        label = torch.cat([label, torch.zeros_like(label)])
+        label = torch.cat([label, label.new_zeros(other.numel())])
         if self._config.loss == "click":
             return F.binary_cross_entropy_with_logits(logit, label), logit, label
         distinct, row = user.unique(return_inverse=True)

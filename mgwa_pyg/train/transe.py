@@ -61,7 +61,9 @@ def fit_transe(
     margin: float = 1.0,
     epochs: int = 100,
 ) -> TransEResult:
-    r"""Learn embeddings by TransE (eqs. 1-2 of the MGWA paper), with which a recommender may begin.
+    r"""Learn embeddings by `"Translating Embeddings for Modeling Multi-relational Data"
+    <https://papers.nips.cc/paper/5071-translating-embeddings-for-modeling-multi-relational-data>`_ (TransE;
+    eqs. 1-2 of the MGWA paper), with which a recommender may begin.
 
     A triple is as true as the distance :math:`\Vert \mathbf{e}_h + \mathbf{e}_r - \mathbf{e}_t \Vert_2` is
     small, with entities of length 1; each triple is to be nearer than one whose head or tail is replaced

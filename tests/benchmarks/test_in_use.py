@@ -47,12 +47,13 @@ def test_who_is_left_out_is_in_test_alone():
 def test_recall_of_newcomers_by_hand():
     whole, new = recommend._halves(SETTINGS), torch.tensor([3, 7, 50])
     dataset = recommend._halves(SETTINGS, without=new)
+    dataset._names["item_ids"] = [f"i{row}" for row in range(whole.num_items)]  # Ids are no row numbers.
     recommender = recommend._recommender(recommend._fit(dataset, KGCNConfig(epochs=1), SETTINGS), dataset)
     train, val, test = (listened(whole, f"{part}_mask") for part in ("train", "val", "test"))
     recalls = []
     for user in new.tolist():
-        ranked = recommender.recommend_for(sorted(train[user]), whole.num_items)["item"]
-        best = [item for item in ranked if item not in val[user]][:10]
+        ranked = recommender.recommend_for([f"i{row}" for row in train[user]], whole.num_items)["item"]
+        best = [row for row in (int(item[1:]) for item in ranked) if row not in val[user]][:10]
         recalls.append(len(test[user].intersection(best)) / len(test[user]))
     assert recommend._newcomer_recall(recommender, whole, new) == pytest.approx(math.fsum(recalls) / 3)
     assert any(recalls)

@@ -333,11 +333,10 @@ def test_a_place_that_cannot_be_written(tmp_path, monkeypatch, number):
         raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr("mgwa_pyg.datasets.base.save_tensors", refuse)
-    with pytest.warns(
-        UserWarning, match=r"cannot be written .*: the data set is kept in memory.*`processed="
-    ):
-        dataset = SyntheticKG(tmp_path, **SIZES)
-    assert dataset.fingerprint == SyntheticKG(**SIZES).fingerprint
+    with pytest.raises(OSError, match=r"may only be read, pass a folder of yours as `processed=`") as error:
+        SyntheticKG(tmp_path, **SIZES)
+    assert error.value.errno == number
+    assert error.value.filename.endswith(".pt")
 
 
 def test_two_processes_build_at_once(tmp_path):

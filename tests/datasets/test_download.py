@@ -7,8 +7,9 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from contextlib import contextmanager
+from urllib.error import URLError
+from urllib.request import OpenerDirector
 
 import pytest
 
@@ -31,7 +32,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         if self.path == "/hanging":
-            time.sleep(2)
+            self.server.closing.wait()
             return
         self.send_response(200)
         if self.path != "/without_length":
@@ -51,19 +52,27 @@ class Server(http.server.ThreadingHTTPServer):
 @contextmanager
 def serve(tls=None):
     server = Server(("127.0.0.1", 0), Handler)
+    server.closing = threading.Event()
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server.server_port
+    server.closing.set()
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """No proxy stands between, and a busy machine may take its time."""
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(download, "ANSWER_SECONDS", 300.0)
 
 
 @pytest.fixture
 def url(monkeypatch):
     """The address of a server without TLS, which is allowed here."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(download, "SCHEMES", ("http",))
     with serve() as port:
         yield f"http://127.0.0.1:{port}"
@@ -86,16 +95,15 @@ def test_success(url, tmp_path, path, known):
         ("/good", {"size": 100, "sha256": SHA256}, "larger than the 100 bytes expected"),
         ("/without_length", {"size": 100}, "larger than the 100 bytes expected"),
         ("/good", {"sha256": "0" * 64}, f"its SHA-256 is {SHA256} instead of 000"),
-        ("/hanging", {}, "no answer within 0.3 seconds"),
+        ("/hanging", {}, "no answer within 0.3 seconds"),  # The server would wait for ever.
     ],
 )
 def test_failure(url, tmp_path, monkeypatch, path, known, reason):
-    monkeypatch.setattr(download, "ANSWER_SECONDS", 0.3)
+    if path == "/hanging":
+        monkeypatch.setattr(download, "ANSWER_SECONDS", 0.3)
     files = {"a.txt": RawFile(url + path, **known), "b.txt": RawFile(url + "/good")}
-    start = time.monotonic()
     with pytest.raises(DownloadError) as error:
         download_files(files, tmp_path / "root" / "raw")
-    assert time.monotonic() - start < 2
     message = str(error.value)
     assert url + path in message
     assert reason in message
@@ -119,12 +127,22 @@ def test_earlier_files_stay_when_a_later_one_fails(url, tmp_path):
 
 
 def test_a_silent_name_server_does_not_block(tmp_path, monkeypatch):
+    asked_too_long = threading.Event()
     monkeypatch.setattr(download, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: time.sleep(2))
-    start = time.monotonic()
-    with pytest.raises(DownloadError, match="no answer"):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: asked_too_long.wait())
+    with pytest.raises(DownloadError, match=r"no answer within 0\.2 seconds"):
         download_files({"a.txt": RawFile("https://files.invalid/a.txt")}, tmp_path)
-    assert time.monotonic() - start < 1
+    asked_too_long.set()
+
+
+@pytest.mark.parametrize("error", [TimeoutError("timed out"), URLError(TimeoutError("timed out"))])
+def test_a_timeout_of_the_socket_says_the_same(tmp_path, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(OpenerDirector, "open", fail)
+    with pytest.raises(DownloadError, match=r"no answer within 300 seconds\. Place a\.txt"):
+        download_files({"a.txt": RawFile("https://files.invalid/a.txt")}, tmp_path)
 
 
 def test_no_server(tmp_path):
@@ -150,11 +168,10 @@ def certificate(tmp_path_factory):
 
 
 @pytest.fixture
-def https(certificate, monkeypatch):
+def https(certificate):
     """The address of a server whose certificate nobody knows; `/to?ADDRESS` leads elsewhere."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
-    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
     with serve(context) as port:
         yield f"https://127.0.0.1:{port}"
 

@@ -439,7 +439,7 @@ def test_two_processes_on_one_root(root):
     for process in processes:
         process.stdin.write("\n")
         process.stdin.flush()
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    outputs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert outputs[0] == outputs[1]
     lines = outputs[0].splitlines()

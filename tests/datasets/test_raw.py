@@ -69,6 +69,9 @@ def test_chunks_blame_the_row(tmp_path, monkeypatch, row, problem, line):
         (b"a,b,c", "no row below its header"),
         (b"a,b,c\n", "no row below its header"),
         (b"a,b,c\n1,2,3\n1,\xff,3\n", "line 3: byte 0xff is not UTF-8"),
+        (b"a,b\0,c\n1,2,3\n", "line 1: byte 0x00 is not text"),
+        (b"a,b,c\n1,2,3\n1,2\x007,3\n", "line 3: byte 0x00 is not text"),  # 2 to pandas 2.
+        (b"a,b,c\n1,2,3\n1,2,3\n" + bytes(2**21), "line 4: byte 0x00 is not text"),  # As after a crash.
         (b"a,b,c\n1,-2,3\n", "a.csv': it cannot be read as a table of numbers (it has a negative"),
     ],
 )
@@ -90,6 +93,13 @@ def test_separator_and_numbers(tmp_path):
     path.write_text("1::x::1_0::\n")
     with pytest.raises(RawDataError, match="line 1: the c '1_0' is not a number"):
         RawTable.read(path, {"a": int, "b": str, "c": float, "d": None}, separator="::")
+
+
+def test_names_have_no_nul(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b"1\tx\0y\n1\tx\0z\n")  # One name to pandas 2.
+    with pytest.raises(RawDataError, match="line 1: byte 0x00 is not text"):
+        RawTable.read(path, {"a": int, "b": str})
 
 
 @pytest.mark.parametrize("dtype", ["int32", ">u2", "int64"])

@@ -1,5 +1,6 @@
 """RecBole's atomic files: tiny ones by hand, and Last.FM's raw files converted to them."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -129,8 +130,118 @@ def test_several_items_linked_to_one_entity(tmp_path):
     ]
     write(tmp_path, {**TINY, "link": TINY["link"] + "m.1\tb\n"})
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", "'.*links")
         RecBoleKG(tmp_path, "tiny", force_reload=True)
+
+
+LINK_HEADER = "item_id:token\tentity_id:token\n"
+
+
+@pytest.mark.parametrize(
+    ("link", "counts"),
+    [
+        ("b\tm.1\nx\tm.2\n", None),
+        ("b\tm.1\nx\tm.2\ngone\tm.5\n", (1, "'gone'", 0, None)),
+        ("b\tm.1\nx\tm.404\nx\t/m/2\n", (0, None, 2, "'m.404'")),
+        ("b\tm.1\nb.0\tm.2\n x\tm.9 \n", (2, "'b.0'", 1, "'m.9 '")),
+        ('b\tm.1\n"x"\t"m.9"\n', (1, "'\"x\"'", 1, "'\"m.9\"'")),
+    ],
+)
+def test_links_that_match_nothing_are_counted(tmp_path, link, counts):
+    write(tmp_path, {**TINY, "link": LINK_HEADER + link})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        RecBoleKG(tmp_path, "tiny")
+    texts = [str(warning.message) for warning in caught if "links in" in str(warning.message)]
+    if counts is None:
+        assert texts == []
+        return
+    (text,) = texts
+    items, item, entities, entity = counts
+    assert f"tiny.link', {items} have an item without an interaction" in text
+    assert f"and {entities} an entity without triples" in text
+    for name in (item, entity):
+        assert name is None or f"(the first is {name})" in text
+
+
+def test_links_of_items_below_the_rating_are_no_mistake(tmp_path):
+    write(tmp_path, {**TINY, "link": LINK_HEADER + "b\tm.1\nlow\tm.2\n"})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*links in")
+        RecBoleKG(tmp_path, "tiny", min_rating=4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"link": LINK_HEADER + "b.0\tm.1\nx.0\tm.2\n"},
+        {"link": LINK_HEADER + "b \tm.1\n"},
+        {"link": LINK_HEADER + '"b"\t"m.1"\n'},
+        {"link": LINK_HEADER + "b\tm.404\ngone\tm.1\n"},
+        {"kg": TINY["kg"].replace("m.", "/m/")},
+        {"link": LINK_HEADER + "m.1\tb\nm.2\tx\n"},
+    ],
+)
+def test_links_none_of_which_matches_are_refused(tmp_path, change):
+    folder = write(tmp_path, {**TINY, **change})
+    with pytest.raises(
+        RawDataError, match=r"tiny\.link': none of its \d links leads .* the first item is 'b'"
+    ):
+        RecBoleKG(tmp_path, "tiny")
+    assert not (folder / "processed").exists()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_byte_order_mark(tmp_path, end):
+    write(tmp_path, TINY)
+    plain = RecBoleKG(tmp_path, "tiny").fingerprint
+    item = "item_id:token\ttitle:token_seq\nb\tb\n"
+    files = {name: "\ufeff" + text.replace("\n", end) for name, text in {**TINY, "item": item}.items()}
+    write(tmp_path, files)
+    assert RecBoleKG(tmp_path, "tiny").fingerprint == plain
+
+
+@pytest.mark.parametrize("block", [1, 7, 40, 2**20])
+@pytest.mark.parametrize(("tables", "split"), [(TINY, "random"), (PARTS, "files")])
+def test_the_size_of_the_blocks_does_not_matter(tmp_path, monkeypatch, block, tables, split):
+    write(tmp_path, tables)
+    wanted = RecBoleKG(tmp_path, "tiny", negatives="entities", split=split)
+    monkeypatch.setattr("mgwa_pyg.datasets.raw.BLOCK", block)
+    again = RecBoleKG(tmp_path, "tiny", negatives="entities", split=split, force_reload=True)
+    assert again.fingerprint == wanted.fingerprint
+    write(tmp_path, {**tables, "kg": tables["kg"] + "e\tr\n"})
+    line = tables["kg"].count("\n") + 1
+    with pytest.raises(RawDataError, match=rf"tiny\.kg', line {line}: 'e\\tr' has 2 fields instead of 3"):
+        RecBoleKG(tmp_path, "tiny", negatives="entities", split=split)
+
+
+@pytest.mark.parametrize("end", ["inter", "kg"])
+def test_a_header_that_stands_there_again(tmp_path, end):
+    folder = write(tmp_path, {**TINY, end: TINY[end] + TINY[end]})
+    line = TINY[end].count("\n") + 1
+    with pytest.raises(RawDataError) as error:
+        RecBoleKG(tmp_path, "tiny")
+    assert str(error.value).startswith(f"'{folder / 'tiny'}.{end}', line {line}: it is the header again.")
+
+
+def test_memory_of_a_large_log(tmp_path):
+    rows = 300_000
+    log = "".join(f"{k % 5_011}\t{k * 7 % 1_999}\t4.5\t1112486027\n" for k in range(rows))
+    write(
+        tmp_path,
+        {
+            "inter": "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + log,
+            "kg": "head_id:token\trelation_id:token\ttail_id:token\nm.1\tr\tm.2\n",
+            "link": LINK_HEADER + "1\tm.1\n",
+        },
+    )
+    del log
+    tracemalloc.start()
+    dataset = RecBoleKG(tmp_path, "tiny")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert dataset.num_interactions == rows
+    assert peak <= 150 * rows
 
 
 @pytest.mark.parametrize(
@@ -158,7 +269,7 @@ def test_several_items_linked_to_one_entity(tmp_path):
             None,
             "no interaction is left",
         ),
-        ("inter", None, "", 1, "has 0 fields 'user_id'"),
+        ("inter", None, "", None, "it is empty"),
         ("kg", "head_id", "head", 1, "has 0 fields 'head_id' instead of one"),
         ("kg", "m.7\tby\tm.1", "m.7\tby", 4, "'m.7\\tby' has 2 fields instead of 3 (head_id, relation_id"),
         ("link", "entity_id", "entity", 1, "has 0 fields 'entity_id'"),

@@ -41,6 +41,24 @@ def test_values_equal_the_definitions(threshold):
     assert got == pytest.approx(naive_metrics(label.tolist(), score.tolist(), threshold))
 
 
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.float, torch.double])
+def test_scores_as_a_model_gives_them(dtype):
+    label = torch.randint(2, (80,))
+    score = torch.rand(80).to(dtype).requires_grad_()
+    rounded = score.detach().double()
+    want = naive_metrics(label.tolist(), rounded.tolist(), 0.5)
+    assert click_metrics(label.to(dtype), score) == pytest.approx(want)
+    user = torch.arange(80) % 7
+    assert user_auc(label, score, user) == user_auc(label.numpy(), rounded.numpy(), user.numpy())
+    assert best_threshold(label, score) == best_threshold(label.numpy(), rounded.numpy())
+
+    data = SyntheticKG(num_users=20, num_items=30, num_entities=60, num_triples=100)[0]
+    listens = data["user", "listens", "entity"]
+    parts = [torch.rand(int(listens[f"{part}_mask"].sum())).to(dtype) for part in ("val", "test")]
+    want = click_report(data, *[part.double().numpy() for part in parts])
+    assert click_report(data, *[part.requires_grad_() for part in parts]) == want
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="1 values that are not finite"):
         click_metrics([0, 1], [0.1, float("nan")])

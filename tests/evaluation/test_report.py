@@ -39,3 +39,9 @@ def test_the_paper_stands_beside_its_own_protocol_only():
 
 def test_the_paper_is_left_out_for_other_data():
     assert "published" not in text(summarize(ROWS), paper=False)
+
+
+def test_names_are_text():
+    name = "[/b] [red]:smile:"
+    lines = text(summarize([{**ROWS[0], "model": name, "negatives": name}])).splitlines()
+    assert sum(name in line for line in lines) == 3  # The protocol, the model, and what it means.

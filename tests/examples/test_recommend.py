@@ -1,9 +1,9 @@
 """The recommending example on small runs: what it prints, and its page in a real browser."""
 
+import html
 import io
 import re
 import runpy
-import shutil
 import sys
 from contextlib import redirect_stdout
 from html.parser import HTMLParser
@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mgwa_pyg.datasets import RecBoleKG
 from mgwa_pyg.recommend import Recommender
+from mgwa_pyg.train import CollaborativeConfig, fit
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ["collaborative", "mgwa"]
@@ -73,7 +75,7 @@ def test_asks_for_five_well_known_items_by_default(run):
     ("args", "message"),
     [
         (["--items", "nobody"], "error: no item is called 'nobody'"),
-        (["--user", "4000"], "error: user=4000: whole numbers from 0 to 399"),
+        (["--user", "4000"], "error: no user has the id '4000'"),
         (["-k", "0"], "error: k=0: between 1 and 1000"),
     ],
 )
@@ -111,66 +113,69 @@ def test_the_page_needs_nothing_else(page):
 
 
 @pytest.mark.browser
-def test_a_browser_shows_the_page(page, run, tmp_path):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-    from selenium.webdriver.common.by import By
+def test_a_browser_shows_the_page(browser, page, run):
+    by_css, by_tag = "css selector", "tag name"
+    browser.set_window_size(400, 800)
+    browser.get(page.as_uri())
+    want = Recommender.load(run).recommend_for(["item 3", "item 14", "item 15"])
+    rows = browser.find_elements(by_css, "#recommendations tr")[1:]
+    shown = [[cell.text for cell in row.find_elements(by_tag, "td")][:3] for row in rows]
+    columns = want["rank"], want["name"], want["score"]
+    assert shown == [[str(r), name, f"{score:.2f}"] for r, name, score in zip(*columns, strict=True)]
 
-    options = webdriver.ChromeOptions()
-    for option in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "disable-dev-shm-usage",
-        f"user-data-dir={tmp_path}",
-    ):
-        options.add_argument(f"--{option}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome")
-    browser = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
-    try:
-        browser.set_window_size(400, 800)
-        browser.get(page.as_uri())
-        want = Recommender.load(run).recommend_for(["item 3", "item 14", "item 15"])
-        rows = browser.find_elements(By.CSS_SELECTOR, "#recommendations tr")[1:]
-        shown = [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")][:3] for row in rows]
-        columns = want["rank"], want["name"], want["score"]
-        assert shown == [[str(r), name, f"{score:.2f}"] for r, name, score in zip(*columns, strict=True)]
+    closed = browser.find_elements(by_css, "details:not([open])")
+    assert len(closed) == 9
+    closed[0].find_element(by_tag, "summary").click()
+    assert closed[0].find_element(by_tag, "p").text.startswith(f"{want['name'][1]} has the score")
 
-        closed = browser.find_elements(By.CSS_SELECTOR, "details:not([open])")
-        assert len(closed) == 9
-        closed[0].find_element(By.TAG_NAME, "summary").click()
-        assert closed[0].find_element(By.TAG_NAME, "p").text.startswith(f"{want['name'][1]} has the score")
-
-        browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
-        widths = browser.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth)")
-        assert len(widths) == 12
-        assert min(widths) > 400
-        # On a narrow screen tables scroll by themselves, and the page does not.
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
-        assert "synthetic data" in browser.find_element(By.TAG_NAME, "body").text
-        assert browser.get_log("browser") == []
-    finally:
-        browser.quit()
+    browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    widths = browser.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth)")
+    assert len(widths) == 12
+    assert min(widths) > 400
+    # On a narrow screen tables scroll by themselves, and the page does not.
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
+    assert "synthetic data" in browser.find_element(by_tag, "body").text
+    assert browser.get_log("browser") == []
 
 
-def test_names_are_no_html(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "examples")
-    import recommend
+NAMES = ["[unknown]", "[/b] band", "[red]hot", ":smile: [link=x]y[/link]", "Ke$ha $x$", "<b>fat</b> & 'co'"]
+NAMES += ["plain", "a\\b", "日本", "{{ 7 * 7 }}", "red \x1b[31m line", "7", "u1"]
 
-    from mgwa_pyg.datasets import SyntheticKG
-    from mgwa_pyg.train import MGWAConfig, fit
 
-    data = SyntheticKG(num_users=20, num_items=30, num_entities=60, num_triples=300)
-    fit(data, MGWAConfig(epochs=1), tmp_path)
-    recommender = Recommender.load(tmp_path)
-    recommender.catalog._items = [f"<b>{number}</b> & 'co'" for number in range(30)]
-    scores = recommender.recommend(0, 2)
-    text = recommend.page(tmp_path, "given", [recommender.explain(0, i) for i in scores["item"]], scores)
-    assert "<b>" not in text
-    assert "&lt;b&gt;" in text
+def test_names_are_text(tmp_path):
+    """Neither rich nor HTML nor jinja nor the terminal reads them."""
+    folder = tmp_path / "bands"
+    folder.mkdir()
+    size = len(NAMES)
+    tables = {
+        "inter": ["user_id:token\titem_id:token"],
+        "kg": ["head_id:token\trelation_id:token\ttail_id:token"],
+        "link": ["item_id:token\tentity_id:token"],
+        "item": ["item_id:token\tname:token_seq"],
+    }
+    # An item's id is the name of another one.
+    ids = [str(number) for number in range(size)]
+    tables["inter"] += [f"u{user}\t{(user + step) % size}" for user in range(20) for step in (0, 1, 5)]
+    tables["kg"] += [f"e{item}\t[bold]<i>by</i>\t<u>[dim]x" for item in range(size)]
+    tables["link"] += [f"{item}\te{item}" for item in range(size)]
+    tables["item"] += [f"{id_}\t{name}" for id_, name in zip(ids, NAMES, strict=True)]
+    for kind, lines in tables.items():
+        (folder / f"bands.{kind}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    fit(RecBoleKG(tmp_path, "bands"), CollaborativeConfig(epochs=1, passes=1), tmp_path / "run")
+
+    page = tmp_path / "page.html"
+    status, out = example("recommend", tmp_path / "run", "--items", "plain", "-k", size - 1, "--html", page)
+    assert status == 0
+    shown = [name.replace("\x1b", " ") for name in NAMES]
+    listed = [name.strip() for name in re.findall(r"│ \d+ +│ (.*?) │ +[-\d.]+ +│", out)]
+    assert sorted(listed) == sorted(name for name in shown if name != "plain")
+    assert "\x1b" not in out
+    text = page.read_text(encoding="utf-8")
+    assert not any(tag in text for tag in ("<b>", "<i>", "<u>"))
+    cells = [html.unescape(cell) for cell in re.findall("<summary>(.*?)</summary>", text)]
+    assert sorted(cells) == sorted(name for name in NAMES if name != "plain")
+
+    complaint, _ = example("recommend", tmp_path / "run", "--items", "7")
+    assert "item='7' may be one of 2 items" in complaint
+    status, out = example("recommend", tmp_path / "run", "--user", "u1", "-k", 3)
+    assert "For user u1." in out

@@ -1,5 +1,8 @@
 """The layer on generated options and inputs, most of them wrong."""
 
+import re
+
+import pytest
 import torch
 from bad_inputs import answer, damaged, examples, faults_of
 from hypothesis import strategies as st
@@ -55,9 +58,45 @@ def test_options(faults, pair):
     x = [torch.randn(3, 4 if size == -1 else size) for size in sizes]
     edge_attr = None if conv.edge_dim is None else torch.randn(4, int(conv.edge_dim))
     edge_index, edge_type = torch.tensor([[0, 1, 2, 0], [1, 1, 1, 0]]), torch.zeros(4, dtype=torch.long)
-    out = conv.eval()(tuple(x), edge_index, edge_type, edge_attr)
+    out = answer([*options], lambda: conv.eval()(tuple(x), edge_index, edge_type, edge_attr))
+    if out is None:
+        assert -1 in sizes  # How wide that is shows only here.
+        return
     assert out.shape == (3, int(options["out_channels"]) * (heads if options["concat"] else 1))
     assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+@pytest.mark.parametrize("name", ["edge_index", "edge_type", "query_index"])
+def test_types_that_torch_does_not_compute_with(name, dtype):
+    conv = GatedAggregationConv(4, 4, num_relations=2)
+    given = {
+        "x": torch.randn(3, 4),
+        "edge_index": torch.tensor([[0, 1], [1, 2]]),
+        "edge_type": torch.tensor([0, 1]),
+        "query": torch.randn(2, 4),
+        "query_index": torch.tensor([0, 1, 1]),
+    }
+    with pytest.raises(ValueError, match=rf"{name} has shape .* and type {dtype}"):
+        conv(**{**given, name: given[name].to(dtype)})
+
+
+@pytest.mark.parametrize("name", ["x", "x[1]", "query", "relation", "edge_type"])
+def test_sparse_tensors_where_dense_ones_are_needed(name):
+    conv = GatedAggregationConv(4, 4, num_relations=2)
+    x = [torch.randn(3, 4), torch.randn(3, 4)]
+    given = {
+        "edge_index": torch.tensor([[0, 1], [1, 2]]),
+        "edge_type": torch.tensor([0, 1]),
+        "query": torch.randn(3, 4),
+        "relation": torch.randn(2, 4),
+    }
+    if name in given:
+        given[name] = given[name].to_sparse()
+    else:
+        x[name == "x[1]"] = x[0].to_sparse()
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} is torch.sparse_coo, but a dense tensor"):
+        conv(tuple(x), **given)
 
 
 def make_inputs(num_edges, form, pair, query, edge_dim, num_relations, share, sized):

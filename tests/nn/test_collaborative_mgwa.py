@@ -190,6 +190,45 @@ def test_bad_options(options, message):
         CollaborativeMGWA(**{**sizes, **options})
 
 
+class Server(torch.nn.Module):
+    def __init__(self, model, graph):
+        super().__init__()
+        self.model, self.graph = model, graph
+
+    def forward(self, users, exclude):
+        return tuple(self.model.rank(users, 3, self.graph, exclude))
+
+
+def test_ranking_exports_for_any_number_of_users_and_excluded_pairs():
+    model = make(fusion="highway")
+    server = Server(model, model.graph(LISTENS, EDGES, TYPES, NUM_USERS))
+    shapes = {0: torch.export.Dim.DYNAMIC}, {1: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(server, (torch.arange(3), LISTENS), dynamic_shapes=shapes)
+    for users in (torch.arange(NUM_USERS), torch.tensor([2, 1])):
+        got, want = (run(users, LISTENS[:, :4]) for run in (program.module(), server))
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+def test_half_precision_counts_and_adds_beyond_what_it_holds(dtype):
+    # Everybody listens to the first item, the first user to all: more than 65,504 either way.
+    many = 70_000
+    pairs = torch.stack([torch.arange(many), torch.zeros(many).long()])
+    listens = torch.cat([pairs, pairs[:, 1:].flip(0)], dim=1)
+    model = CollaborativeMGWA(many, many, 1, channels=2, num_layers=0).eval()
+    torch.nn.init.ones_(model.history_emb.weight)
+    none = torch.empty(2, 0).long()
+    graph = model.graph(listens, none, none[0], many)
+    model = model.to(dtype)
+    count = model.evidence(graph)[:, 0]
+    assert count.dtype == dtype
+    want = torch.tensor([math.log1p(many), math.log(2)])
+    torch.testing.assert_close(count[:2].float(), want, rtol=0.01, atol=0)
+    for state in (model.states(graph)[0][many], model.newcomer_states(torch.arange(many), [])[0][0]):
+        assert state.dtype == dtype
+        torch.testing.assert_close(state.float(), torch.full((2,), math.sqrt(many)), rtol=0.01, atol=0)
+
+
 def test_bad_graphs():
     model = make()
     with pytest.raises(ValueError, match=r"listens has shape \(3, 2\)"):

@@ -9,6 +9,8 @@ import pytest
 import torch
 from oracle import aggregate, attention, fuse, head_parameters, randomize, scale_by_degree, width
 from torch.autograd import gradcheck
+from torch_geometric import EdgeIndex
+from torch_geometric.utils import to_torch_coo_tensor, to_torch_csr_tensor
 
 from mgwa_pyg.nn import FUSIONS, GatedAggregationConv
 from mgwa_pyg.ops import RelationCSR
@@ -107,6 +109,85 @@ def test_edge_features_are_added_to_the_relation(heads):
     torch.testing.assert_close(out, want)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("form", ["edges", "plan", "attention"])
+@pytest.mark.parametrize("queries", ["own", "each", "picked", "one", "features"])
+def test_of_many_relations_the_pairs_that_occur_are_scored(backend, heads, form, queries):
+    num_relations = 3000
+    edge_index, edge_type = multigraph(num_relations=num_relations)
+    edge_dim = 2 if queries == "features" else None
+    conv = GatedAggregationConv(5, 6, num_relations, heads=heads, edge_dim=edge_dim, backend=backend).double()
+    x = torch.randn(7, 5, dtype=torch.double, requires_grad=True)
+    edge_attr = None if edge_dim is None else torch.randn(30, 2, dtype=torch.double)
+    rows = torch.randn(3, 6 * heads, dtype=torch.double, requires_grad=True)
+    index = torch.tensor([0, 2, 2, 0, 2, 0, 1])
+    told = {
+        "each": {"query": rows[index]},
+        "picked": {"query": rows, "query_index": index},
+        "one": {"query": rows[0]},
+    }.get(queries, {})
+    edges = (edge_index, edge_type)
+    if form == "plan":
+        edges = (RelationCSR.from_edge_index(*edges, num_relations, (7, 7)), None)
+
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda value: kept.append(value) or value, lambda value: value
+    ):
+        out = conv(x, *edges, edge_attr, return_attention_weights=form == "attention", **told)
+    out = out[0] if form == "attention" else out
+    assert max(value.numel() for value in kept) <= conv.relation.numel()  # Fewer than 7 x 3000 scores.
+
+    query = {"each": rows[index], "picked": rows[index], "one": rows[0].expand(7, -1)}.get(queries)
+    query = x @ conv.lin_query.weight.t() if query is None else query
+    extra = None if edge_attr is None else edge_attr @ conv.lin_edge.weight.t()
+    want, _ = expected(conv, "gated", "sigmoid", x, edge_index, edge_type, query, extra)
+    torch.testing.assert_close(out, want)
+    weight, inputs = torch.randn_like(want), [x, rows, *conv.parameters()]
+    got = torch.autograd.grad((out * weight).sum(), inputs, allow_unused=True)
+    wanted = torch.autograd.grad((want * weight).sum(), inputs, allow_unused=True)
+    torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"aggr": "max"},
+        {"aggr": ["mean", "max"]},
+        {"aggr": None},
+        {"aggr_kwargs": {"t": 2.0}},
+        {"node_dim": -2},
+    ],
+)
+def test_another_aggregation_is_refused(given):
+    with pytest.raises(ValueError, match=rf"{next(iter(given))}=.*weighted by a softmax"):
+        GatedAggregationConv(5, 3, num_relations=4, **given)
+    assert GatedAggregationConv(5, 3, aggr="sum", node_dim=0).aggr == "add"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_decomposed_layers_give_the_same(backend):
+    conv = GatedAggregationConv(6, 3, num_relations=4, heads=2, backend=backend)
+    parts = GatedAggregationConv(6, 3, num_relations=4, heads=2, backend=backend, decomposed_layers=3)
+    parts.load_state_dict(conv.state_dict())
+    x, edges = torch.randn(7, 6), multigraph()
+    torch.testing.assert_close(parts(x, *edges), conv(x, *edges))
+
+
+def test_messages_have_two_dimensions_and_all_heads():
+    edge_index, edge_type = multigraph()
+    conv = GatedAggregationConv(5, 3, num_relations=4, heads=2)
+    seen = []
+    conv.register_message_forward_hook(lambda module, inputs, output: seen.append(output))
+    x = torch.randn(7, 5)
+    _, (_, alpha) = conv(x, edge_index, edge_type, return_attention_weights=True)
+    rows = [
+        torch.cat([alpha[e, 0] * x[edge_index[0, e]], alpha[e, 1] * x[edge_index[0, e]]]) for e in range(30)
+    ]
+    torch.testing.assert_close(seen[0], torch.stack(rows))
+
+
 def test_query_forms_agree():
     edge_index, edge_type = multigraph()
     conv = GatedAggregationConv(5, 3, num_relations=4, query_channels=6)
@@ -160,6 +241,17 @@ def test_one_relation_is_a_gated_mean():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_of_one_relation_what_is_given_has_a_gradient_of_zero(backend):
+    edge_index, _ = multigraph()
+    conv, x = GatedAggregationConv(5, 3, backend=backend), torch.randn(7, 5)
+    query, relation = torch.randn(7, 3, requires_grad=True), torch.full((1, 3), torch.nan, requires_grad=True)
+    out = conv(x, edge_index, query=query, relation=relation)
+    torch.testing.assert_close(out, conv(x, edge_index))
+    got = torch.autograd.grad(out.square().sum(), [query, relation])
+    torch.testing.assert_close(got, (torch.zeros(7, 3), torch.zeros(1, 3)))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_bipartite_lazy_and_size(backend):
     edge_index, edge_type = multigraph(num_source=9, num_target=5)
     conv = GatedAggregationConv((-1, -1), 3, num_relations=4, backend=backend)
@@ -169,6 +261,27 @@ def test_bipartite_lazy_and_size(backend):
     torch.testing.assert_close(out, conv(x, edge_index, edge_type, size=(9, 5)))
     want, _ = expected(conv, "gated", "sigmoid", x, edge_index, edge_type, conv.lin_query(x[1]))
     torch.testing.assert_close(out, want)
+
+
+@pytest.mark.parametrize("form", ["csr", "coo", "index"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_edges_know_the_number_of_targets(backend, form):
+    edge_index = torch.tensor([[0, 1, 2, 3], [0, 0, 1, 1]])
+    conv = GatedAggregationConv((8, 16), 4, fusion="neighbor", backend=backend)
+    x = torch.randn(4, 8)
+    known = {
+        "csr": lambda: to_torch_csr_tensor(edge_index.flip(0), size=(3, 4)),
+        "coo": lambda: to_torch_coo_tensor(edge_index.flip(0), size=(3, 4)),
+        "index": lambda: EdgeIndex(edge_index, sparse_size=(4, 3)),
+    }[form]()
+    out = conv((x, None), known)
+    torch.testing.assert_close(out, conv((x, None), edge_index, size=(4, 3)))
+    mean = torch.stack([x[:2].mean(dim=0), x[2:].mean(dim=0), torch.zeros(8)])
+    torch.testing.assert_close(out, conv.fusion(None, mean.unsqueeze(1)).squeeze(1))
+    with pytest.raises(ValueError, match=r"size=\(4, 3\), but x is of \(5, 3\)|shape \(3, 4\), but x is of"):
+        conv((torch.randn(5, 8), None), known)
+    with pytest.raises(ValueError, match="number of target nodes is unknown"):
+        conv((x, None), EdgeIndex(edge_index))
 
 
 @pytest.mark.parametrize("fusion", ["highway", "identity"])
@@ -246,6 +359,14 @@ def test_degree_power_counts_the_edges_of_targets(backend, flow, given):
     torch.testing.assert_close(conv(x, *edges), want)
     out, _ = conv(x, *edges, return_attention_weights=True)
     torch.testing.assert_close(out, want)
+
+
+def test_degree_power_beyond_the_numbers_of_half_precision():
+    # The factor is more than 65,504, the largest number there is, but the product is not.
+    conv = GatedAggregationConv(2, 2, fusion="identity", degree_power=1.0, backend="torch").half()
+    edge_index = torch.zeros(2, 70_000, dtype=torch.long)
+    out = conv(torch.full((1, 2), 0.01, dtype=torch.half), edge_index)
+    torch.testing.assert_close(out, torch.full((1, 2), 700.0, dtype=torch.half), rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize("given", ["edges", "plan"])

@@ -6,11 +6,14 @@ import inspect
 import pytest
 import torch
 import torch.nn.functional as F
+from torch_geometric.data import Data
+from torch_geometric.loader import NeighborLoader
 from torch_geometric.nn import BatchNorm, GraphNorm, GraphSAGE, JumpingKnowledge, to_hetero
 from torch_geometric.nn.models import GAT
 from torch_geometric.utils import to_torch_coo_tensor
 
 from mgwa_pyg.nn import GatedAggregationConv, GatedAggregationGNN
+from mgwa_pyg.sampler import KHopSampler
 
 N, RELATIONS = 9, 3
 
@@ -195,6 +198,31 @@ def test_inference_layer_by_layer(jk):
     for i in range(2):
         x = model.inference_per_layer(i, x, edge_index, batch_size=N)
     torch.testing.assert_close(x, want)
+
+
+@pytest.mark.parametrize("jk", [None, "last"])
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("what", ["edge_type", "edge_attr", "features", "nothing"])
+def test_inference_by_a_loader_knows_types_and_features(what, cache, jk):
+    x, edge_index, edge_type = typed_graph()
+    given = {"features": torch.randn(30, 2), "nothing": None}.get(what, edge_type)
+    options = {"features": {"edge_dim": 2}, "nothing": {}}.get(what, {"num_relations": RELATIONS})
+    name = what if what == "edge_type" else "edge_attr"
+    data = Data(x=x, edge_index=edge_index, **{name: torch.randn(30) if given is None else given})
+    sampler = KHopSampler(data, [-1], disjoint=False)
+    model = GatedAggregationGNN(5, 8, 2, out_channels=4, norm="BatchNorm", jk=jk, **options)
+    with pytest.raises(ValueError, match="training=True"):
+        model.inference(NeighborLoader(data, [-1], neighbor_sampler=sampler))
+    model.eval()
+    for shuffle in (False, True):
+        loader = NeighborLoader(data, [-1], neighbor_sampler=sampler, batch_size=4, shuffle=shuffle)
+        out = model.inference(loader, cache=cache)
+        torch.testing.assert_close(out, model(x, edge_index, edge_attr=given))
+    loader = NeighborLoader(data, [-1], neighbor_sampler=sampler, input_nodes=torch.arange(3))
+    with pytest.raises(ValueError, match=f"loader goes through 3 of {N} nodes"):
+        model.inference(loader)
+    with pytest.raises(ValueError, match="jk='cat'"):
+        GatedAggregationGNN(5, 8, 2, jk="cat").eval().inference(loader)
 
 
 def test_lazy_sizes():

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch_geometric.data import Data
-from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
+from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer, GraphMaskExplainer
 from torch_geometric.explain.algorithm.utils import clear_masks, set_hetero_masks, set_masks
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import (
@@ -26,6 +26,7 @@ from torch_geometric.nn import (
     global_mean_pool,
     summary,
     to_hetero,
+    to_hetero_with_bases,
 )
 
 from mgwa_pyg.nn import GatedAggregationConv
@@ -352,6 +353,65 @@ def test_edge_masks_remove_edges_from_the_aggregation(backend):
     clear_masks(conv)
     torch.testing.assert_close(alone, conv(x, edge_index[:, :0], edge_type[:0]))
     torch.testing.assert_close(conv(x, edge_index, edge_type), plain)
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("fusion", ["gated", "neighbor"])
+def test_graph_mask_explainer(fusion, backend):
+    x, edge_index, edge_type = typed_graph()
+    model = Sequential(
+        "x, edge_index, edge_type",
+        [
+            (typed_conv(backend=backend), "x, edge_index, edge_type -> x"),
+            (typed_conv(fusion=fusion, backend=backend), "x, edge_index, edge_type -> x"),
+        ],
+    )
+    explainer = Explainer(
+        model,
+        GraphMaskExplainer(2, epochs=2, log=False),
+        explanation_type="model",
+        node_mask_type="attributes",
+        edge_mask_type="object",
+        model_config={"mode": "regression", "task_level": "node", "return_type": "raw"},
+    )
+    mask = explainer(x, edge_index, edge_type=edge_type).edge_mask
+    assert mask.shape == (E,)
+    assert mask.isfinite().all()
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("heads", [1, 2])
+def test_to_hetero_with_bases(heads, backend):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = GatedAggregationConv(C, C, heads=heads, backend=backend)
+
+        def forward(self, x, edge_index):
+            return self.conv(x, edge_index)
+
+    x = {"user": torch.randn(4, C), "item": torch.randn(6, C)}
+    pairs = torch.stack([torch.randint(4, (15,)), torch.randint(6, (15,))])
+    edge_index = {LIKES: pairs, LIKED_BY: pairs.flip(0)}
+    model = to_hetero_with_bases(Net(), ([*x], [*edge_index]), num_bases=2, in_channels={"x": C})
+    out = model(x, edge_index)
+
+    # The same as one graph: the layer is a mean here, and each basis weighs the messages of an edge type.
+    start = {"user": 0, "item": 4}
+    node = torch.cat([model.align_lin__x.lins[name](x[name]) for name in x])
+    want = torch.zeros(10, heads * C)
+    for conv in model.conv.convs:
+        rows = [torch.zeros(C) for _ in range(10)]
+        for number, (key, (source, target)) in enumerate(edge_index.items()):
+            weight = conv.edge_type_weight[0, number]
+            degree = torch.bincount(target)
+            for u, v in zip(source.tolist(), target.tolist(), strict=True):
+                rows[start[key[2]] + v] = (
+                    rows[start[key[2]] + v] + weight * node[start[key[0]] + u] / degree[v]
+                )
+        neighborhood = torch.stack(rows).unsqueeze(1).expand(-1, heads, -1)
+        want = want + conv.fusion(node, neighborhood).flatten(1)
+    torch.testing.assert_close(torch.cat([out["user"], out["item"]]), want)
 
 
 def test_masked_edges_still_count_for_the_degree_power():

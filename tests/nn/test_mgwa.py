@@ -4,7 +4,7 @@ import pytest
 import torch
 from oracle import aggregate, attention, fuse, head_parameters
 
-from mgwa_pyg.nn import MGWA
+from mgwa_pyg.nn import KGCN, MGWA
 from mgwa_pyg.sampler import NeighborSampler
 
 
@@ -50,10 +50,12 @@ def test_scores_and_gradients_equal_the_equations(fusion, num_layers):
         torch.testing.assert_close(got_gradient, want_gradient)
 
 
-def test_every_parameter_is_trained():
+@pytest.mark.parametrize("kind", [MGWA, KGCN])
+@pytest.mark.parametrize("num_relations", [1, 3])
+def test_every_parameter_is_trained(kind, num_relations):
     edge_index, edge_type = graph()
-    model = MGWA(4, 8, 3, num_layers=2)
-    hood = NeighborSampler(edge_index, edge_type, 8).sample(torch.tensor([1]), 2)
+    model = kind(4, 8, num_relations, num_layers=2)
+    hood = NeighborSampler(edge_index, edge_type % num_relations, 8).sample(torch.tensor([1]), 2)
     model(torch.tensor([0]), *hood).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 

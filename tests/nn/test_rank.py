@@ -1,5 +1,7 @@
 """Exact ranking against scoring pair by pair with whole neighbourhoods."""
 
+import copy
+
 import pytest
 import torch
 
@@ -127,6 +129,69 @@ def test_errors_name_what_is_wrong():
         model.user_emb.weight[1] = torch.nan
     with pytest.raises(ValueError, match="NaN"):
         model.rank(users, 1, plan, NUM_ITEMS)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+@pytest.mark.parametrize("name", MODELS)
+def test_half_precision(name, dtype, num_layers):
+    plan, sampler = graph()
+    model = make(name, num_layers)
+    with torch.no_grad():
+        model.relation_emb.weight.mul_(8)  # Relations' scores differ widely.
+    model, users = model.to(dtype), torch.arange(NUM_USERS)
+    want = pairwise(copy.deepcopy(model).double(), sampler, users)  # Of the same, rounded parameters.
+    error = {"pairs": pairwise(model, sampler, users), "all": model.score_items(users, plan, NUM_ITEMS)}
+    error = {which: float((got.double() - want).abs().max() / want.std()) for which, got in error.items()}
+    assert error["all"] < 4 * error["pairs"] + 10 * torch.finfo(dtype).eps, error
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+@pytest.mark.parametrize("name", MODELS)
+def test_autocast(name, dtype, num_layers):
+    plan, sampler = graph()
+    model, users = make(name, num_layers), torch.arange(NUM_USERS)
+    want = pairwise(model, sampler, users)
+    with torch.autocast("cpu", dtype):
+        got = model.score_items(users, plan, NUM_ITEMS)
+        best = model.rank(users, 3, plan, NUM_ITEMS)
+    error = 10 * torch.finfo(dtype).eps * want.abs().max()
+    assert (got - want).abs().max() < error
+    assert (best.score - want.sort(dim=1, descending=True).values[:, :3]).abs().max() < error
+
+
+def test_nan_is_never_ranked_first(monkeypatch):
+    # As on an accelerator, where nobody looks at values.
+    monkeypatch.setattr(ranking, "values_are_checked", lambda device: False)
+    score = torch.tensor([[0.3, torch.nan, 0.5, -torch.nan], [torch.inf, torch.nan, -1.0, 2.0]])
+    got = ranking.best_of(score, torch.arange(2), 3, 0, 4, None)
+    assert got.item.tolist() == [[2, 0, 4], [0, 3, 2]]
+    torch.testing.assert_close(got.score, torch.tensor([[0.5, 0.3, -torch.inf], [torch.inf, 2.0, -1.0]]))
+    assert ranking.best_of(score[:, 1:2], torch.arange(2), 1, 1, 4, None).item.tolist() == [[4], [4]]
+
+
+class Server(torch.nn.Module):
+    def __init__(self, model, plan):
+        super().__init__()
+        self.model, self.plan = model, plan
+
+    def forward(self, users, exclude):
+        best = self.model.rank(users, 4, self.plan, NUM_ITEMS, exclude)
+        return self.model.score_items(users, self.plan, NUM_ITEMS), *best
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("name", ["mgwa", "kgcn official"])
+def test_exports_for_any_number_of_users_and_excluded_pairs(name, num_layers):
+    plan, _ = graph()
+    server = Server(make(name, num_layers).eval(), plan)
+    pairs = torch.stack([torch.arange(20) % NUM_USERS, torch.arange(20) % NUM_ITEMS])
+    shapes = {0: torch.export.Dim.DYNAMIC}, {1: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(server, (torch.arange(3), pairs), dynamic_shapes=shapes)
+    for users in (torch.arange(NUM_USERS), torch.tensor([5, 1])):
+        got, want = (run(users, pairs[:, :7]) for run in (program.module(), server))
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("max_bytes", [None, 1, 4 * 8 * 10 * 4])

@@ -1,5 +1,7 @@
 """RippleNet against its equations, a user, an item and a triple at a time, in double precision."""
 
+import copy
+
 import pytest
 import torch
 
@@ -115,6 +117,17 @@ def test_embedding_penalty_equals_its_equation():
             for parts in triples(model, hop, *edges):
                 want = want + sum((part**2).sum() for part in parts)
     assert_same(model, model.embedding_penalty(*graph), want)
+
+
+def test_half_precision_sums_over_more_memories_than_it_can_count():
+    model, memory, *seen = make(size=32)
+    memory = memory[[0, 2, 3]].repeat(500, 1, 1)
+    half = model.half()
+    got = half.kge_loss(memory, *seen), half.embedding_penalty(memory, *seen)
+    model = copy.deepcopy(half).double()
+    want = model.kge_loss(memory, *seen), model.embedding_penalty(memory, *seen)
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-3, atol=0)
 
 
 def test_users_without_triples_alone():

@@ -246,6 +246,19 @@ def test_layouts_of_inputs_do_not_matter(num_tables):
     torch.testing.assert_close(torch.autograd.grad((out * weight).sum(), (case.x, case.table)), wanted)
 
 
+@pytest.mark.parametrize("num_tables", [None, 2])
+def test_layouts_of_edges_do_not_matter(num_tables):
+    case = Case(num_edges=150, num_queries=3, num_tables=num_tables)
+    expected = case.run("reference")
+    wanted = torch.autograd.grad(expected.square().sum(), (case.x, case.table))
+    for field in ("rowptr", "col", "dst", "rel", "colptr", "cdst", "csc"):
+        object.__setattr__(case.plan, field, getattr(case.plan, field).repeat_interleave(2)[::2])
+    out = case.run()
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+    got = torch.autograd.grad(out.square().sum(), (case.x, case.table))
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("num_tables", [None, 3])
 def test_same_attention_as_torch(num_tables):
     inputs = Case(num_queries=3, num_tables=num_tables).op_inputs()

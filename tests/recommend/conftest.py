@@ -1,5 +1,7 @@
 """A small data set, and recommenders of every kind with random parameters."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -8,6 +10,14 @@ from mgwa_pyg.recommend import Recommender
 from mgwa_pyg.train import CollaborativeConfig, KGCNConfig, MGWAConfig, RippleNetConfig
 from mgwa_pyg.train.scorer import make_scorer
 
+SIZES = {
+    "num_users": 20,
+    "num_items": 30,
+    "num_entities": 60,
+    "num_relations": 4,
+    "num_triples": 400,
+    "num_interactions": 160,
+}
 CONFIGS = {
     "mgwa": MGWAConfig(),
     "mgwa, 3 layers": MGWAConfig(num_layers=3, channels=6),
@@ -31,8 +41,23 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="session")
 def data():
-    sizes = {"num_users": 20, "num_items": 30, "num_entities": 60, "num_relations": 4, "num_triples": 400}
-    return SyntheticKG(**sizes, num_interactions=160)
+    return SyntheticKG(**SIZES)
+
+
+class OwnIds(SyntheticKG):
+    """The same data; ids are those of a file in another order."""
+
+    def build(self):
+        tables = super().build()
+        users = [str(user) for user in reversed(range(tables.num_users))]
+        items = [(7 * item + 3) % 30 for item in range(30)]
+        names = [*tables.item_names, *(f"band {number}" for number in range(30, tables.num_entities))]
+        return dataclasses.replace(tables, user_ids=users, item_ids=items, entity_names=names)
+
+
+@pytest.fixture(scope="session")
+def own_data():
+    return OwnIds(**SIZES)
 
 
 @pytest.fixture(scope="session")

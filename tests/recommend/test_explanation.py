@@ -1,14 +1,18 @@
 """What an explanation says, against sums and products made by hand."""
 
+import html
 import io
+import re
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch_geometric.explain.algorithm import DummyExplainer, GNNExplainer
+from matplotlib.figure import Figure
+from torch_geometric.explain.algorithm import AttentionExplainer, DummyExplainer, GNNExplainer
 
-from mgwa_pyg.recommend import Explanation
+from mgwa_pyg.recommend import Explanation, Recommender
 from mgwa_pyg.recommend.explanation import _bars
 
 HEARD = [3, 8, 21]
@@ -84,7 +88,7 @@ def test_one_gated_layer_by_hand(make_recommender, make_scorer_of, data):
     )
     assert [row[2:] for row in table] == [row[2:] for row in want]
     np.testing.assert_allclose([row[:2] for row in table], [row[:2] for row in want], atol=1e-9)
-    assert neighbors["score"].is_monotonic_decreasing
+    assert neighbors["score"].abs().is_monotonic_decreasing
     total = abs(parts["item"]) + abs(neighbors["score"].sum())
     assert got.shares["self"] == pytest.approx(abs(parts["item"]) / total)
     assert sum(got.shares.values()) == pytest.approx(1.0)
@@ -140,7 +144,10 @@ def test_pygs_explainers_take_the_same_model(recommender, kind, who):
     assert sorted(rows) == sorted(
         zip(neighbors["neighbor"], neighbors["relation"], neighbors["mask"], strict=True)
     )
-    # The explainer leaves no trace.
+    for algorithm in (DummyExplainer(), AttentionExplainer()):
+        mask = recommender.explain(who, 1, algorithm).parts["mask"]
+        assert ((mask > 0) == (got.parts["part"] == "neighbor")).all()
+    # The explainers leave no trace.
     assert recommender.explain(who, 1).score == plain.score
 
 
@@ -167,10 +174,77 @@ def test_a_sentence_says_it_in_words():
     )
     explanation = Explanation("user 3", 7, "ABBA", 2.25, TABLE, history, None)
     assert str(explanation) == (
-        "ABBA has the score 2.25 for user 3, most of all for Blur (+2.00). The item itself adds +1.00 (53%), "
-        "its neighbourhood +0.88 (47%), first of all pop through genre (+0.50) and its 2 listeners (+0.50). "
-        "How well known it is adds +0.38."
+        "ABBA has the score 2.25 for user 3, most of all for Blur (+2.00) and Air (-0.12). The item itself "
+        "adds +1.00 (53%), its neighbourhood +0.88 (47%), first of all pop through genre (+0.50), its 2 "
+        "listeners (+0.50) and a $mall town through origin (-0.12). How well known it is adds +0.38."
     )
+
+
+class Interrupted(GNNExplainer):
+    """Stops in the midst of its work."""
+
+    error: type[BaseException] = KeyboardInterrupt
+
+    def _loss(self, *args):
+        raise self.error
+
+
+class Failed(Interrupted):
+    error = ZeroDivisionError
+
+
+def traces(module):
+    """What an explainer may leave behind."""
+    hooks = [name for name, value in vars(module).items() if "_hooks" in name and value]
+    flags = [getattr(module, name, None) for name in ("explain", "_explain", "_edge_mask", "_apply_sigmoid")]
+    return module.training, hooks, flags, {name: p.requires_grad for name, p in module.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", ["mgwa, 3 layers", "kgcn", "collaborative"])
+@pytest.mark.parametrize("algorithm", [Interrupted, Failed])
+def test_an_explainer_that_stops_leaves_the_recommender_as_it_was(make_recommender, kind, algorithm):
+    recommender = make_recommender(kind)
+    model = recommender._view._model
+    before = [traces(module) for module in model.modules()]
+    want = recommender.explain(0, 3), recommender.explain(HEARD, 3)
+    with pytest.raises(algorithm.error):
+        recommender.explain(0, 1, algorithm(epochs=5))
+    assert [traces(module) for module in model.modules()] == before
+    for who, plain in zip((0, HEARD), want, strict=True):
+        again = recommender.explain(who, 3)
+        assert again.parts.equals(plain.parts)
+        assert again.score == plain.score
+    assert "mask" in recommender.explain(0, 1, GNNExplainer(epochs=1)).parts
+
+
+@pytest.mark.parametrize("kind", ["mgwa", "kgcn", "ripplenet", "collaborative, no triples"])
+def test_table_sentence_and_picture_agree_on_what_weighs_most(make_recommender, kind):
+    recommender, negative = make_recommender(kind), 0
+    for user in range(20):
+        why = recommender.explain(user, 1)
+        table = why.parts if why.history is None else why.history
+        edges = table[table["part"].isin(["neighbor", "memory", "heard"])]
+        assert edges["score"].abs().is_monotonic_decreasing
+        first = edges.groupby(["neighbor", "relation"])["score"].sum()
+        name, relation = first.abs().idxmax()
+        said = f"{name} ({first[name, relation]:+.2f})"
+        if kind != "collaborative, no triples":
+            said = f"{name} through {relation} ({first[name, relation]:+.2f})"
+        assert why.reason.startswith(said)
+        assert said in str(why)
+        bars = [bar for bar in _bars(table) if bar[0] not in ("the item itself", "constant")]
+        bars = [bar for bar in bars if bar[0] != "how well known it is"]
+        assert bars[0][0].startswith(name)
+        assert bars[0][1] == pytest.approx(first[name, relation])
+        negative += first[name, relation] < 0
+    assert negative > 0
+
+
+def test_an_explanation_names_the_entities_of_the_files(make_scorer_of, own_data):
+    recommender = Recommender(make_scorer_of("mgwa"), own_data)
+    for row in range(30):
+        got = recommender.explain("3", own_data.item_ids[row]).parts["neighbor"].dropna()
+        assert sorted(got) == sorted(f"band {source}" for source, _ in edges_into(own_data, row))
 
 
 @pytest.mark.parametrize("kind", ["mgwa", "ripplenet", "collaborative"])
@@ -183,10 +257,52 @@ def test_draws_a_picture(make_recommender, kind, tmp_path):
     assert b"</svg>" in out.getvalue()
 
 
-def test_a_picture_shows_names_as_they_are():
+def drawn(explanation):
+    """The lines that a picture shows: matplotlib writes what it draws in comments."""
     out = io.BytesIO()
-    Explanation("user 3", 7, "ABBA", 2.25, TABLE, None, None).plot(out, kind="svg")
-    assert b"a $mall town" in out.getvalue()  # matplotlib writes what it draws in comments.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Where names leave no room for the bars, matplotlib warns.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        explanation.plot(out, kind="svg")
+    return [html.unescape(line) for line in re.findall("<!-- (.*?) -->", out.getvalue().decode())]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Ca$h & Ke$ha", "100% $\\frac{$", "$_$", "$$", "A$AP_", "a\\b", r"\$x\$", "^_^", "[/b] {x}", "<b>&"],
+)
+def test_a_picture_shows_names_as_they_are(name):
+    table = TABLE.assign(neighbor=TABLE["neighbor"].replace({"pop": name}))
+    lines = drawn(Explanation(f"who heard {name}", 7, name, 2.25, table, table, None))
+    assert lines.count(name) == 2
+    assert f"{name} for who heard {name}: 2.25" in lines
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "long words " * 300, "日本" * 2000, "line\n" * 500, "$" * 3000])
+def test_a_long_name_leaves_room_for_the_bars(name):
+    rows = TABLE.assign(neighbor=name, relation=name[::-1])
+    why = Explanation(name, 7, name, 2.25, rows[:1], None, None)
+    axes = []
+    with pytest.MonkeyPatch.context() as patch:
+        subplots = Figure.subplots
+        patch.setattr(
+            Figure, "subplots", lambda self, *a, **k: axes.append(subplots(self, *a, **k)) or axes[0]
+        )
+        lines = drawn(why)
+    (ax,) = axes[0].flat
+    assert ax.get_position().width > 0.4
+    assert ax.get_position().height > 0.15
+    assert max(map(len, lines)) < 100
+    assert any(line.endswith("…") for line in lines)
+
+
+def test_words_of_an_explanation_stand_in_one_line():
+    name = "two\nlines\x1b[31m\u2028"
+    table = TABLE.assign(neighbor=TABLE["neighbor"].replace({"pop": name}))
+    why = Explanation("user 3", 7, name, 2.25, table, None, None)
+    assert str(why).splitlines() == [str(why)]
+    assert "\x1b" not in str(why)
+    assert "two lines [31m" in why.reason
 
 
 def test_what_adds_next_to_nothing_is_not_shown_by_itself():

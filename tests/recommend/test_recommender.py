@@ -1,12 +1,18 @@
 """Recommendations against sorting all scores, newcomers against graphs and fits made the long way."""
 
+import json
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.optimize import minimize
+from torch_geometric.explain.algorithm import GNNExplainer
 
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.ops import RelationCSR
@@ -23,9 +29,15 @@ def ranked(score, left_out, k):
     return order[:k]
 
 
-def heard_by(data, user):
-    users, items = data[0]["user", "listens", "entity"].edge_index.tolist()
-    return {item for u, item in zip(users, items, strict=True) if u == user}
+def heard_by(data, user, parts=("train", "val", "test")):
+    listens = data[0]["user", "listens", "entity"]
+    heard = set()
+    for part in parts:
+        rows = zip(
+            *listens.edge_label_index.tolist(), listens.edge_label, listens[f"{part}_mask"], strict=True
+        )
+        heard |= {item for u, item, label, inside in rows if u == user and label == 1 and inside}
+    return heard
 
 
 @pytest.mark.smoke
@@ -35,7 +47,11 @@ def test_recommends_the_best_that_the_user_has_not_heard(recommender, data, make
     with torch.no_grad():
         want = scorer.score_all(torch.arange(data.num_users), data.num_items, torch.Generator()).double()
     for user in range(data.num_users):
+        known = heard_by(data, user, ["train"])
+        got = recommender.recommend(user, k=7, include_held_out=True)
+        assert got["item"].tolist() == ranked(want[user].tolist(), known, 7)
         got = recommender.recommend(user, k=7)
+        assert known < heard_by(data, user)
         assert list(got.columns) == ["rank", "item", "name", "score"]
         assert got["rank"].tolist() == list(range(1, 8))
         assert got["item"].tolist() == ranked(want[user].tolist(), heard_by(data, user), 7)
@@ -53,7 +69,13 @@ def test_a_batch_is_its_users_one_by_one(recommender, data):
         want = recommender.recommend(user, k=5)
         assert part["item"].tolist() == want["item"].tolist()
         np.testing.assert_allclose(part["score"], want["score"], rtol=1e-12)
-    assert len(recommender.recommend_batch([], k=5)) == 0
+    with_held_out = recommender.recommend_batch(users, k=5, include_held_out=True)
+    want = [recommender.recommend(user, k=5, include_held_out=True)["item"].tolist() for user in users]
+    assert with_held_out["item"].tolist() == [item for items in want for item in items]
+    assert not with_held_out["item"].equals(got["item"])
+    for none in (recommender.recommend_batch([], k=5), recommender.recommend_batch(torch.empty(0), k=5)):
+        assert len(none) == 0
+        assert none.dtypes.equals(got.dtypes)
 
 
 def test_what_is_left_is_all_that_is_returned(recommender, data):
@@ -62,6 +84,9 @@ def test_what_is_left_is_all_that_is_returned(recommender, data):
     assert sorted([*got["item"], *heard_by(data, user)]) == list(range(data.num_items))
     got = recommender.recommend_for(range(1, data.num_items), k=5)
     assert got["item"].tolist() == [0]
+    none = recommender.recommend_for(range(data.num_items), k=5)
+    assert len(none) == 0
+    assert none.dtypes.equals(got.dtypes)
     got = recommender.recommend_batch([user, user], k=data.num_items)
     assert len(got) == 2 * (data.num_items - len(heard_by(data, user)))
 
@@ -84,7 +109,8 @@ def test_a_newcomer_gets_the_same_by_names_and_in_any_order(recommender, data):
     got = recommender.recommend_for(HEARD, k=6)
     assert not set(got["item"]) & set(HEARD)
     names = [data.item_names[item] for item in HEARD]
-    for same in (names[::-1], [*HEARD, 3], np.array(HEARD), (item for item in HEARD)):
+    same_items = [names[::-1], [*HEARD, 3], np.array(HEARD), torch.tensor(HEARD), (item for item in HEARD)]
+    for same in [*same_items, pd.Series(HEARD), {"3", "8", "21"}, list(torch.tensor(HEARD))]:
         assert recommender.recommend_for(same, k=6).equals(got)
     assert not recommender.recommend_for([1, 2], k=6)["score"].equals(got["score"])
 
@@ -164,12 +190,120 @@ def test_similar_items_are_those_of_the_closest_vectors(recommender, data):
     assert recommender.similar_items(data.item_names[5], k=9).equals(got)
 
 
+@pytest.mark.parametrize("kind", ["mgwa", "ripplenet", "collaborative"])
+def test_answers_are_for_whom_the_files_call_so(make_scorer_of, make_recommender, own_data, kind):
+    rows, recommender = make_recommender(kind), Recommender(make_scorer_of(kind), own_data)
+    item_of = dict(enumerate(own_data.item_ids))
+    for row in (0, 4, 19):
+        want = rows.recommend(row, k=6)
+        id_ = own_data.user_ids[row]
+        for user in (id_, int(id_), np.int32(id_), torch.tensor([int(id_)])[0]):
+            got = recommender.recommend(user, k=6)
+            assert got["item"].tolist() == [item_of[item] for item in want["item"]]
+            assert got.drop(columns="item").equals(want.drop(columns="item"))
+        item = want["item"][0]
+        why, wanted = recommender.explain(id_, got["item"][0]), rows.explain(row, item)
+        assert (why.user, why.item, why.score) == (f"user {id_}", item_of[item], wanted.score)
+    heard = [item_of[item] for item in HEARD]
+    want = rows.recommend_for(HEARD, k=6)
+    assert recommender.recommend_for(heard, k=6)["item"].tolist() == [item_of[item] for item in want["item"]]
+    want = rows.similar_items(5, k=6)
+    got = recommender.similar_items(torch.tensor(item_of[5]), k=6)
+    assert got["item"].tolist() == [item_of[item] for item in want["item"]]
+    assert got["name"].equals(want["name"])
+    got = recommender.recommend_batch(["3", 0], k=2)
+    assert got["user"].tolist() == ["3", "3", "0", "0"]
+    assert got["name"].tolist() == rows.recommend_batch([16, 19], k=2)["name"].tolist()
+    with pytest.raises(IndexError, match="no user has the id 20"):
+        recommender.recommend(20)
+
+
+@pytest.mark.parametrize("kind", ["mgwa", "ripplenet", "collaborative"])
+def test_answers_are_json(make_recommender, kind):
+    recommender = make_recommender(kind)
+    why = recommender.explain(HEARD, 4)
+    tables = [recommender.recommend(3), recommender.recommend_batch([3, 4]), why.parts, why.history]
+    for table in tables:
+        if table is not None:
+            records = table.to_dict("records")
+            assert json.loads(json.dumps(records, allow_nan=False)) == records
+            assert json.loads(table.to_json(orient="records", double_precision=15)) == [
+                pytest.approx(record, abs=1e-12) for record in records
+            ]
+
+
+@contextmanager
+def nothing():
+    yield
+
+
+@pytest.mark.parametrize("kind", ["mgwa", "kgcn", "ripplenet", "collaborative"])
+@pytest.mark.parametrize(
+    "mode", [torch.no_grad, torch.inference_mode, nothing], ids=lambda mode: mode.__name__
+)
+def test_a_servers_modes_and_threads_change_nothing(make_scorer_of, data, make_recommender, kind, mode):
+    def asked(recommender):
+        answers = [recommender.recommend(3), recommender.recommend_for(HEARD), recommender.similar_items(2)]
+        why = recommender.explain(HEARD, 4)
+        return [*answers, why.parts, recommender.explain(3, 4).parts]
+
+    want = asked(make_recommender(kind))
+    scorer = make_scorer_of(kind)
+    with mode():
+        made = Recommender(scorer, data)
+        answers = [asked(made)]
+        if kind != "ripplenet":
+            mask = made.explain(3, 4, GNNExplainer(epochs=1)).parts["mask"]
+            assert ((mask > 0) == (want[-1]["part"] == "neighbor")).all()
+
+    def in_a_thread(_):
+        with mode():
+            return asked(made)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers += pool.map(in_a_thread, range(8))
+    for got in answers:
+        assert all(one.equals(other) for one, other in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["mgwa", "ripplenet", "collaborative"])
+def test_a_model_in_half_precision_answers(make_scorer_of, data, kind, dtype):
+    scorer, rounded = make_scorer_of(kind), make_scorer_of(kind)
+    scorer.model.to(dtype)
+    rounded.model.to(dtype).double()
+    got, want = Recommender(scorer, data), Recommender(rounded, data)
+    assert got.recommend(3).equals(want.recommend(3))
+    assert got.recommend_for(HEARD).equals(want.recommend_for(HEARD))
+    assert got.explain(3, 4).score == want.explain(3, 4).score
+
+
+def test_ripplenet_says_whom_it_knows_nothing_of(make_scorer_of, data):
+    scorer = make_scorer_of("ripplenet")
+    lonely = 11
+    scorer.edge_index = torch.where(scorer.edge_index == lonely, 12, scorer.edge_index)
+    scorer.memory[5] = -1
+    recommender = Recommender(scorer, data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recommender.recommend(4)
+        recommender.recommend_for([lonely, 3])
+    for ask in (
+        lambda: recommender.recommend(5),
+        lambda: recommender.recommend_batch([4, 5]),
+        lambda: recommender.recommend_for([lonely]),
+    ):
+        with pytest.warns(UserWarning, match="RippleNet knows nothing of a user"):
+            assert (ask()["score"][-10:] == 0).all()
+
+
 @pytest.mark.parametrize("kind", ["mgwa"])
 @pytest.mark.parametrize(
     ("ask", "error", "message"),
     [
         (lambda r: r.recommend(20), IndexError, "user=20: whole numbers from 0 to 19"),
-        (lambda r: r.recommend("me"), TypeError, "user='me'"),
+        (lambda r: r.recommend("me"), ValueError, "no user has the id 'me'"),
+        (lambda r: r.recommend(torch.tensor([3])), TypeError, r"user=tensor\(\[3\]\)"),
         (lambda r: r.recommend(0, k=0), ValueError, "k=0: between 1 and 30"),
         (lambda r: r.recommend(0, k=31), ValueError, "k=31: between 1 and 30"),
         (lambda r: r.recommend(0, k=2.5), TypeError, r"k=2\.5: a whole number"),
@@ -182,7 +316,8 @@ def test_similar_items_are_those_of_the_closest_vectors(recommender, data):
         (lambda r: r.explain(0, None), TypeError, "item=None"),
         (lambda r: r.explain(99, 0), IndexError, "user=99"),
         (lambda r: r.explain([], 0), ValueError, "items is empty"),
-        (lambda r: r.explain("item 3", 0), TypeError, "items='item 3': pass a list"),
+        (lambda r: r.explain("item 3", 0), ValueError, "no user has the id 'item 3'"),
+        (lambda r: r.explain(b"item 3", 0), TypeError, "items=b'item 3': pass a list"),
     ],
 )
 def test_errors_name_what_is_wrong(make_recommender, kind, ask, error, message):
@@ -190,7 +325,7 @@ def test_errors_name_what_is_wrong(make_recommender, kind, ask, error, message):
         ask(make_recommender(kind))
 
 
-def test_loads_what_a_fit_leaves(tmp_path, data):
+def test_loads_what_a_fit_leaves(tmp_path, data, monkeypatch):
     result = fit(data, MGWAConfig(epochs=2), tmp_path / "run")
     recommender = Recommender.load(tmp_path / "run")
     probability = result.score
@@ -203,7 +338,13 @@ def test_loads_what_a_fit_leaves(tmp_path, data):
         ]
     )
     torch.testing.assert_close(got.sigmoid().float(), probability[:20], rtol=1e-5, atol=1e-6)
-    same = Recommender.load(str(tmp_path / "run"), data)
+    with torch.inference_mode():
+        same = Recommender.load(str(tmp_path / "run"))
+        assert same.recommend_for(HEARD).equals(recommender.recommend_for(HEARD))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    same = Recommender.load("~/run", data)
+    same.explain(3, 4).plot("~/why.png")
+    assert (tmp_path / "why.png").is_file()
     assert same.recommend(3).equals(recommender.recommend(3))
 
 

@@ -1,5 +1,6 @@
 """The samplers on generated arguments, most of them wrong."""
 
+import pytest
 import torch
 from bad_inputs import answer, damaged, examples, faults_of
 from hypothesis import strategies as st
@@ -119,6 +120,7 @@ TAKES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:users who know the whole pool")
 @examples(
     "samplers",
     name=st.sampled_from([*CHECKS]),

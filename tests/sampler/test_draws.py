@@ -6,6 +6,7 @@ from itertools import combinations
 import pytest
 import torch
 
+from mgwa_pyg.sampler import draws
 from mgwa_pyg.sampler.draws import derive_key, draw_distinct, uniform
 
 KEYS = [0, 1, -1, 2**63 - 1, -(2**63), 123456789]
@@ -46,16 +47,60 @@ def test_keys_in_a_row_draw_like_chance():
         assert float(((count - expected) ** 2 / expected).sum()) < 44.3, (i, j)
 
 
+@pytest.mark.parametrize("few", [0, 48])  # Both ways of finding what is taken.
 @pytest.mark.parametrize("by_key", [False, True])
-def test_all_distinct_sets_are_equally_likely(by_key):
-    draws = 20_000
-    key = torch.arange(draws) if by_key else None
-    drawn = draw_distinct(torch.full((draws,), 5), uniform(draws, 3, torch.device("cpu"), key=key))
+def test_all_distinct_sets_are_equally_likely(by_key, few, monkeypatch):
+    monkeypatch.setattr(draws, "_FEW", few)
+    num_rows = 20_000
+    key = torch.arange(num_rows) if by_key else None
+    drawn = draw_distinct(torch.full((num_rows,), 5), uniform(num_rows, 3, torch.device("cpu"), key=key))
     sets = Counter(map(frozenset, drawn.tolist()))
     assert set(sets) == set(map(frozenset, combinations(range(5), 3)))
     # Ten sets: the chi-square statistic of nine degrees of freedom passes 27.9 once in a thousand.
-    expected = draws / 10
+    expected = num_rows / 10
     assert sum((count - expected) ** 2 / expected for count in sets.values()) < 27.9
+
+
+def floyd(stop, chance):
+    """Bentley and Floyd's algorithm, as published, one draw after the other."""
+    drawn = []
+    for newest, part in zip(range(stop - len(chance), stop), chance, strict=True):
+        number = int(part * (newest + 1))
+        drawn.append(newest if number in drawn else number)
+    return drawn
+
+
+@pytest.mark.parametrize("count", [1, 2, 48, 49, 200])
+def test_many_draws_are_those_of_one_after_the_other(count):
+    generator = torch.Generator().manual_seed(count)
+    # From a set that is drawn as a whole to one in which hardly any number is hit twice.
+    stop = torch.tensor([count, count, count + 1, count + 5, 2 * count, 10**6 + count])
+    chance = uniform(stop.numel(), count, stop.device, generator)
+    chance[1] = torch.linspace(0, 0.999, count, dtype=torch.double)  # Each hits a new number of its own.
+    drawn = draw_distinct(stop, chance).tolist()
+    assert drawn == [floyd(*row) for row in zip(stop.tolist(), chance.tolist(), strict=True)]
+    assert all(len(set(row)) == count for row in drawn)
+
+
+def test_the_work_grows_with_the_draws_and_not_with_their_square(monkeypatch):
+    elements = 0
+
+    class Count(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal elements
+            out = func(*args, **(kwargs or {}))
+            parts = out if isinstance(out, (tuple, list)) else [out]
+            elements += sum(part.numel() for part in parts if isinstance(part, torch.Tensor))
+            return out
+
+    work = []
+    for count in (1_000, 16_000):
+        stop, elements = torch.full((2,), 20_000), 0
+        chance = uniform(2, count, stop.device, torch.Generator().manual_seed(0))
+        with Count():
+            draw_distinct(stop, chance)
+        work.append(elements)
+    assert work[1] < 2 * 16 * work[0]
 
 
 def test_the_largest_chance_stays_below_its_stop():

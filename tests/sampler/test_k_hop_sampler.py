@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 import torch_geometric.typing
@@ -11,7 +12,7 @@ from torch_geometric import sampler as pyg_sampler
 from torch_geometric.data import Data, HeteroData
 from torch_geometric.loader import LinkLoader, NodeLoader
 from torch_geometric.nn import HeteroConv, RGCNConv, SAGEConv
-from torch_geometric.sampler import EdgeSamplerInput, NegativeSampling, NodeSamplerInput
+from torch_geometric.sampler import EdgeSamplerInput, NegativeSampling, NodeSamplerInput, NumNeighbors
 from torch_geometric.transforms import ToUndirected
 from torch_geometric.utils import trim_to_layer
 
@@ -409,10 +410,104 @@ def test_typed_convolutions_see_the_whole_graph(disjoint):
             torch.testing.assert_close(x[name][index], whole[name][batch[name].n_id[index]])
 
 
-def leaks(data, link_type, exclude, disjoint, negatives=None, num_batches=15):
-    """How many sampled edges join the two nodes of a link of their batch."""
+BUYS, BOUGHT_BY = ("user", "buys", "item"), ("item", "bought_by", "user")
+BOTH = (False, True)  # As predicted, and reversed.
+LEAKY = [
+    "plain, directed",
+    "plain, undirected",
+    "two node types",
+    "the reverse",
+    "one node type",
+    "one node type, reverse apart",
+    "reverse with a name of its own",
+    "a named reverse that is predicted",
+]
+
+
+def leaky_graph(name):
+    """A graph in which links can be seen from both ends, the type of those that are predicted, the types that
+    hold them, as they are and reversed, and the reverse that must be named.
+    """
+    data = plain_graph(num_edges=40) if name.startswith("plain") else typed_graph()
+    if name == "plain, directed":
+        return data, None, {("node", "to", "node"): BOTH}, None
+    if name == "plain, undirected":
+        data.edge_index = torch.cat([data.edge_index, data.edge_index.flip(0)], dim=1)
+        data.edge_type = data.edge_type.repeat(2)
+        return data, None, {("node", "to", "node"): BOTH}, None
+    if name == "two node types":
+        return data, LISTENS, {LISTENS: [False], REVERSE: [True]}, None
+    if name == "the reverse":
+        return data, REVERSE, {REVERSE: [False], LISTENS: [True]}, None
+    if name == "one node type":
+        return data, KG, {KG: BOTH}, None
+    if name == "one node type, reverse apart":
+        data = HeteroData({"user": {"num_nodes": 8}, FOLLOWS: {"edge_index": torch.randint(8, (2, 30))}})
+        data = ToUndirected(merge=False)(data)
+        return data, FOLLOWS, {FOLLOWS: BOTH, ("user", "rev_follows", "user"): BOTH}, None
+    data[BUYS].edge_index = torch.stack([torch.randint(8, (25,)), torch.randint(11, (25,))])
+    data[BOUGHT_BY].edge_index = data[BUYS].edge_index.flip(0)[:, torch.randperm(25)]
+    named = {BUYS: BOUGHT_BY}
+    if name == "reverse with a name of its own":
+        return data, BUYS, {BUYS: [False], BOUGHT_BY: [True]}, named
+    return data, BOUGHT_BY, {BOUGHT_BY: [False], BUYS: [True]}, named
+
+
+def supervised_pairs(batch, link_type, negatives):
+    """The pairs of nodes that a batch is to predict, as PyG's loader hands them out."""
+    head, tail = (batch, batch) if link_type is None else (batch[link_type[0]], batch[link_type[2]])
+    if negatives is not None and negatives.is_triplet():
+        targets = tail.dst_neg_index.view(head.src_index.numel(), -1).tolist()
+        local = [
+            (source, target)
+            for source, positive, others in zip(
+                head.src_index.tolist(), tail.dst_pos_index.tolist(), targets, strict=True
+            )
+            for target in (positive, *others)
+        ]
+    else:
+        store = batch if link_type is None else batch[link_type]
+        local = store.edge_label_index.t().tolist()
+    return {(int(head.n_id[source]), int(tail.n_id[target])) for source, target in local}
+
+
+def reachable(edge_index, seeds, gone, num_hops):
+    """Which edges lead to the seeds, by type, so many hops deep, walked one by one without those gone."""
+    frontier = {name: set(nodes) for name, nodes in seeds.items()}
+    seen = {name: set(nodes) for name, nodes in seeds.items()}
+    taken = {edge_type: set() for edge_type in edge_index}
+    for _ in range(num_hops):
+        found = {}
+        for (head, name, tail), (sources, targets) in edge_index.items():
+            for e, (source, target) in enumerate(zip(sources, targets, strict=True)):
+                if target in frontier.get(tail, ()) and (source, target) not in gone[head, name, tail]:
+                    taken[head, name, tail].add(e)
+                    if source not in seen.setdefault(head, set()):
+                        seen[head].add(source)
+                        found.setdefault(head, set()).add(source)
+        frontier = found
+    return taken
+
+
+NEGATIVES = [None, *(("binary", amount) for amount in (1, 2, 0.4, 1.7))]
+NEGATIVES += [("triplet", amount) for amount in (1, 2, 3, 2.0)]
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("disjoint", [False, True])
+@pytest.mark.parametrize("name", LEAKY)
+def test_a_batch_sees_everything_but_its_links(name, disjoint, negatives):
+    torch.manual_seed(0)
+    data, link_type, holders, named = leaky_graph(name)
     links = data.edge_index if link_type is None else data[link_type].edge_index
-    sampler = KHopSampler(data, [3, 3], disjoint=disjoint, exclude_supervision=exclude)
+    # Popular nodes are drawn most, so that many negatives are edges of the graph as well.
+    num_nodes = [data.num_nodes] * 2 if link_type is None else [data[t].num_nodes for t in link_type[::2]]
+    weights = [torch.bincount(row, minlength=n) + 0.1 for row, n in zip(links, num_nodes, strict=True)]
+    if negatives is not None:
+        negatives = NegativeSampling(*negatives, *weights)
+    sampler = KHopSampler(
+        data, [-1, -1], disjoint=disjoint, exclude_supervision=True, reverse_edge_types=named
+    )
     loader = LinkLoader(
         data,
         sampler,
@@ -421,56 +516,65 @@ def leaks(data, link_type, exclude, disjoint, negatives=None, num_batches=15):
         batch_size=3,
         shuffle=True,
     )
-    found = 0
-    for _, batch in zip(range(num_batches), loader, strict=False):
+    edge_index, spared = edge_lists(data), 0
+    for batch in loader:
+        pairs = supervised_pairs(batch, link_type, negatives)
+        gone = {edge_type: set() for edge_type in edge_index}
+        for edge_type, directions in holders.items():
+            gone[edge_type] = {pair[::-1] if back else pair for pair in pairs for back in directions}
+        head, tail = ("node", "node") if link_type is None else link_type[::2]
+        seeds = {head: set(), tail: set()}
+        for source, target in pairs:
+            seeds[head].add(source)
+            seeds[tail].add(target)
+        stores = [batch] if link_type is None else [batch[edge_type] for edge_type in edge_index]
+        want = reachable(edge_index, seeds, gone, 2)
+        got = {
+            edge_type: set(store.e_id.tolist()) for edge_type, store in zip(edge_index, stores, strict=True)
+        }
+        assert got == want
+        spared += sum(
+            len(edges) for edges in reachable(edge_index, seeds, dict.fromkeys(edge_index, ()), 2).values()
+        )
+        spared -= sum(len(edges) for edges in want.values())
+    assert spared > 0
+
+
+@pytest.mark.parametrize("amount", [0.4, 1, 1.7, 2])
+@pytest.mark.parametrize("kind", ["plain", "typed", "typed, one node type"])
+def test_both_nodes_of_a_pair_belong_to_one_link(kind, amount):
+    data = plain_graph() if kind == "plain" else typed_graph()
+    link_type = {"plain": None, "typed": LISTENS}.get(kind, FOLLOWS)
+    links = data.edge_index if link_type is None else data[link_type].edge_index
+    loader = LinkLoader(
+        data,
+        KHopSampler(data, [2]),
+        edge_label_index=links if link_type is None else (link_type, links),
+        neg_sampling=NegativeSampling("binary", amount),
+        batch_size=5,
+    )
+    for batch in loader:
         head, tail = (batch, batch) if link_type is None else (batch[link_type[0]], batch[link_type[2]])
-        if negatives == "triplet":
-            source = head.n_id[head.src_index].repeat_interleave(2)
-            targets = torch.stack([tail.dst_pos_index, tail.dst_neg_index], dim=1)
-            target = tail.n_id[targets.flatten()]
-        else:
-            store = batch if link_type is None else batch[link_type]
-            source, target = head.n_id[store.edge_label_index[0]], tail.n_id[store.edge_label_index[1]]
-        pairs = set(zip(source.tolist(), target.tolist(), strict=True))
-        back = {pair[::-1] for pair in pairs}
-        if link_type is None:
-            watched = [(batch, batch.n_id, batch.n_id, pairs | back)]
-        else:
-            names = [link_type, (link_type[2], f"rev_{link_type[1]}", link_type[0])]
-            names += [(link_type[2], link_type[1].removeprefix("rev_"), link_type[0])]
-            watched = []
-            for name in set(names) & set(data.edge_types):
-                either = pairs | back if link_type[0] == link_type[2] else (pairs, back)[name != link_type]
-                watched.append((batch[name], batch[name[0]].n_id, batch[name[2]].n_id, either))
-        for store, sources, targets, gone in watched:
-            row, col = store.edge_index
-            drawn = zip(sources[row].tolist(), targets[col].tolist(), strict=True)
-            found += sum(edge in gone for edge in drawn)
-    return found
+        index = (batch if link_type is None else batch[link_type]).edge_label_index
+        num_links = int((batch if link_type is None else batch[link_type]).edge_label.sum())
+        wanted = [i % num_links for i in range(index.size(1))]
+        assert head.batch[index[0]].tolist() == tail.batch[index[1]].tolist() == wanted
 
 
-LEAKY = ["plain", "two node types", "the reverse", "one node type", "one node type, reverse apart"]
+def test_negatives_are_those_of_the_class_that_was_given():
+    class Last(NegativeSampling):
+        def sample(self, num_samples, endpoint, num_nodes=None):
+            return torch.full((num_samples,), num_nodes - 1)
 
-
-def leaky_graph(name):
-    """A graph in which links can be seen from both ends, and the type of those that are predicted."""
-    plain = plain_graph(num_edges=60)
-    plain.edge_index = torch.cat([plain.edge_index, plain.edge_index.flip(0)], dim=1)
-    plain.edge_type = plain.edge_type.repeat(2)
-    typed = typed_graph()
-    apart = HeteroData({"user": {"num_nodes": 8}, FOLLOWS: {"edge_index": torch.randint(8, (2, 30))}})
-    apart = ToUndirected(merge=False)(apart)
-    graphs = [(plain, None), (typed, LISTENS), (typed, REVERSE), (typed, KG), (apart, FOLLOWS)]
-    return graphs[LEAKY.index(name)]
-
-
-@pytest.mark.parametrize("negatives", [None, "binary", "triplet"])
-@pytest.mark.parametrize("disjoint", [False, True])
-@pytest.mark.parametrize("name", LEAKY)
-def test_no_batch_sees_its_links(name, disjoint, negatives):
-    data, link_type = leaky_graph(name)
-    assert leaks(data, link_type, False, disjoint, negatives) > 0
-    assert leaks(data, link_type, True, disjoint, negatives) == 0
+    data = plain_graph()
+    sampler = KHopSampler(data, [2], exclude_supervision=True)
+    loader = LinkLoader(data, sampler, data.edge_index, neg_sampling=Last("triplet", 2), batch_size=50)
+    batch = next(iter(loader))
+    assert batch.n_id[batch.dst_neg_index].tolist() == [[11, 11]] * 50
+    with pytest.raises(ValueError, match=r"dst_weight has shape \(3,\).*12 nodes"):
+        sampler.sample_from_edges(
+            EdgeSamplerInput(None, *data.edge_index), NegativeSampling("triplet", 1, dst_weight=torch.ones(3))
+        )
 
 
 def test_the_rest_is_drawn_as_before():
@@ -570,6 +674,11 @@ def test_bad_arguments():
             KHopSampler(typed, {**fanouts, name: value})
     with pytest.raises(ValueError, match="names the types of edges"):
         KHopSampler(typed, {LISTENS: [2, 1]})
+    for hops in (2, None, "21", [True, 1], ["2", 1], [2, None, -3], [1.0, 2]):
+        with pytest.raises(ValueError, match="num_neighbors="):
+            KHopSampler(typed, {**fanouts, KG: hops})
+        with pytest.raises(ValueError, match="num_neighbors="):
+            KHopSampler(typed, hops)
     with pytest.raises(ValueError, match="each hop keeps at least one"):
         KHopSampler(typed, {name: [2, 0] for name in fanouts})
     with pytest.raises(ValueError, match="a Data or HeteroData is needed, but this is a tuple"):
@@ -593,6 +702,65 @@ def test_bad_arguments():
     sampler._num_nodes = {"node": 2**62}  # No such graph fits into memory.
     with pytest.raises(ValueError, match="2 subgraphs of up to 4611686018427387904 nodes are too many"):
         sampler._sample(torch.tensor([0, 1]))
+
+
+def test_forms_of_num_neighbors():
+    data, seed = typed_graph(), SEEDS["typed"]
+    whole = {name: [-1, 2] for name in data.edge_types}
+    forms = [
+        [-1, 2],
+        (None, np.int64(2)),
+        whole,
+        NumNeighbors([-1, 2]),
+        NumNeighbors({KG: [-1, 2]}, default=[-1, 2]),
+    ]
+    outs = [sample(KHopSampler(data, form, generator=seeded(1)), data, seed) for form in forms]
+    for out in outs[1:]:
+        assert all(torch.equal(out.edge[name], outs[0].edge[name]) for name in data.edge_types)
+    with pytest.raises(ValueError, match="Missing number of neighbors"):
+        KHopSampler(data, NumNeighbors({KG: [-1, 2]}))
+    with pytest.raises(ValueError, match="Not all edge types"):
+        KHopSampler(data, NumNeighbors({("user", "sees", "item"): [1]}, default=[2]))
+
+
+def seeded(state):
+    return torch.Generator().manual_seed(state)
+
+
+def test_types_that_the_graph_lacks():
+    data = HeteroData()
+    data["a", "to", "b"].edge_index = torch.tensor([[0, 1], [0, 1]])
+    with pytest.raises(ValueError, match=r"edges \('a', 'to', 'b'\) join nodes 'a'.*data\['a'\].num_nodes"):
+        KHopSampler(data, [2])
+    data["a"].num_nodes = 2
+    with pytest.raises(ValueError, match=r"data\['b'\].num_nodes"):
+        KHopSampler(data, [2])
+    data["b"].num_nodes = 2
+    typed, plain = KHopSampler(data, [2]), KHopSampler(plain_graph(), [2])
+    node = torch.tensor([0])
+    for sampler, kind, message in (
+        (typed, "c", r"input_type='c' of the seeds, but one of the types of nodes \['a', 'b'\]"),
+        (typed, None, r"input_type=None of the seeds, but one of"),
+        (typed, ["a"], r"input_type=\['a'\] of the seeds, but one of"),
+        (plain, "node", r"input_type='node' of the seeds, but the graph has no types"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sampler.sample_from_nodes(NodeSamplerInput(None, node, input_type=kind))
+    for sampler, kind, message in (
+        (typed, ("a", "to", "c"), "a type of edges between the types of nodes"),
+        (typed, ("a", "b"), "a type of edges between the types of nodes"),
+        (typed, "a__to__b", "a type of edges between the types of nodes"),
+        (typed, None, "a type of edges between the types of nodes"),
+        (plain, ("node", "to", "node"), "the graph has no types"),
+    ):
+        with pytest.raises(ValueError, match=f"input_type=.* of the seeds, but {message}"):
+            sampler.sample_from_edges(EdgeSamplerInput(None, node, node, input_type=kind))
+    with pytest.raises(ValueError, match="row of the seeds has 1 nodes, but col 2"):
+        plain.sample_from_edges(EdgeSamplerInput(None, node, node.repeat(2)))
+    with pytest.raises(ValueError, match="no link to draw triplets for"):
+        plain.sample_from_edges(EdgeSamplerInput(None, node[:0], node[:0]), NegativeSampling("triplet"))
+    out = plain.sample_from_edges(EdgeSamplerInput(None, node[:0], node[:0]), NegativeSampling("binary"))
+    assert out.node.numel() == out.edge.numel() == 0
 
 
 def test_the_choice_of_a_sampler(monkeypatch):

@@ -100,6 +100,22 @@ def test_negatives_are_spared_for_training_positives_only(dataset):
     assert make_scorer(other, CollaborativeConfig(), seed=0)._negatives.pool == dataset.num_entities
 
 
+@pytest.mark.parametrize("loss", ["click", "ranking"])
+def test_a_user_who_knows_all_items_has_no_negatives(dataset, loss):
+    other = copy.copy(dataset)
+    other._data = copy.copy(dataset._data)
+    listens = other._data["user", "listens", "entity"]
+    everything = torch.stack([torch.zeros(dataset.num_items), torch.arange(dataset.num_items)]).long()
+    listens.edge_index = torch.cat([listens.edge_index, everything], dim=1).unique(dim=1)
+    with pytest.warns(UserWarning, match="1 of 30, the first is user 0"):
+        scorer = make_scorer(other, CollaborativeConfig(loss=loss), seed=0)
+    user, item = torch.tensor([0, 3, 0, 5, 3]), torch.tensor([7, 1, 2, 9, 4])
+    value, logit, label = scorer.loss(user, item, torch.ones(5))
+    assert value.isfinite()
+    assert label.tolist() == [1.0] * 5 + [0.0] * 3  # Of users 3, 5 and 3.
+    assert logit.shape == label.shape
+
+
 def test_an_epoch_predicts_each_positive_so_many_times(dataset):
     config = CollaborativeConfig(passes=3, hold_out=0.25)
     rows = ClickData(dataset[0], config, seed=0)
