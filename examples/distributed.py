@@ -190,7 +190,8 @@ class ClickModule(L.LightningModule):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__()
         self.args = args
-        self.save_hyperparameters(vars(args), ignore=["epochs", "out", "resume"])
+        kept = {name: value for name, value in vars(args).items() if name not in ("epochs", "out", "resume")}
+        self.save_hyperparameters(kept)
         self.auc = torch.nn.ModuleDict({"val": BinaryAUROC(), "test": BinaryAUROC()})
 
     def configure_model(self) -> None:
