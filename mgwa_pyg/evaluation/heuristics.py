@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch_geometric.data import HeteroData
+from torch_geometric.data.storage import EdgeStorage
 
 from mgwa_pyg.evaluation.metrics import as_array
 
@@ -247,7 +248,7 @@ class LogisticStack(Heuristic):
         if parts is None:
             parts = Popularity(data, num_items), EASE(data, num_items), ItemKNN(data, num_items)
         self._parts = parts
-        similarity = _shared_tails(as_array(data["entity", "kg", "entity"].edge_index), num_items)
+        similarity = _shared_tails(_triples(data["entity", "kg", "entity"]), num_items)
         self._scores = _PlayScores(self._plays, similarity, np.arange(num_items))
         self._calibrate(data)
 
@@ -343,9 +344,21 @@ class _PlayScores:
         return block.toarray() if sp.issparse(block) else block
 
 
-def _shared_tails(edge_index: IntArray, num_items: int) -> sp.csr_array:
-    """Return how much the tails say that items share, [num_items, num_items], from triples and inverses."""
-    head, tail = edge_index[:, : edge_index.shape[1] // 2]
+def _triples(kg: EdgeStorage) -> IntArray:
+    """Return heads and tails of the triples, [2, num_triples], without their inverses, in whatever order."""
+    edge_index, relation = as_array(kg.edge_index), as_array(kg.rel_type)
+    num_relations = (relation.max(initial=0) + 1) // 2  # If there are inverses.
+    is_inverse = relation >= num_relations
+    there = np.vstack([edge_index, relation])[:, ~is_inverse]
+    back = np.vstack([edge_index[::-1], relation - num_relations])[:, is_inverse]
+    if there.shape == back.shape and np.array_equal(there[:, np.lexsort(there)], back[:, np.lexsort(back)]):
+        return there[:2]
+    return edge_index
+
+
+def _shared_tails(triples: IntArray, num_items: int) -> sp.csr_array:
+    """Return how much the tails say that items share, [num_items, num_items]."""
+    head, tail = triples
     is_item = head < num_items
     # Tails by number, as only few entities are one.
     tails, tail = np.unique(tail[is_item], return_inverse=True)

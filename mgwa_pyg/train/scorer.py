@@ -200,10 +200,9 @@ class RippleNetScorer(Scorer):
             item_update=config.item_update,
         )
         kg = data["entity", "kg", "entity"]
-        # The triples come first, then their inverses.
-        num_edges = kg.rel_type.numel() // (2 if config.directed else 1)
-        self.edge_index = kg.edge_index[:, :num_edges]
-        self.edge_type = kg.rel_type[:num_edges] % num_relations
+        kept = kg.rel_type < (num_relations if config.directed else 2 * num_relations)
+        self.edge_index = kg.edge_index[:, kept]
+        self.edge_type = kg.rel_type[kept] % num_relations
         self.memory = self.draw_memory(data["user", "listens", "entity"].edge_index, data["user"].num_nodes)
 
     def draw_memory(self, listens: Tensor, num_users: int) -> Tensor:

@@ -176,6 +176,17 @@ def test_features_of_pairs_equal_the_oracle(data, monkeypatch, most):
     assert (naive_shared_tails(data, 4) != naive_shared_tails(data)).any()
 
 
+@pytest.mark.parametrize("inverses", [True, False])
+def test_triples_count_in_any_order_with_their_inverses_or_without(inverses):
+    data, changed = small(), small()
+    kg = changed["entity", "kg", "entity"]
+    edges = torch.randperm(kg.rel_type.numel())
+    edges = edges if inverses else edges[kg.rel_type[edges] < 4]
+    kg.edge_index, kg.rel_type = kg.edge_index[:, edges], kg.rel_type[edges]
+    of_both = [fit_heuristics(of, ITEMS)["stack"].features(*all_pairs()) for of in (data, changed)]
+    np.testing.assert_allclose(*of_both, rtol=1e-6)
+
+
 def test_the_stack_ranks_as_it_predicts(fitted, monkeypatch):
     monkeypatch.setattr(heuristics, "CHUNK", 7)
     user = torch.arange(USERS)
@@ -240,6 +251,7 @@ def test_data_without_plays_and_triples():
     data = small()
     for store in (data["user", "listens", "entity"], data["entity", "kg", "entity"]):
         store.edge_index = store.edge_index[:, :0]
+    data["entity", "kg", "entity"].rel_type = torch.empty(0, dtype=torch.long)
     for heuristic in fit_heuristics(data, ITEMS).values():
         assert heuristic.predict(*all_pairs()).isfinite().all()
         assert heuristic.score_all(torch.arange(USERS)).shape == (USERS, ITEMS)

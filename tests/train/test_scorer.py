@@ -1,5 +1,7 @@
 """What each model looks at: neighbourhoods and ripple sets, in training and outside."""
 
+import copy
+
 import pytest
 import torch
 
@@ -98,6 +100,23 @@ def test_ripples_follow_triples_from_head_to_tail_or_both_ways(dataset):
         want = ripple_sets(listens.edge_index, edge_index, 20, 50, 2, 5, torch.Generator().manual_seed(3))
         assert torch.equal(made.memory, want)
         assert made.edge_index.size(1) == edge_index.size(1)
+
+
+@pytest.mark.parametrize("directed", [True, False])
+def test_ripples_follow_triples_in_any_order(dataset, directed):
+    def turn(data):
+        kg = data["entity", "kg", "entity"]
+        kg.edge_index, kg.rel_type = kg.edge_index.flip(1), kg.rel_type.flip(0)
+        return data
+
+    turned = copy.copy(dataset)
+    turned.transform = turn
+    config = RippleNetConfig(directed=directed)
+    edges, turned_edges = (
+        sorted(zip(*made.edge_index.tolist(), made.edge_type.tolist(), strict=True))
+        for made in (scorer(dataset, config), scorer(turned, config))
+    )
+    assert edges == turned_edges
 
 
 def test_the_ripples_loss_has_both_terms(dataset):
