@@ -44,8 +44,8 @@ def is_plain(linear: torch.nn.Module) -> bool:
 
 def check_map(name: str, linear: torch.nn.Module, x: Tensor) -> None:
     """Raise a :class:`ValueError` if a linear map does not take ``x``, whose name is that of an argument."""
-    in_channels, weight = getattr(linear, "in_channels", x.size(-1)), getattr(linear, "weight", None)
-    if in_channels not in (-1, x.size(-1)):
+    in_channels, weight = getattr(linear, "in_channels", -1), getattr(linear, "weight", None)
+    if in_channels > 0 and x.size(-1) != in_channels:
         raise ValueError(f"{name} has {x.size(-1)} channels, but in_channels={in_channels} are needed")
     if isinstance(weight, Tensor):
         check_same_type(name, x, "the layer's weight", weight)

@@ -674,7 +674,8 @@ class GatedAggregationConv(MessagePassing):
             score = score.float()  # Softmax in half precision loses too much.
         score = _ACTIVATIONS[self.score_activation](score)
         if values_are_checked(score.device):
-            check_finite(f"the product of query and {'edge_attr' if self.edge_dim else 'relation'}", score)
+            others = "relation" if self.edge_dim is None else "relation or edge_attr"
+            check_finite(f"the product of query and {others}", score)
         return score
 
     def _check_query(
