@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.utils.sparse import index2ptr
 
-from mgwa_pyg.checks import check_count, check_edges, check_range, form, is_integer
+from mgwa_pyg.checks import check_count, check_edges, check_range, form, has_values, is_integer
 
 _INT32_MAX = torch.iinfo(torch.int32).max
 
@@ -95,7 +95,7 @@ class RelationCSR:
             )
         if edge_type is not None and edge_type.device != edge_index.device:
             raise ValueError(f"edge_type is on {edge_type.device}, but edge_index on {edge_index.device}")
-        if not torch.compiler.is_compiling():
+        if has_values(edge_index):
             for row in (0, 1):
                 check_range(f"edge_index[{row}]", edge_index[row], size[row], f"size[{row}]")
             check_range("edge_type", edge_type, num_relations, "num_relations")
@@ -119,11 +119,11 @@ class RelationCSR:
             csc = order.to(dtype)
             cdst = dst.index_select(0, csc)
         return cls(
-            rowptr=index2ptr(dst, num_dst),
+            rowptr=_pointers(dst, num_dst),
             col=col,
             dst=dst,
             rel=rel,
-            colptr=index2ptr(by_source, num_src),
+            colptr=_pointers(by_source, num_src),
             cdst=cdst,
             csc=csc,
             perm=perm,
@@ -203,7 +203,7 @@ def pointer_copies(ptr: Tensor, times: int, num_edges: int, dtype: torch.dtype) 
 def _sort(key: Tensor) -> tuple[Tensor, Tensor]:
     """The keys in order, and the position of each before; equal keys keep theirs."""
     size = key.numel()
-    if size >= 2**15 or key.dtype != torch.int32 or key.device.type != "cpu" or torch.compiler.is_compiling():
+    if size >= 2**15 or key.dtype != torch.int32 or key.device.type != "cpu" or not has_values(key):
         return key.sort(stable=True)
     # So few, torch sorts by comparison. Key and position as one number take numpy a fifth of the time.
     bits = size.bit_length()
@@ -212,6 +212,15 @@ def _sort(key: Tensor) -> tuple[Tensor, Tensor]:
     return (packed >> bits).int(), packed & (2**bits - 1)
 
 
+def _pointers(index: Tensor, size: int) -> Tensor:
+    """Where the entries of each number begin in a sorted index, in its type."""
+    if has_values(index):
+        return index2ptr(index, size)
+    # The above takes a size for a constant.
+    count = index.new_zeros(size + 1).index_add(0, index + 1, torch.ones_like(index))
+    return count.cumsum(0, dtype=index.dtype)
+
+
 def _is_sorted(index: Tensor) -> bool:
-    # While compiling, nothing may depend on values.
-    return not torch.compiler.is_compiling() and bool((index[1:] >= index[:-1]).all())
+    # While a program is traced, nothing may depend on values.
+    return has_values(index) and bool((index[1:] >= index[:-1]).all())
