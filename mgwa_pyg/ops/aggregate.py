@@ -35,6 +35,7 @@ from mgwa_pyg.checks import (
     check_probability,
     check_range,
     form,
+    has_values,
     is_float,
     is_integer,
     is_transformed,
@@ -196,7 +197,7 @@ def _cells(query_index: Tensor | None, dst: Tensor, rel: Tensor, shape: torch.Si
     if query_index is None:
         return rel
     row = query_index.long() * shape[1]
-    if shape.numel() < torch.iinfo(torch.int32).max:
+    if has_values(dst) and shape.numel() < torch.iinfo(torch.int32).max:
         row = row.int()
     return row.index_select(0, dst) + rel
 

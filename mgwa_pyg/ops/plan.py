@@ -103,13 +103,17 @@ class RelationCSR:
         num_src, num_dst = size
         if isinstance(edge_index, EdgeIndex):
             edge_index = edge_index.as_tensor()
-        dtype = torch.int32 if max(num_edges, num_src, num_dst, num_relations) < _INT32_MAX else torch.int64
+        # While a program is traced, nothing may depend on sizes: it is to hold for all.
+        fixed = has_values(edge_index)
+        small = fixed and max(num_edges, num_src, num_dst, num_relations) < _INT32_MAX
+        dtype = torch.int32 if small else torch.int64
         col, dst = edge_index.to(dtype)
         rel = torch.zeros_like(dst) if edge_type is None else edge_type.to(dtype)
         perm = csc = None
         if not _is_sorted(dst):
             # Keys of 32 bits take half the time to sort, and division is quicker than another permutation.
-            key = dst.to(dtype if num_dst * num_relations < _INT32_MAX else torch.int64) * num_relations + rel
+            small = fixed and num_dst * num_relations < _INT32_MAX
+            key = dst.to(dtype if small else torch.int64) * num_relations + rel
             key, perm = _sort(key)
             dst, rel = (key // num_relations).to(dtype), (key % num_relations).to(dtype)
             col = col.index_select(0, perm)
@@ -203,7 +207,7 @@ def pointer_copies(ptr: Tensor, times: int, num_edges: int, dtype: torch.dtype) 
 def _sort(key: Tensor) -> tuple[Tensor, Tensor]:
     """The keys in order, and the position of each before; equal keys keep theirs."""
     size = key.numel()
-    if size >= 2**15 or key.dtype != torch.int32 or key.device.type != "cpu" or not has_values(key):
+    if not has_values(key) or size >= 2**15 or key.dtype != torch.int32 or key.device.type != "cpu":
         return key.sort(stable=True)
     # So few, torch sorts by comparison. Key and position as one number take numpy a fifth of the time.
     bits = size.bit_length()
