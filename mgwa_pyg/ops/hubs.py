@@ -23,7 +23,7 @@ HUB, LONG_ROW, PIECE = 8192, 1024, 256
 
 def is_long(index: Tensor) -> bool:
     """Whether so many edges are known that a row can be a hub; ``index`` has an entry for each edge."""
-    return index.numel() > HUB and index.device.type == "cpu" and has_values(index)
+    return has_values(index) and index.device.type == "cpu" and index.numel() > HUB
 
 
 @dataclass(frozen=True)
