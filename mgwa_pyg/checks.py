@@ -11,10 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
+from torch.autograd import forward_ad
 from torch_geometric import EdgeIndex, Index, is_debug_enabled
 
 # Torch cannot compare uint16, uint32 and uint64, nor index by them.
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_TracingMode = torch._C._TorchDispatchModeKey
 
 
 class NaNError(ValueError):
@@ -29,8 +32,37 @@ def form(value: Any) -> str:
 
 
 def values_are_checked(device: torch.device) -> bool:
-    """Whether values are looked at: on the CPU, and elsewhere under :class:`torch_geometric.debug`."""
-    return not torch.compiler.is_compiling() and (device.type == "cpu" or is_debug_enabled())
+    """Whether values are looked at: on the CPU, and elsewhere under :class:`torch_geometric.debug`; never
+    while a program is traced or transformed.
+    """
+    return not (_is_traced() or is_transformed()) and (device.type == "cpu" or is_debug_enabled())
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether this holds values that a decision may be taken by: not while a program is traced, and none of a
+    fake tensor or one that a transform has wrapped.
+    """
+    return not (_is_traced() or _is_fake(tensor) or torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def is_transformed() -> bool:
+    """Whether a transform of :mod:`torch.func` or forward-mode differentiation is at work, which pass through
+    torch's own operators only.
+    """
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _is_traced() -> bool:
+    """Whether shapes are all that is known: in :func:`torch.compile`, or under a mode that traces."""
+    if torch.compiler.is_compiling():
+        return True
+    modes = (_TracingMode.FAKE, _TracingMode.PROXY, _TracingMode.FUNCTIONAL)
+    return any(torch._C._get_dispatch_mode(mode) is not None for mode in modes)
+
+
+def _is_fake(value: Tensor) -> bool:
+    """Whether this is of :class:`FakeTensorMode`, under which it need not be used."""
+    return isinstance(value, FakeTensor)
 
 
 def plain(value: Tensor) -> Tensor:
@@ -104,8 +136,8 @@ def check_same_type(name: str, value: Tensor, other_name: str, other: Tensor) ->
 
 
 def check_range(name: str, value: Tensor | None, stop: int, stop_name: str) -> None:
-    """Raise an :class:`IndexError` if an element of ``value`` is not in ``[0, stop)``, unless compiling."""
-    if value is None or value.numel() == 0 or torch.compiler.is_compiling():
+    """Raise an :class:`IndexError` if an element of ``value`` is not in ``[0, stop)``, unless it is traced."""
+    if value is None or not has_values(value) or value.numel() == 0:
         return
     if value.is_meta:
         raise ValueError(f"{name} is on {value.device}, where it has no values")
@@ -120,7 +152,7 @@ def check_range(name: str, value: Tensor | None, stop: int, stop_name: str) -> N
 def check_no_nan(name: str, value: Tensor | None) -> None:
     """Raise a :class:`NaNError` if an element of ``value`` is NaN."""
     # The sum finds a suspicion in one pass; opposite infinities raise one, too.
-    if value is None or not value.detach().sum().isnan():
+    if value is None or _is_fake(value) or not value.detach().sum().isnan():
         return
     count = int(value.isnan().sum())
     if count > 0:
@@ -132,7 +164,7 @@ def check_finite(name: str, value: Tensor | None, masks: bool = False) -> None:
     minus infinity.
     """
     check_no_nan(name, value)
-    if value is None or value.detach().sum().isfinite():
+    if value is None or _is_fake(value) or value.detach().sum().isfinite():
         return
     count = int((value == torch.inf if masks else value.isinf()).sum())
     if count > 0:

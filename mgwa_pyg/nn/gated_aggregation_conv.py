@@ -334,6 +334,19 @@ class GatedAggregationConv(MessagePassing):
             edge_type, edge_attr = edge_attr, None
         elif self.edge_dim is not None and isinstance(edge_attr, Tensor) and edge_attr.dim() == 1:
             edge_attr = edge_attr.unsqueeze(1)
+        if (
+            isinstance(edge_index, Tensor)
+            and edge_index.layout == torch.sparse_coo
+            and edge_index.is_coalesced()
+        ):
+            # PyG marks an adjacency as changed whenever it reads it, and autograd keeps parts of it.
+            edge_index = torch.sparse_coo_tensor(
+                edge_index.indices(),
+                edge_index.values(),
+                edge_index.shape,
+                is_coalesced=True,
+                check_invariants=False,
+            )
         x_source, x_target = _pair(x)
         if not is_float(x_source) or x_source.dim() != 2:
             raise ValueError(
@@ -469,6 +482,8 @@ class GatedAggregationConv(MessagePassing):
         """The number of edges into each target."""
         if isinstance(edge_index, RelationCSR):
             return edge_index.rowptr.diff()
+        if is_torch_sparse_tensor(edge_index) and edge_index.layout == torch.sparse_coo:
+            return degree(edge_index.indices()[0], num_targets, dtype=torch.long)
         if is_sparse(edge_index):
             edge_index, target = to_edge_index(edge_index)[0], 0
         return degree(edge_index[target], num_targets, dtype=torch.long)

@@ -13,6 +13,9 @@ The first two are weighted sums over rows of a matrix, by target and by source, 
 :func:`torch.nn.functional.embedding_bag` computes them; the third is a product of two matrices at the edges
 only. Hence one number per edge is kept for the backward pass, and none of the size of a message exists.
 
+A gradient of the gradient, forward mode and the transforms of :mod:`torch.func` know torch's own operators
+only. They meet the same composed of such, messages and all.
+
 Several tables at once are as many copies of the edges: each copy has targets and scores of its own, and all
 have the same sources.
 """
@@ -32,11 +35,20 @@ from mgwa_pyg.checks import (
     check_probability,
     check_range,
     form,
+    has_values,
     is_float,
     is_integer,
+    is_transformed,
     values_are_checked,
 )
-from mgwa_pyg.ops.backends import SEGMENT_OPS, choose_backend, segment_ops
+from mgwa_pyg.ops.backends import (
+    SEGMENT_OPS,
+    ReferenceOps,
+    SegmentOps,
+    choose_backend,
+    segment_ops,
+)
+from mgwa_pyg.ops.hubs import Hubs, is_long, lift
 from mgwa_pyg.ops.plan import RelationCSR, check_plan, copies, index_type, pointer_copies
 
 with warnings.catch_warnings():
@@ -60,8 +72,12 @@ def relation_softmax_aggregate(
         {\sum_{e' \to v} \exp(\mathbf{T}_{q(v), r(e')})} \, \mathbf{x}_{u(e)}
 
     This is eqs. (3)--(5) of `MGWA <https://doi.org/10.12677/SEA.2024.131010>`_, after the scores.
-    Exact whatever the range of the scores. Can be differentiated once, with respect to :obj:`x` and
-    :obj:`table`, unless the backend composes it.
+    Exact whatever the range of the scores and the number of a target's edges. Scores of minus infinity mask
+    edges; a target of which all are masked is one without edges.
+
+    Can be differentiated with respect to :obj:`x` and :obj:`table` any number of times, in reverse and
+    forward mode and under the transforms of :mod:`torch.func`. Anything but a first derivative in reverse
+    mode is composed as :obj:`"reference"` does, with a message for each edge.
 
     Several tables at once give as many results from the same features: the heads of a layer, or, with one
     row each, users who all look at the whole graph.
@@ -84,7 +100,7 @@ def relation_softmax_aggregate(
 
     Returns:
         The aggregated features, :math:`(N_{dst}, C)`, or :math:`(N_{dst}, H, C)` of :math:`H` tables, in the
-        type of :obj:`x`; zero for targets without edges.
+        type of :obj:`x`; zero for targets without edges, or whose scores are all minus infinity.
 
     Raises:
         ValueError: If shapes, types or devices do not go together, no backend has that name, the
@@ -92,7 +108,8 @@ def relation_softmax_aggregate(
         IndexError: If :obj:`query_index` is out of range.
         ImportError: If the backend's package is not installed.
 
-    Values are checked on the CPU always, and on an accelerator only under :class:`torch_geometric.debug`.
+    Values are checked on the CPU always, and on an accelerator only under :class:`torch_geometric.debug`;
+    never while a program is traced or transformed.
     """
     _check(x, table, plan, query_index)
     check_probability("dropout", dropout)
@@ -105,11 +122,12 @@ def relation_softmax_aggregate(
     if dropout > 0.0:
         scale = F.dropout(tables.new_ones(num_tables, num_edges), dropout)
     if name in SEGMENT_OPS:
-        out = _composed(name, x, tables, scale, plan, query_index)
+        by_target = plan.rowptr, plan.col, plan.dst, plan.rel
+        out = _composed(segment_ops(name), x, tables, scale, query_index, *by_target)
     else:
         edges = plan.rowptr, plan.col, plan.dst, plan.rel, plan.colptr, plan.cdst, plan.csc
-        by_table, _ = _aggregate(x, tables, scale, query_index, *edges, name == "triton")
-        out = by_table.transpose(0, 1)
+        out, _ = _aggregate(x, tables, scale, query_index, *edges, name == "triton")
+    out = out.transpose(0, 1)
     return out if table.dim() == 3 else out.squeeze(1)
 
 
@@ -149,21 +167,29 @@ def _check(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | No
 
 
 def _composed(
-    name: str,
+    ops: SegmentOps,
     x: Tensor,
     tables: Tensor,
     scale: Tensor | None,
-    plan: RelationCSR,
     query_index: Tensor | None,
+    rowptr: Tensor,
+    col: Tensor,
+    dst: Tensor,
+    rel: Tensor,
 ) -> Tensor:
-    """The result by target, :math:`(N_{dst}, H, C)`, of a message for each edge."""
-    ops, dst, num_dst = segment_ops(name), plan.dst.long(), plan.size[1]
-    cell = _cells(query_index, plan.dst, plan.rel, tables.shape[1:])
-    alpha = ops.softmax(tables.flatten(1).t().index_select(0, cell), dst, None, num_dst)
+    """The outputs :math:`(H, N_{dst}, C)` of a message for each edge."""
+    num_dst = rowptr.size(0) - 1
+    wide = torch.promote_types(x.dtype, torch.float32)
+    # The gradients of what is looked up are sums over edges, too.
+    cell = _cells(query_index, dst, rel, tables.shape[1:])
+    lookup = tables.double() if is_long(cell) else tables
+    score = lookup.flatten(1).t().index_select(0, cell).to(tables.dtype)
+    dst = dst.long()
+    alpha = ops.softmax(score, dst, None, num_dst)
     if scale is not None:
         alpha = alpha * scale.t()
-    messages = alpha.to(x.dtype).unsqueeze(2) * x.index_select(0, plan.col).unsqueeze(1)
-    return ops.sum(messages, dst, None, num_dst)
+    messages = alpha.to(wide).unsqueeze(2) * lift(x.to(wide), col).unsqueeze(1)
+    return ops.sum(messages, dst, None, num_dst).to(x.dtype).transpose(0, 1)
 
 
 def _cells(query_index: Tensor | None, dst: Tensor, rel: Tensor, shape: torch.Size) -> Tensor:
@@ -171,7 +197,7 @@ def _cells(query_index: Tensor | None, dst: Tensor, rel: Tensor, shape: torch.Si
     if query_index is None:
         return rel
     row = query_index.long() * shape[1]
-    if shape.numel() < torch.iinfo(torch.int32).max:
+    if has_values(dst) and shape.numel() < torch.iinfo(torch.int32).max:
         row = row.int()
     return row.index_select(0, dst) + rel
 
@@ -192,11 +218,33 @@ def _by_table(
     )
 
 
-def _weighted_sum(x: Tensor, index: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
+def _sum(value: Tensor, ptr: Tensor, hubs: Hubs | None) -> Tensor:
+    """The sum over each row of one number for each edge."""
+    out = torch.segment_reduce(value, "sum", offsets=ptr, initial=0)
+    if hubs is not None:
+        hubs.join(out, value.index_select(0, hubs.edge), hubs.begin[hubs.first])
+    return out
+
+
+def _weighted_sum(x: Tensor, index: Tensor, ptr: Tensor, weight: Tensor, hubs: Hubs | None) -> Tensor:
+    """The weighted sum over each row of the rows of ``x`` that ``index`` names."""
+    # The weights in a hub are too small for half precision.
+    exact = hubs is None and x.dtype != torch.float16
+    wide = x.dtype if exact else torch.promote_types(x.dtype, torch.float32)
     # Detached, as embedding_bag prepares for a backward pass of its own otherwise.
-    return F.embedding_bag(
-        index, x.detach(), ptr, mode="sum", per_sample_weights=weight.to(x.dtype), include_last_offset=True
-    )
+    features, weight = x.detach().to(wide), weight.to(wide)
+
+    def sums(index: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
+        return F.embedding_bag(
+            index, features, ptr, mode="sum", per_sample_weights=weight, include_last_offset=True
+        )
+
+    out = sums(index, ptr, weight)
+    if hubs is not None:
+        edge = hubs.edge
+        begin, weight = hubs.begin.to(index.dtype), weight.index_select(0, edge)
+        hubs.join(out, sums(index.index_select(0, edge), begin, weight), hubs.first)
+    return out.to(x.dtype)
 
 
 def _weighted_sum_by_source(grad: Tensor, weight: Tensor, colptr: Tensor, cdst: Tensor) -> Tensor:
@@ -207,7 +255,8 @@ def _weighted_sum_by_source(grad: Tensor, weight: Tensor, colptr: Tensor, cdst: 
         shift = torch.arange(num_tables, dtype=dtype, device=cdst.device) * num_dst
         cdst, colptr = (cdst.unsqueeze(1) + shift).flatten(), colptr.to(dtype) * num_tables
         weight = weight.t()
-    return _weighted_sum(grad.view(-1, num_channels), cdst, colptr, weight.flatten())
+    grad, hubs = grad.view(num_tables * num_dst, num_channels), Hubs.of(colptr, cdst)
+    return _weighted_sum(grad, cdst, colptr, weight.flatten(), hubs)
 
 
 def _products(grad: Tensor, x: Tensor, rowptr: Tensor, col: Tensor, dst: Tensor) -> Tensor:
@@ -239,7 +288,7 @@ def _grad_score(
     grad_score = _products(grad, x.detach(), rowptr, col, dst).to(alpha.dtype) * alpha
     if scale is not None:
         grad_score.mul_(scale)
-    total = torch.segment_reduce(grad_score, "sum", offsets=rowptr, initial=0)
+    total = _sum(grad_score, rowptr, Hubs.of(rowptr, col))
     return grad_score.addcmul_(alpha, total.index_select(0, dst), value=-1)
 
 
@@ -278,11 +327,13 @@ def _aggregate(
     cell = _cells(query_index, dst, rel, shape)
     rowptr, col, dst, cell = _by_table(num_tables, shape.numel(), rowptr, col, dst, cell)
     alpha = tables.flatten().index_select(0, cell)
-    highest = torch.segment_reduce(alpha, "max", offsets=rowptr, initial=-torch.inf)
+    # Where all scores are minus infinity, nothing may be subtracted from itself, nor be divided by zero.
+    highest = torch.segment_reduce(alpha, "max", offsets=rowptr, initial=torch.finfo(alpha.dtype).min)
     alpha.sub_(highest.index_select(0, dst)).exp_()
-    total = torch.segment_reduce(alpha, "sum", offsets=rowptr, initial=0)
+    hubs = Hubs.of(rowptr, col)
+    total = _sum(alpha, rowptr, hubs).clamp_(min=1)
     alpha.div_(total.index_select(0, dst))
-    out = _weighted_sum(x, col, rowptr, alpha if scale is None else alpha * scale.flatten())
+    out = _weighted_sum(x, col, rowptr, alpha if scale is None else alpha * scale.flatten(), hubs)
     return out.view(num_tables, num_dst, x.size(1)), alpha.view(num_tables, -1)
 
 
@@ -336,12 +387,12 @@ def _aggregate_backward(
         cell = _cells(query_index, dst, rel, cells)
         rowptr, col, dst, cell = _by_table(num_tables, num_cells, rowptr, col, dst, cell)
         if grad_score is None:
-            by_row = grad.view(-1, x.size(1))
+            by_row = grad.view(num_tables * grad.size(1), x.size(1))
             factor = None if scale is None else scale.flatten()
             grad_score = _grad_score(by_row, x, alpha.flatten(), factor, rowptr, col, dst)
-        grad_tables = alpha.new_zeros(num_tables * num_cells)
-        grad_tables.index_add_(0, cell, grad_score.flatten())
-        grad_tables = grad_tables.view(shape)
+        grad_tables = alpha.new_zeros(num_tables * num_cells, dtype=torch.double)
+        grad_tables.index_add_(0, cell, grad_score.flatten().double())
+        grad_tables = grad_tables.to(alpha.dtype).view(shape)
     return grad_x, grad_tables
 
 
@@ -371,14 +422,31 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     x, tables, *others, triton = inputs
     out, alpha = output
     ctx.mark_non_differentiable(alpha)
-    ctx.save_for_backward(x, out if triton else None, alpha, *others)
-    ctx.shape = tables.shape
+    ctx.save_for_backward(x, tables, out if triton else None, alpha, *others)
 
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
     needs_x, needs_tables = ctx.needs_input_grad[:2]
-    grad_x, grad_tables = _aggregate_backward(grad, *ctx.saved_tensors, ctx.shape, needs_x, needs_tables)
+    x, tables, *others = ctx.saved_tensors
+    if torch.is_grad_enabled() or is_transformed():
+        return *_composed_backward(grad, x, tables, *others[2:8], needs_x, needs_tables), *[None] * 10
+    grad_x, grad_tables = _aggregate_backward(grad, x, *others, tables.shape, needs_x, needs_tables)
     return grad_x if needs_x else None, grad_tables if needs_tables else None, *[None] * 10
+
+
+def _composed_backward(
+    grad: Tensor, x: Tensor, tables: Tensor, *others: Any
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of ``x`` and ``tables``, where they may be differentiated or a transform is at work."""
+    *edges, needs_x, needs_tables = others
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x, tables = x.view_as(x), tables.view_as(tables)  # One may have been computed from the other.
+        needed = [value for value, needs in ((x, needs_x), (tables, needs_tables)) if needs]
+        out = _composed(ReferenceOps(), x, tables, *edges)
+        grads = list(torch.autograd.grad(out, needed, grad, create_graph=create_graph))
+    grad_x = grads.pop(0) if needs_x else None
+    return grad_x, grads.pop() if needs_tables else None
 
 
 _aggregate.register_autograd(_backward, setup_context=_setup_context)

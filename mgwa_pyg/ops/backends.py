@@ -8,9 +8,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch_geometric.utils import scatter, segment, softmax
+from torch_geometric.utils import scatter
 
-from mgwa_pyg.checks import check_choice
+from mgwa_pyg.checks import check_choice, has_values, is_transformed
+from mgwa_pyg.ops.hubs import is_long, spread
 
 
 class SegmentOps(Protocol):
@@ -29,19 +30,42 @@ class SegmentOps(Protocol):
 
 
 class ReferenceOps:
-    """PyG's own composition of softmax and scatter: the oracle that the other backends are held to."""
+    """PyG's own composition of softmax and scatter: the oracle that the other backends are held to.
+
+    Sums are taken in single precision at least.
+    """
 
     def softmax(self, src: Tensor, index: Tensor, ptr: Tensor | None, dim_size: int | None) -> Tensor:
-        return softmax(src, index, ptr, num_nodes=dim_size, dim=0)
+        # In double where a row may be long: the gradient of each total is a sum over its row, too.
+        wide = src.double() if is_long(index) else src
+        highest = self._max(wide.detach(), index, dim_size).clamp(min=torch.finfo(wide.dtype).min)
+        weight = (wide - highest.index_select(0, index)).exp()
+        # One at least, but where all scores are minus infinity: nothing is divided by zero there.
+        total = self._sum(weight, index, ptr, dim_size).clamp(min=1)
+        return (weight / total.index_select(0, index)).to(src.dtype)
 
     def sum(self, src: Tensor, index: Tensor, ptr: Tensor | None, dim_size: int | None) -> Tensor:
-        if ptr is not None:
-            return segment(src, ptr, reduce="sum")
+        wide, pieces = src.to(torch.promote_types(src.dtype, torch.float32)), spread(index)
+        if pieces is None:
+            out = self._sum(wide, index, ptr, dim_size)
+        else:
+            piece, owner = pieces
+            out = self._sum(wide, piece, None, owner.numel())
+            out = self._sum(out.double(), owner, None, dim_size)
+        return out.to(src.dtype)
+
+    def _max(self, src: Tensor, index: Tensor, dim_size: int | None) -> Tensor:
+        return scatter(src, index, dim=0, dim_size=dim_size, reduce="max")
+
+    def _sum(self, src: Tensor, index: Tensor, ptr: Tensor | None, dim_size: int | None) -> Tensor:
         return scatter(src, index, dim=0, dim_size=dim_size, reduce="sum")
 
 
-class ScatterOps:
-    """The same by the kernels of torch_scatter, for setups that have standardised on them."""
+class ScatterOps(ReferenceOps):
+    """The same by the kernels of torch_scatter, for setups that have standardised on them.
+
+    Its kernels can be neither traced nor transformed: there, PyG's take their place.
+    """
 
     def __init__(self) -> None:
         if find_spec("torch_scatter") is None:
@@ -51,12 +75,16 @@ class ScatterOps:
                 "backend='auto'."
             )
 
-    def softmax(self, src: Tensor, index: Tensor, ptr: Tensor | None, dim_size: int | None) -> Tensor:
-        from torch_scatter import scatter_softmax
+    def _max(self, src: Tensor, index: Tensor, dim_size: int | None) -> Tensor:
+        if is_transformed() or not has_values(src):
+            return super()._max(src, index, dim_size)
+        from torch_scatter import scatter_max
 
-        return scatter_softmax(src, index, dim=0, dim_size=dim_size)
+        return scatter_max(src, index, dim=0, dim_size=dim_size)[0]
 
-    def sum(self, src: Tensor, index: Tensor, ptr: Tensor | None, dim_size: int | None) -> Tensor:
+    def _sum(self, src: Tensor, index: Tensor, ptr: Tensor | None, dim_size: int | None) -> Tensor:
+        if is_transformed() or not has_values(src):
+            return super()._sum(src, index, ptr, dim_size)
         from torch_scatter import scatter_sum, segment_csr
 
         if ptr is not None:
@@ -91,6 +119,8 @@ def segment_ops(name: str) -> SegmentOps:
 def choose_backend(name: str, device: torch.device, num_elements: int, ordered: bool = True) -> str:
     """Return what the backend called ``name`` stands for on ``device``, another name than "auto".
 
+    Under the transforms of :mod:`torch.func` and in forward mode, that is one that composes.
+
     Args:
         name (str): One of :obj:`BACKENDS`.
         device (torch.device): Where the features are.
@@ -104,6 +134,8 @@ def choose_backend(name: str, device: torch.device, num_elements: int, ordered: 
     check_choice("backend", name, BACKENDS)
     if name == "triton":
         _check_triton(device)
+    if is_transformed() and name not in SEGMENT_OPS:
+        return "reference"
     if name != "auto":
         return name
     fused = fused_backend(device)

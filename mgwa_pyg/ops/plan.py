@@ -15,6 +15,7 @@ from mgwa_pyg.checks import (
     check_edges,
     check_range,
     form,
+    has_values,
     is_integer,
     plain,
     values_are_checked,
@@ -131,19 +132,22 @@ class RelationCSR:
             )
         if edge_type is not None and edge_type.device != edge_index.device:
             raise ValueError(f"edge_type is on {edge_type.device}, but edge_index on {edge_index.device}")
-        if not torch.compiler.is_compiling():
-            for row in (0, 1):
-                check_range(f"edge_index[{row}]", edge_index[row], size[row], f"size[{row}]")
-            check_range("edge_type", edge_type, num_relations, "num_relations")
+        for row in (0, 1):
+            check_range(f"edge_index[{row}]", edge_index[row], size[row], f"size[{row}]")
+        check_range("edge_type", edge_type, num_relations, "num_relations")
 
         num_src, num_dst = size
-        dtype = torch.int32 if max(num_edges, num_src, num_dst, num_relations) < _INT32_MAX else torch.int64
+        # While a program is traced, nothing may depend on sizes: it is to hold for all.
+        fixed = has_values(edge_index)
+        small = fixed and max(num_edges, num_src, num_dst, num_relations) < _INT32_MAX
+        dtype = torch.int32 if small else torch.int64
         col, dst = _own(edge_index, dtype)
         rel = torch.zeros_like(dst) if edge_type is None else _own(edge_type, dtype)
         perm = csc = None
         if not _is_sorted(dst):
             # Keys of 32 bits take half the time to sort, and division is quicker than another permutation.
-            key = dst.to(dtype if num_dst * num_relations < _INT32_MAX else torch.int64) * num_relations + rel
+            small = fixed and num_dst * num_relations < _INT32_MAX
+            key = dst.to(dtype if small else torch.int64) * num_relations + rel
             key, perm = _sort(key)
             dst, rel = (key // num_relations).to(dtype), (key % num_relations).to(dtype)
             col = col.index_select(0, perm)
@@ -153,11 +157,11 @@ class RelationCSR:
             csc = order.to(dtype)
             cdst = dst.index_select(0, csc)
         return cls(
-            rowptr=index2ptr(dst, num_dst),
+            rowptr=_pointers(dst, num_dst),
             col=col,
             dst=dst,
             rel=rel,
-            colptr=index2ptr(by_source, num_src),
+            colptr=_pointers(by_source, num_src),
             cdst=cdst,
             csc=csc,
             perm=perm,
@@ -330,7 +334,7 @@ def _own(index: Tensor, dtype: torch.dtype) -> Tensor:
 def _sort(key: Tensor) -> tuple[Tensor, Tensor]:
     """The keys in order, and the position of each before; equal keys keep theirs."""
     size = key.numel()
-    if size >= 2**15 or key.dtype != torch.int32 or key.device.type != "cpu" or torch.compiler.is_compiling():
+    if not has_values(key) or size >= 2**15 or key.dtype != torch.int32 or key.device.type != "cpu":
         return key.sort(stable=True)
     # So few, torch sorts by comparison. Key and position as one number take numpy a fifth of the time.
     bits = size.bit_length()
@@ -339,6 +343,15 @@ def _sort(key: Tensor) -> tuple[Tensor, Tensor]:
     return (packed >> bits).int(), packed & (2**bits - 1)
 
 
+def _pointers(index: Tensor, size: int) -> Tensor:
+    """Where the entries of each number begin in a sorted index, in its type."""
+    if has_values(index):
+        return index2ptr(index, size)
+    # The above takes a size for a constant.
+    count = index.new_zeros(size + 1).index_add(0, index + 1, torch.ones_like(index))
+    return count.cumsum(0, dtype=index.dtype)
+
+
 def _is_sorted(index: Tensor) -> bool:
-    # While compiling, nothing may depend on values.
-    return not torch.compiler.is_compiling() and bool((index[1:] >= index[:-1]).all())
+    # While a program is traced, nothing may depend on values.
+    return has_values(index) and bool((index[1:] >= index[:-1]).all())

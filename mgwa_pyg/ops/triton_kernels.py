@@ -187,8 +187,10 @@ def forward_sums(
             value = tl.load(part[:, :, None] + channel[None, None, :], mask, 0.0)
             score, weight = tl.load(part + C, live, float("-inf")), tl.load(part + C + 1, live, 0.0)
             highest, total, acc = _merge(highest, total, acc, score, weight, 1.0, value)
+        # Where all scores are minus infinity, nothing may be subtracted from itself, nor be divided by zero.
+        highest, total = tl.where(total > 0, highest, 0.0), tl.where(total > 0, total, 1.0)
         at = table * num_rows + row
-        tl.store(out + at[:, None] * C + channel[None, :], acc / tl.where(hi > lo, total, 1.0)[:, None], both)
+        tl.store(out + at[:, None] * C + channel[None, :], acc / total[:, None], both)
         tl.store(norm + 2 * at, highest, is_table)
         tl.store(norm + 2 * at + 1, total, is_table)
 

@@ -655,3 +655,20 @@ def test_values_of_a_sparse_matrix_do_not_matter_with_one_relation():
         conv(x, adj, edge_attr=edge_attr)
     with pytest.raises(ValueError, match=r"edge_index has shape \(3, 3\), but x is of \(4, 4\) nodes"):
         conv(torch.randn(4, 5), adj.coalesce(), edge_attr=edge_attr)
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("return_attention_weights", [False, True])
+def test_gradients_pass_layers_on_one_coo_adjacency(backend, return_attention_weights):
+    edges = torch.unique(torch.randint(6, (2, 18)), dim=1)
+    types = torch.randint(1, 5, (edges.size(1),))
+    adjacency = torch.sparse_coo_tensor(edges.flip(0), types, (6, 6), check_invariants=False).coalesce()
+    conv = GatedAggregationConv(4, 4, 5, backend=backend, degree_power=0.5)
+    x, grads = torch.randn(6, 4, requires_grad=True), []
+    for graph in ((adjacency,), (edges, types)):
+        out = x
+        for _ in range(2):
+            out = conv(out, *graph, return_attention_weights=return_attention_weights)
+            out = out[0] if return_attention_weights else out
+        grads.append(torch.autograd.grad(out.square().sum(), [x, *conv.parameters()]))
+    torch.testing.assert_close(*grads)

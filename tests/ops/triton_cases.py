@@ -289,3 +289,17 @@ def test_compiles_as_one_graph():
     out = torch.compile(function, fullgraph=True, backend="aot_eager")(case.x, case.table)
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(torch.autograd.grad(out.square().sum(), (case.x, case.table)), wanted)
+
+
+@pytest.mark.parametrize("num_tables", [None, 2])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_masked_edges(num_tables, dropout):
+    case = Case(num_edges=150, num_relations=3, num_tables=num_tables, dropout=dropout)
+    # The first target is a hub, and like target 3 it has masked edges only.
+    case.edges[1][(case.edges[0][1] == 0) | (case.edges[0][1] == 3)] = 0
+    case.plan = case.make_plan()
+    assert case.plan.rowptr[1] > triton_kernels.CHUNK
+    for scores in ([-torch.inf, 0.0, 1.0], [-torch.inf] * 3, [-torch.inf, 1e30, -1e30]):
+        case.table = torch.tensor(scores, device=DEVICE).expand_as(case.table).clone().requires_grad_()
+        case.check(1e-5)
+        assert not case.run()[[0, 3]].any()
