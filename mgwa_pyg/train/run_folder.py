@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.evaluation import click_report, predict_heuristics, summarize
-from mgwa_pyg.files import locked_folder, read_json, whole_file, write_json
+from mgwa_pyg.files import read_json, whole_file, write_json
 from mgwa_pyg.train.fit import FitResult
 from mgwa_pyg.train.plots import plot_curves, plot_roc
 from mgwa_pyg.version import __version__
@@ -55,6 +55,13 @@ class RunFolder:
 
     def __init__(self, path: Path | str, settings: Mapping[str, Any]) -> None:
         self.path = Path(path).expanduser()
+        if self.path.exists() and not self.path.is_dir():
+            raise NotADirectoryError(f"{self.path} is a file: choose a folder")
+        if (self.path / "config.json").exists():
+            raise FileExistsError(
+                f"{self.path} holds a run already: go on with it (--resume {self.path}), or choose "
+                f"another folder"
+            )
         self.settings = {
             **settings,
             "environment": {
@@ -66,13 +73,7 @@ class RunFolder:
                 "threads": torch.get_num_threads(),
             },
         }
-        with locked_folder(self.path):
-            if (self.path / "config.json").exists():
-                raise FileExistsError(
-                    f"{self.path} holds a run already: go on with it (--resume {self.path}), or choose "
-                    f"another folder"
-                )
-            write_json(self.path / "config.json", self.settings)
+        write_json(self.path / "config.json", self.settings)
 
     @classmethod
     def resume(cls, path: Path | str) -> RunFolder:

@@ -151,5 +151,7 @@ def test_a_run_folder_keeps_to_the_data_of_the_fit(tmp_path):
 def test_folders_are_not_overwritten(finished, tmp_path):
     with pytest.raises(FileExistsError, match="holds a run already"):
         RunFolder(finished.path, SETTINGS)
+    with pytest.raises(NotADirectoryError, match=r"config\.json is a file: choose a folder"):
+        RunFolder(finished.path / "config.json", SETTINGS)
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         RunFolder.resume(tmp_path)
