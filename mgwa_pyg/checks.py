@@ -136,7 +136,7 @@ def check_same_type(name: str, value: Tensor, other_name: str, other: Tensor) ->
 
 
 def check_range(name: str, value: Tensor | None, stop: int, stop_name: str) -> None:
-    """Raise an :class:`IndexError` if an element of ``value`` is not in ``[0, stop)``, unless it is traced."""
+    """Raise an :class:`IndexError` if an element of ``value`` is not in ``[0, stop)``, unless traced."""
     if value is None or not has_values(value) or value.numel() == 0:
         return
     if value.is_meta:

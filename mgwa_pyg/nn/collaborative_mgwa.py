@@ -206,7 +206,7 @@ class CollaborativeMGWA(torch.nn.Module):
         states = [torch.nn.functional.dropout(x, self.dropout, self.training)]
         edges = graph
         if not self.attention:
-            edges = graph.merge_relations()
+            edges = graph.with_relations(torch.zeros_like(graph.rel), 1)
         for conv in self.convs:
             states.append(conv(states[-1], edges))
         return states

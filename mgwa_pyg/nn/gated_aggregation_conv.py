@@ -1,7 +1,6 @@
 """`GatedAggregationConv`: relation-aware softmax attention, then a gate of a node and its neighbourhood."""
 
 import math
-from dataclasses import replace
 
 # PyG's code templates read the annotations, and cannot read `int | None`.
 from typing import Any, ClassVar, Literal, Optional, overload
@@ -545,7 +544,7 @@ class GatedAggregationConv(MessagePassing):
                 query.index_select(0, pair // self.num_relations),
                 relation.index_select(0, pair % self.num_relations),
             ).unsqueeze(0)
-            plan = replace(plan, rel=column.to(plan.rel.dtype), num_relations=pair.size(0))
+            plan = plan.with_relations(column, pair.size(0))
             query_index = None
         elif query_index is None and table.size(0) != 1:
             query_index = torch.arange(plan.size[1], device=x.device)

@@ -203,11 +203,10 @@ class RelationCSR:
             check=False,
         )
 
-    def merge_relations(self) -> RelationCSR:
-        """The same edges, all of one relation."""
-        return RelationCSR(
-            **{**vars(self), "rel": torch.zeros_like(self.rel), "num_relations": 1}, check=False
-        )
+    def with_relations(self, rel: Tensor, num_relations: int) -> RelationCSR:
+        """The same edges with other relations, :math:`(E)` by target."""
+        rel = rel.to(self.rel.dtype)
+        return RelationCSR(**{**vars(self), "rel": rel, "num_relations": num_relations}, check=False)
 
     @property
     def num_edges(self) -> int:
