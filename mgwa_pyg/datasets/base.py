@@ -23,7 +23,13 @@ from mgwa_pyg.checks import check_choice, check_count
 from mgwa_pyg.datasets.download import RAW_VARIABLE, RawFile, download_files
 from mgwa_pyg.datasets.kg_rec_tables import KGRecTables
 from mgwa_pyg.datasets.names import NumberedNames
-from mgwa_pyg.datasets.origin import class_digest, digest_of, file_record, is_unchanged
+from mgwa_pyg.datasets.origin import (
+    class_digest,
+    digest_and_strangers,
+    digest_of,
+    file_record,
+    is_unchanged,
+)
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, have_negatives, random_parts, sample_negatives
 from mgwa_pyg.files import load_mapped, save_tensors
 
@@ -67,9 +73,10 @@ class KGRecDataset(InMemoryDataset):
         processed (str, optional): The folder of the processed file; :obj:`None` takes
             :obj:`root/processed`.
 
-    The data set is built anew when its raw files, its class, its code or what it set of itself before it
-    called this constructor are others than those that its processed file was made from. That file holds
-    tensors and plain values only, and none of it is run as code.
+    The data set is built anew when its raw files, its class, its code, other code of the same program that
+    this calls, or what it set of itself before it called this constructor are others than those that its
+    processed file was made from; and each time if it set what cannot be told from others of its kind, such
+    as an open file. The processed file holds tensors and plain values only, and none of it is run as code.
 
     Raises:
         TypeError: If there is no :obj:`root`, but the data set has raw files, or if :obj:`pre_transform`
@@ -99,7 +106,9 @@ class KGRecDataset(InMemoryDataset):
         processed: str | os.PathLike[str] | None = None,
     ) -> None:
         own = dict(vars(self))  # What a class has set before, it is built from.
-        self._variant = f"-{digest_of(own)[:12]}" if own else ""
+        digest, strangers = digest_and_strangers(own)
+        self._variant = f"-{digest[:12]}" if own else ""
+        self._is_told_apart = not strangers
         if root is None and self.raw_files:
             raise TypeError(f"{type(self).__name__} needs a folder for its files, but root is None")
         check_choice("negatives", negatives, self.negative_pools)
@@ -294,7 +303,7 @@ class KGRecDataset(InMemoryDataset):
 
     def _is_made_from(self, origin: Mapping[str, Any]) -> bool:
         """Whether the class and the raw files that are still there are those that a file was made from."""
-        if any(origin[key] != value for key, value in self._code().items()):
+        if not self._is_told_apart or any(origin[key] != value for key, value in self._code().items()):
             return False
         records = origin["files"]
         return all(
