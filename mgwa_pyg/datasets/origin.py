@@ -106,6 +106,8 @@ class _Digests:
             return [value.data, np.ma.getmaskarray(value)]
         if isinstance(value, np.ndarray):
             return [value.dtype, value.shape, value.tolist() if value.dtype.hasobject else value.tobytes()]
+        if isinstance(value, torch.Tensor) and value.is_meta:
+            return [value.dtype, value.shape]
         if isinstance(value, torch.Tensor):
             dense = value.detach().cpu().to_dense().resolve_conj().resolve_neg()
             return [value.dtype, value.shape, dense.reshape(-1).view(torch.uint8).numpy()]
