@@ -34,8 +34,22 @@ from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, have_negatives, random_pa
 from mgwa_pyg.files import load_mapped, save_tensors
 
 FORMAT = "v2"  # Of the processed file: a new one leaves old files alone.
-_NAMES = ("user_ids", "item_ids", "item_names", "entity_names", "relation_names")
-_CONTENT = ("kind", "data", "statistics", *_NAMES, "pre_transform", "origin")
+# As many as there are of these in the statistics.
+_NAMES = {
+    "user_ids": "users",
+    "item_ids": "items",
+    "item_names": "items",
+    "entity_names": "entities",
+    "relation_names": "relations",
+}
+_CONTENT: dict[str, type] = {
+    "kind": str,
+    "data": dict,
+    "statistics": dict,
+    **dict.fromkeys(_NAMES, Sequence),
+    "pre_transform": tuple,
+    "origin": dict,
+}
 _KINDS = {"HeteroData": HeteroData, "Data": Data}  # What may be kept.
 
 
@@ -397,9 +411,14 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = {key: value for key, value in load_mapped(path).items() if key in _CONTENT}
+        found = load_mapped(path)
+        content = {key: found[key] for key in _CONTENT}
+        wrong = [key for key, kind in _CONTENT.items() if not isinstance(content[key], kind)]
+        wrong += [key for key, of in _NAMES.items() if len(content[key]) != content["statistics"][of]]
+        if wrong or not content["origin"].keys() >= {"class", "code", "files"}:
+            raise ValueError(f"its {', '.join(wrong) or 'origin'} is not as it was written")
         content["data"] = _KINDS[content["kind"]].from_dict(content["data"])
-        return {key: content[key] for key in _CONTENT}
+        return content
     except OSError:
         raise
     except pickle.UnpicklingError:
