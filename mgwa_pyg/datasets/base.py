@@ -406,6 +406,8 @@ class KGRecDataset(InMemoryDataset):
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{path!r:.60} is no folder: a path is needed")
     return str(Path(path).expanduser().absolute())
 
 

@@ -5,7 +5,7 @@ import itertools
 import os
 import tempfile
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from unittest import mock
 
@@ -111,7 +111,7 @@ def load_spoilt(write, damages, load):
 
 
 def rows_of(content, header=True):
-    lines = content.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
+    lines = content.decode("utf-8-sig").replace("\r\n", "\n").rstrip("\n").split("\n")
     return [line.split("\t") for line in lines[header:]]
 
 
@@ -121,12 +121,17 @@ def assert_holds(dataset, positives, triples, num_users, num_entities, negatives
     data.validate()
     assert (data["user"].num_nodes, data["entity"].num_nodes) == (num_users, num_entities)
     pairs = list(map(tuple, data[LISTENS].edge_label_index.t().tolist()))
-    half = len(pairs) // 2
-    assert pairs[:half] == sorted(positives)
-    assert [user for user, _ in pairs[half:]] == [user for user, _ in pairs[:half]]
+    is_positive = data[LISTENS].edge_label == 1
+    num_positives = int(is_positive.sum())
+    assert is_positive[:num_positives].all()
+    assert pairs[:num_positives] == sorted(positives)
     assert len(set(pairs)) == len(pairs)
+    count, found = (Counter(user for user, _ in rows) for rows in (positives, pairs[num_positives:]))
+    pool = dataset.num_items if dataset.negatives == "items" else num_entities
+    for user, wanted in count.items():  # Or what is left.
+        assert found[user] == (wanted if negatives is not None else min(wanted, pool - wanted))
     if negatives is not None:
-        assert sorted(pairs[half:]) == sorted(negatives)
+        assert sorted(pairs[num_positives:]) == sorted(negatives)
     head, tail = data[KG].edge_index[:, : len(triples)].tolist()
     relation = data[KG].rel_type[: len(triples)].tolist()
     assert list(zip(head, relation, tail, strict=True)) == triples
