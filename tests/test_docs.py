@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
 NAMES = [page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES]
-ROOMS = sorted(path.parent.name for path in (ROOT / "mgwa_pyg").glob("*/__init__.py"))
+SUBPACKAGES = sorted(path.parent.name for path in (ROOT / "mgwa_pyg").glob("*/__init__.py"))
 # A block, and what it prints if a block of text follows.
 BLOCK = re.compile(r"^```python\n(.*?)^```(?:\n\n```text\n(.*?)^```)?", flags=re.DOTALL | re.MULTILINE)
 FIGURE = re.compile(r"\d+\.\d+")
@@ -105,8 +105,8 @@ def test_the_site_has_every_page(site):
     for name in NAMES:
         assert folder / f"{name}.html" in pages, name
     index = pages[folder / "index.html"].references
-    for room in ROOMS:
-        assert f"rooms/{room}.html" in index, room
+    for subpackage in SUBPACKAGES:
+        assert f"modules/{subpackage}.html" in index, subpackage
 
 
 @pytest.mark.slow
@@ -126,13 +126,15 @@ def test_links_and_pictures_of_the_site_exist(site):
 
 @pytest.mark.slow
 @pytest.mark.sphinx
-@pytest.mark.parametrize("room", ROOMS)
-def test_the_site_describes_all_public_names(site, room):
+@pytest.mark.parametrize("subpackage", SUBPACKAGES)
+def test_the_site_describes_all_public_names(site, subpackage):
     folder, pages = site
-    names = {f"mgwa_pyg.{room}.{name}" for name in importlib.import_module(f"mgwa_pyg.{room}").__all__}
-    assert names <= pages[folder / "rooms" / f"{room}.html"].anchors
+    names = {
+        f"mgwa_pyg.{subpackage}.{name}" for name in importlib.import_module(f"mgwa_pyg.{subpackage}").__all__
+    }
+    assert names <= pages[folder / "modules" / f"{subpackage}.html"].anchors
     # The table of the API reference.
-    assert {f"rooms/{room}.html#{name}" for name in names} <= pages[folder / "api.html"].references
+    assert {f"modules/{subpackage}.html#{name}" for name in names} <= pages[folder / "api.html"].references
 
 
 @pytest.mark.slow
