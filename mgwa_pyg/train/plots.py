@@ -85,7 +85,7 @@ def plot_roc(curves: pd.DataFrame, title: str, file: Path) -> None:
         file (path): The PNG file to write.
     """
     protocols = curves["negatives"].unique()
-    figure, axes = _figure(title, rows=1, columns=len(protocols), height=4.2)
+    figure, axes = _figure(title, rows=1, columns=len(protocols), height=4.35)
     numbers = {model: number for number, model in enumerate(curves["model"].unique())}
     for negatives, ax in zip(protocols, axes[0], strict=True):
         rows = curves[curves["negatives"] == negatives].sort_values("auc", ascending=False, kind="stable")
@@ -98,7 +98,7 @@ def plot_roc(curves: pd.DataFrame, title: str, file: Path) -> None:
         ax.set_title(_title(negatives), fontsize=10)
         ax.set_xlabel("false positive rate")
         ax.set_ylabel("true positive rate")
-        ax.set_aspect("equal")
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), box_aspect=1)
         # All curves end in one point: what they are stands below them, from the best to the worst.
         legend = ax.legend(frameon=False, fontsize=7.5, loc="lower right", labelcolor="linecolor")
         for text, model in zip(legend.get_texts(), rows["model"].unique(), strict=True):
