@@ -87,7 +87,7 @@ class GatedAggregationGNN(BasicGNN):
         self, layer: int, x: Tensor, edge_index: Adj, batch_size: int, edge_attr: OptTensor = None
     ) -> Tensor:
         r"""Runs one layer and what follows it, for the first :obj:`batch_size` nodes; :obj:`edge_attr` is
-        that of ``forward``.
+        that of :obj:`forward`.
         """
         x = self.convs[layer](x, edge_index, edge_attr=edge_attr)[:batch_size]
         if layer == self.num_layers - 1 and self.jk_mode is None:
@@ -160,7 +160,7 @@ class GatedAggregationGNN(BasicGNN):
         return x
 
     def _edge_attr(self, data: Data) -> OptTensor:
-        """What ``forward`` takes as :obj:`edge_attr`, as far as the layers look at it."""
+        """What :meth:`forward` takes as :obj:`edge_attr`, as far as the layers look at it."""
         conv = self.convs[0]
         names = [] if conv.num_relations == 1 else ["edge_type", "edge_attr"]
         if conv.edge_dim is not None:
