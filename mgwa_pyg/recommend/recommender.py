@@ -18,6 +18,7 @@ from mgwa_pyg.recommend.catalog import Catalog, is_one, listed, one_line, whole_
 from mgwa_pyg.recommend.explanation import Explanation, table_of
 from mgwa_pyg.recommend.views import make_view
 from mgwa_pyg.train import ClickModule
+from mgwa_pyg.train.quiet import plain_modes
 from mgwa_pyg.train.scorer import Scorer
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -25,7 +26,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 def _asked(method: _Method) -> _Method:
     """No gradients of the model, and room for those that answers need, in whatever mode this is called."""
-    return torch.inference_mode(False)(torch.no_grad()(method))
+    return plain_modes()(torch.no_grad()(method))
 
 
 class Recommender:
