@@ -99,6 +99,23 @@ def test_the_maps_count_as_they_are_called(what, name, heads, edge_dim, backend)
         assert all(parameter.grad is not None for parameter in conv.parameters())
 
 
+def test_hooks_on_all_modules_see_every_map():
+    edge_index, edge_type = multigraph()
+    seen = set()
+    for conv, rest in (
+        (GatedAggregationConv(5, 4, 4), ()),
+        (GatedAggregationConv(5, 4, 4, edge_dim=3), (torch.randn(30, 3),)),
+    ):
+        hook = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: seen.add(module))
+        try:
+            conv(torch.randn(7, 5), edge_index, edge_type, *rest)
+        finally:
+            hook.remove()
+        assert {name for name, module in conv.named_modules() if module in seen} >= {
+            name for name in MAPS if name != "lin_edge" or rest
+        }
+
+
 @pytest.mark.parametrize("name", ["gated", "sum", "concat", "neighbor", "highway"])
 @pytest.mark.parametrize("what", ["prune", "forward", "low_rank"])
 @pytest.mark.parametrize("shape", [(5, 6), (3, 5, 6)], ids=["shared", "batched"])
