@@ -133,6 +133,21 @@ def test_columns_are_rows_turned_round_whatever_the_maps_are(what, name, shape):
     torch.testing.assert_close(columns.transpose(1, 2), torch.stack(rows))
 
 
+@pytest.mark.parametrize("name", FUSIONS)
+def test_columns_are_rows_turned_round_whatever_the_fusion_is(name):
+    class Shifted(FUSIONS[name]):
+        def forward(self, x, neighborhood):
+            return super().forward(x, neighborhood) + 1
+
+    x, neighborhood = torch.randn(5, 6), torch.randn(3, 5, 6)
+    for fusion in (Shifted(5, 5, 5, 1, True), FUSIONS[name](5, 5, 5, 1, True)):
+        fusion.register_forward_hook(lambda *call: 2 * call[-1])
+        rows = [fusion(x.t(), near.t().unsqueeze(1)).squeeze(1) for near in neighborhood]
+        with torch.no_grad():
+            columns = fusion.columns(x, neighborhood)
+        torch.testing.assert_close(columns.transpose(1, 2), torch.stack(rows))
+
+
 def test_maps_are_reset_whatever_they_are():
     conv = wrap(GatedAggregationConv(5, 4, 4), "lin_query", "low_rank")
     before = copy.deepcopy(conv.state_dict())
