@@ -406,6 +406,8 @@ class KGRecDataset(InMemoryDataset):
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{path!r:.60} is no folder: a path is needed")
     return str(Path(path).expanduser().absolute())
 
 
@@ -440,7 +442,10 @@ def _save(path: Path, content: dict[str, Any]) -> None:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        remedy = "where the data may only be read, pass a folder of yours as `processed=`, or another root"
+        remedy = (
+            "where the data may only be read, pass a folder of yours as `processed=`, where the class takes "
+            "it, or another root"
+        )
         raise OSError(error.errno, f"{error.strerror}: {remedy}", str(path)) from error
     except (pickle.PickleError, AttributeError, TypeError) as error:
         raise TypeError(

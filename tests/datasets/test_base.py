@@ -372,3 +372,6 @@ def test_two_processes_build_at_once(tmp_path):
 def test_files_need_a_folder():
     with pytest.raises(TypeError, match="LastFMKG needs a folder for its files, but root is None"):
         LastFMKG(None)
+
+    with pytest.raises(TypeError, match="3 is no folder: a path is needed"):
+        SyntheticKG(3)
