@@ -30,6 +30,7 @@ from mgwa_pyg.train.checkpoint import (
     CheckpointError,
     WholeCheckpoints,
     check_fit,
+    check_state,
     describe,
     in_words_of,
     read_checkpoint,
@@ -74,10 +75,15 @@ class FitResult:
 
 
 class _Keep(ModelCheckpoint):
-    """A checkpoint in a folder that may be moved before the fit goes on."""
+    """A checkpoint in a folder that may be moved or copied before the fit goes on: it names no other file."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+        own = str(Path(str(self.dirpath), f"{self.filename}.ckpt"))
+        scores = list(state_dict["best_k_models"].values())
+        paths = {"dirpath": self.dirpath, "best_k_models": {own: scores[0]} if scores else {}}
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            paths[name] = own if state_dict[name] else ""
+        super().load_state_dict({**state_dict, **paths})
 
 
 class _ProgressBar(Callback):
@@ -86,8 +92,11 @@ class _ProgressBar(Callback):
     def __init__(self, name: str) -> None:
         self._name = name
         self._bar: tqdm | None = None
+        #: Whether training has begun: what a checkpoint holds has been taken.
+        self.has_begun = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.has_begun = True
         done, total = len(pl_module.history), trainer.max_epochs
         self._bar = tqdm(total=total, initial=done, desc=self._name, leave=False, disable=None)
 
@@ -213,11 +222,12 @@ def _fit(
     stopping = EarlyStopping(
         config.monitor, mode="max", patience=config.patience, check_on_train_epoch_end=True
     )
+    bar = _ProgressBar(name)
     callbacks = [
         *([stopping] if module.validates else []),
         _Keep(folder, best.stem, monitor=monitor, mode="max", **at_epoch_end),
         _Keep(folder, last.stem, **at_epoch_end),
-        _ProgressBar(name),
+        bar,
         OwnSigterm(),
     ]
     trainer = L.Trainer(
@@ -236,6 +246,7 @@ def _fit(
     if last.exists():
         kept = read_checkpoint(last)
         check_fit(last, kept["hyper_parameters"], module.hparams)
+        check_state(last, kept)
         with in_words_of(last):
             module.load_state_dict(kept["state_dict"])
         module.history = kept["history"]
@@ -245,7 +256,16 @@ def _fit(
         module.scorer.start_from(start.entity, start.relation)
         write_json(transe, start.metrics)
     if not _has_stopped(module.history, config):
-        trainer.fit(module, rows, ckpt_path=last if last.exists() else None)
+        resumed = last if last.exists() else None
+        try:
+            trainer.fit(module, rows, ckpt_path=resumed)
+        except Exception as error:
+            if resumed is None or bar.has_begun:
+                raise
+            raise CheckpointError(
+                f"{last} does not hold the state of a fit ({type(error).__name__}: {error}): take another "
+                f"copy, or delete it and train again"
+            ) from error
     seconds = time.perf_counter() - started
     history = module.history  # Prediction goes back to the best checkpoint, and to its history.
     predicted: list[list[Tensor]] = trainer.predict(module, rows, ckpt_path=best) or [[], []]
