@@ -119,7 +119,7 @@ class GatedAggregationGNN(BasicGNN):
         self, layer: int, x: Tensor, edge_index: Adj, batch_size: int, edge_attr: OptTensor = None
     ) -> Tensor:
         r"""Runs one layer and what follows it, for the first :obj:`batch_size` nodes; :obj:`edge_attr` is
-        that of :meth:`forward`.
+        that of :obj:`forward`.
         """
         x = self.convs[layer](x, edge_index, edge_attr=edge_attr)[:batch_size]
         if layer == self.num_layers - 1 and self.jk_mode is None:

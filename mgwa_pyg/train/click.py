@@ -276,7 +276,7 @@ class ClickModule(L.LightningModule):
             if split == "val":
                 user, item = pair
                 logit = self.scorer.calibrate(user, item, logit, label)
-            logit, label = logit.cpu(), label.cpu()
+            logit, label = logit.double().cpu(), label.double().cpu()
             entry[f"{split}_loss"] = F.binary_cross_entropy_with_logits(logit, label).item()
             if label.unique().numel() == 2:  # There is no AUC of one kind of rows.
                 entry[f"{split}_auc"] = float(roc_auc_score(label, logit))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -35,11 +36,13 @@ from mgwa_pyg.train.checkpoint import (
 )
 from mgwa_pyg.train.click import ClickData, ClickModule, check_rows
 from mgwa_pyg.train.config import CONFIGS, FitConfig, NeighborhoodConfig
-from mgwa_pyg.train.quiet import quiet_lightning
+from mgwa_pyg.train.quiet import OwnSigterm, plain_modes, quiet_lightning
 from mgwa_pyg.train.transe import fit_transe
 
 # Torch takes no larger numbers, and each epoch has a seed a million times as large.
 _MAX_SEED = 2**43 - 1
+# Torch's generator and Python's warnings belong to all threads.
+_TURN = threading.RLock()
 # What progress bars call the measures that fits are judged by.
 _MEASURES = {"val_auc": "val AUC", "val_recall": "val Recall@10"}
 
@@ -100,6 +103,7 @@ class _ProgressBar(Callback):
             self._bar.close()
 
 
+@plain_modes()
 def fit(
     dataset: KGRecDataset,
     config: FitConfig,
@@ -119,7 +123,9 @@ def fit(
     an interrupted fit (by Ctrl-C, which is :class:`KeyboardInterrupt`, or killed), that fit goes on from
     there, and says so. A finished fit of other data, hyper-parameters or seed is not overwritten: its
     ``best.ckpt`` is kept as ``best-1.ckpt``, or the next number that is free, with a warning. Torch's
-    generators, Lightning's log, warnings and signals are left as they were.
+    generators, Lightning's log, warnings and signals are left as they were, so that fits in threads of one
+    process take turns; train in several processes to have them side by side. Modes such as
+    :func:`torch.no_grad` and :func:`torch.autocast` change nothing.
 
     Args:
         dataset (KGRecDataset): The data set. Its data are read once.
@@ -160,18 +166,20 @@ def fit(
     dataset = fixed(dataset)
     check_data(dataset, dataset[0])
     check_rows(dataset[0], config)
-    folder = Path(folder).expanduser()
+    folder = Path(folder).expanduser().absolute()
     with (
         locked_folder(folder) as died,
-        quiet_lightning(".*Checkpoint directory .* exists and is not empty.*"),
+        _TURN,
+        quiet_lightning("(?s).*Checkpoint directory .* exists and is not empty.*"),
         # Lightning takes the first GPU, and makes it the current one.
         torch.random.fork_rng(devices=[0] if device == "cuda" else []),
         torch.cuda.device(torch.cuda.current_device()) if device == "cuda" else nullcontext(),
     ):
         best, last = folder / "best.ckpt", folder / "last.ckpt"
         # Who died before the first `last.ckpt` had no finished fit there any more.
-        kept = not (died or last.exists() or _is_of(best, describe(dataset, config, seed)))
-        with _kept([best, folder / "transe.json"] if kept else []):
+        finished = best.exists() and not (died or last.exists())
+        other = finished and not _is_of(best, describe(dataset, config, seed))
+        with _kept(best, folder / "transe.json") if other else nullcontext():
             return _fit(dataset, config, folder, seed, device, name)
 
 
@@ -210,6 +218,7 @@ def _fit(
         _Keep(folder, best.stem, monitor=monitor, mode="max", **at_epoch_end),
         _Keep(folder, last.stem, **at_epoch_end),
         _ProgressBar(name),
+        OwnSigterm(),
     ]
     trainer = L.Trainer(
         accelerator="gpu" if device == "cuda" else device,
@@ -265,23 +274,23 @@ def _is_of(checkpoint: Path, fit: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def _kept(paths: list[Path]) -> Iterator[None]:
-    """Give files other names; they have their own back if the block fails with nothing in their place."""
+def _kept(best: Path, *others: Path) -> Iterator[None]:
+    """Give a finished fit's files other names; they have their own back if the block leaves no other."""
     number = 1
-    while any(_numbered(path, number).exists() for path in paths):
+    while any(_numbered(path, number).exists() for path in (best, *others)):
         number += 1
-    moved = [path for path in paths if path.exists()]
-    for path in moved:
-        path.rename(_numbered(path, number))
-    if moved:
-        names = " and ".join(_numbered(path, number).name for path in moved)
-        warnings.warn(f"{moved[0].parent} holds a fit that has finished: it is kept as {names}", stacklevel=4)
+    kept = {path: _numbered(path, number) for path in (best, *others) if path.exists()}
     try:
+        for path, new in kept.items():
+            path.rename(new)
+        names = " and ".join(new.name for new in kept.values())
+        warnings.warn(f"{best.parent} holds a fit that has finished: it is kept as {names}", stacklevel=5)
         yield
     except BaseException:
-        if not any(path.exists() for path in paths):
-            for path in moved:
-                _numbered(path, number).rename(path)
+        if not best.exists():
+            for path, new in kept.items():
+                if new.exists():
+                    new.replace(path)
         raise
 
 
