@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import reset, zeros
 
-from mgwa_pyg.checks import check_same_type
+from mgwa_pyg.checks import check_choice, check_same_type
 
 
 class HeadLinear(Linear):
@@ -294,3 +294,9 @@ FUSIONS: dict[str, type[Fusion]] = {
     "highway": HighwayFusion,
     "identity": IdentityFusion,
 }
+
+
+def make_fusion(name: str, *args: Any) -> Fusion:
+    """The fusion called ``name``, made from the arguments of :class:`Fusion`."""
+    check_choice("fusion", name, FUSIONS)
+    return FUSIONS[name](*args)
