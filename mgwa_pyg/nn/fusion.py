@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import reset, zeros
 
-from mgwa_pyg.checks import check_same_type
+from mgwa_pyg.checks import check_choice, check_same_type
 
 
 class HeadLinear(Linear):
@@ -307,3 +307,9 @@ FUSIONS: dict[str, type[Fusion]] = {
     "highway": HighwayFusion,
     "identity": IdentityFusion,
 }
+
+
+def make_fusion(name: str, *args: Any) -> Fusion:
+    """The fusion called ``name``, made from the arguments of :class:`Fusion`."""
+    check_choice("fusion", name, FUSIONS)
+    return FUSIONS[name](*args)
