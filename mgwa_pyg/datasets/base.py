@@ -380,7 +380,7 @@ class KGRecDataset(InMemoryDataset):
         listens = data["user", "listens", "entity"]
         listens.edge_index = torch.from_numpy(np.compress(in_train, pairs[:, :num_positives], axis=1))
         listens.edge_label_index = torch.from_numpy(pairs)
-        listens.edge_label = torch.zeros(pairs.shape[1])
+        listens.edge_label = torch.zeros(pairs.shape[1], dtype=torch.float, device="cpu")
         listens.edge_label[:num_positives] = 1.0
         listens.train_mask = torch.from_numpy(parts == TRAIN)
         listens.val_mask = torch.from_numpy(parts == VAL)

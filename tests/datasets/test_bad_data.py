@@ -121,17 +121,17 @@ def assert_holds(dataset, positives, triples, num_users, num_entities, negatives
     data.validate()
     assert (data["user"].num_nodes, data["entity"].num_nodes) == (num_users, num_entities)
     pairs = list(map(tuple, data[LISTENS].edge_label_index.t().tolist()))
-    is_positive = data[LISTENS].edge_label == 1
-    num_positives = int(is_positive.sum())
-    assert is_positive[:num_positives].all()
-    assert pairs[:num_positives] == sorted(positives)
+    half = len(positives)
+    assert pairs[:half] == sorted(positives)
+    assert data[LISTENS].edge_label.tolist() == [1.0] * half + [0.0] * (len(pairs) - half)
     assert len(set(pairs)) == len(pairs)
-    count, found = (Counter(user for user, _ in rows) for rows in (positives, pairs[num_positives:]))
-    pool = dataset.num_items if dataset.negatives == "items" else num_entities
-    for user, wanted in count.items():  # Or what is left.
-        assert found[user] == (wanted if negatives is not None else min(wanted, pool - wanted))
-    if negatives is not None:
-        assert sorted(pairs[num_positives:]) == sorted(negatives)
+    pool = num_entities if dataset.negatives == "entities" else dataset.num_items
+    of_user = Counter(user for user, _ in positives)
+    if negatives is None:  # As many as positives, or what is left.
+        left = {user: min(count, pool - count) for user, count in of_user.items()}
+        assert Counter(user for user, _ in pairs[half:]) == Counter(left)
+    else:
+        assert sorted(pairs[half:]) == sorted(negatives)
     head, tail = data[KG].edge_index[:, : len(triples)].tolist()
     relation = data[KG].rel_type[: len(triples)].tolist()
     assert list(zip(head, relation, tail, strict=True)) == triples

@@ -79,6 +79,8 @@ def test_ids_keep_their_type(tmp_path, given, kept):
         ({"entity_names": ["a", "b"]}, "entity_names has 2 values, but 3 are needed"),
         ({"entity_names": ["a", "b", 5]}, r"entity_names\[2\]=5: a string is needed"),
         ({"item_names": ["a", None]}, r"item_names\[1\]=None: a string is needed"),
+        ({"item_names": ["a", "\ud83d"]}, r"item_names\[1\]='.ud83d': text is needed that UTF-8 can hold"),
+        ({"user_ids": ["a", "b", "\udcff"]}, r"user_ids\[2\]='.udcff': text is needed that UTF-8"),
         ({"item_names": "ab"}, "item_names='ab': a sequence of strings"),
         ({"relation_names": [np.nan]}, r"relation_names\[0\]=nan: a string is needed"),
     ],
