@@ -5,6 +5,7 @@ Those of the values in tensors cost a pass over them, and on an accelerator a wa
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable
 from typing import Any
@@ -56,6 +57,8 @@ def _is_traced() -> bool:
     """Whether shapes are all that is known: in :func:`torch.compile`, or under a mode that traces."""
     if torch.compiler.is_compiling():
         return True
+    if torch._C._len_torch_dispatch_stack() == 0:
+        return False
     modes = (_TracingMode.FAKE, _TracingMode.PROXY, _TracingMode.FUNCTIONAL)
     return any(torch._C._get_dispatch_mode(mode) is not None for mode in modes)
 
@@ -152,7 +155,7 @@ def check_range(name: str, value: Tensor | None, stop: int, stop_name: str) -> N
 def check_no_nan(name: str, value: Tensor | None) -> None:
     """Raise a :class:`NaNError` if an element of ``value`` is NaN."""
     # The sum finds a suspicion in one pass; opposite infinities raise one, too.
-    if value is None or _is_fake(value) or not value.detach().sum().isnan():
+    if value is None or _is_fake(value) or not math.isnan(value.detach().sum().item()):
         return
     count = int(value.isnan().sum())
     if count > 0:
@@ -163,9 +166,9 @@ def check_finite(name: str, value: Tensor | None, masks: bool = False) -> None:
     """Raise a :class:`ValueError` if an element of ``value`` is NaN or infinite; with ``masks`` it may be
     minus infinity.
     """
-    check_no_nan(name, value)
-    if value is None or _is_fake(value) or value.detach().sum().isfinite():
+    if value is None or _is_fake(value) or math.isfinite(value.detach().sum().item()):
         return
+    check_no_nan(name, value)
     count = int((value == torch.inf if masks else value.isinf()).sum())
     if count > 0:
         raise ValueError(f"{name} of shape {tuple(value.shape)} holds {count} values that are infinite")
