@@ -34,10 +34,9 @@ from mgwa_pyg.checks import (
     check_no_nan,
     check_probability,
     check_range,
-    form,
+    check_same_device,
+    check_tensors,
     has_values,
-    is_float,
-    is_integer,
     is_transformed,
     values_are_checked,
 )
@@ -115,37 +114,44 @@ def relation_softmax_aggregate(
     never while a program is traced or transformed.
     """
     _check(x, table, plan, query_index)
-    check_probability("dropout", dropout)
+    dropout = check_probability("dropout", dropout)
     tables = table if table.dim() == 3 else table.unsqueeze(0)
+    name = choose_backend(backend, x.device, tables.size(0) * plan.num_edges * x.size(1))
+    out = aggregate_unchecked(x, tables, plan, query_index, name, dropout)
+    return out if table.dim() == 3 else out.squeeze(1)
+
+
+def aggregate_unchecked(
+    x: Tensor, tables: Tensor, plan: RelationCSR, query_index: Tensor | None, backend: str, dropout: float
+) -> Tensor:
+    """The same of several tables, for whoever has looked at all values and asked :func:`choose_backend`."""
     if tables.dtype in (torch.float16, torch.bfloat16):
         tables = tables.float()  # Softmax in half precision loses too much.
-    num_tables, num_edges = tables.size(0), plan.num_edges
-    name = choose_backend(backend, x.device, num_tables * num_edges * x.size(1))
     scale = None
     if dropout > 0.0:
-        scale = F.dropout(tables.new_ones(num_tables, num_edges), dropout)
-    if name in SEGMENT_OPS:
+        scale = F.dropout(tables.new_ones(tables.size(0), plan.num_edges), dropout)
+    if backend in SEGMENT_OPS:
         by_target = plan.rowptr, plan.col, plan.dst, plan.rel
-        out = _composed(segment_ops(name), x, tables, scale, query_index, *by_target)
+        out = _composed(segment_ops(backend), x, tables, scale, query_index, *by_target)
     else:
         edges = plan.rowptr, plan.col, plan.dst, plan.rel, plan.colptr, plan.cdst, plan.csc
-        out, _ = _aggregate(x, tables, scale, query_index, *edges, name == "triton")
-    out = out.transpose(0, 1)
-    return out if table.dim() == 3 else out.squeeze(1)
+        out, _ = _aggregate(x, tables, scale, query_index, *edges, backend == "triton")
+    return out.transpose(0, 1)
+
+
+_FORMS = {
+    "x": "float: sources channels",
+    "table": "float: queries relations | tables queries relations",
+    "query_index": "int: targets | None",
+}
 
 
 def _check(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | None) -> None:
     check_plan("plan", plan)
+    values = {"x": x, "table": table, "query_index": query_index}
     num_src, num_dst = plan.size
-    if not is_float(x) or x.dim() != 2 or x.size(0) != num_src:
-        raise ValueError(
-            f"x {form(x)}, but floating-point features of {num_src} sources, the plan's size[0], are needed"
-        )
-    if not is_float(table) or table.dim() not in (2, 3) or table.size(-1) != plan.num_relations:
-        raise ValueError(
-            f"table {form(table)}, but a floating-point matrix with the scores of {plan.num_relations} "
-            f"relations, the plan's num_relations, is needed, or several"
-        )
+    check_tensors(_FORMS, values, sources=num_src, targets=num_dst, relations=plan.num_relations)
+    check_same_device("the plan", plan.col, "x", x)
     if table.dim() == 3 and table.size(0) == 0:
         raise ValueError(f"table has shape {tuple(table.shape)}, but at least one table is needed")
     num_queries = table.size(-2)
@@ -155,14 +161,6 @@ def _check(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | No
             f"that each of {num_dst} targets uses, torch.arange({num_dst}) for one of its own each, or "
             f"table.unsqueeze(1) for a result for each row"
         )
-    if query_index is not None and (not is_integer(query_index) or query_index.shape != (num_dst,)):
-        raise ValueError(
-            f"query_index {form(query_index)}, but one whole number for each of {num_dst} targets, the "
-            f"plan's size[1], is needed"
-        )
-    for name, value in (("table", table), ("query_index", query_index), ("the plan", plan.col)):
-        if value is not None and value.device != x.device:
-            raise ValueError(f"{name} is on {value.device}, but x on {x.device}")
     if values_are_checked(x.device):
         check_range("query_index", query_index, num_queries, "the rows of table")
         check_no_nan("x", x)
