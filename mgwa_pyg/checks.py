@@ -55,8 +55,10 @@ def is_transformed() -> bool:
 
 
 def _is_traced() -> bool:
-    """Whether shapes are all that is known: in :func:`torch.compile`, or under a mode that traces."""
-    if torch.compiler.is_compiling():
+    """Whether shapes are all that is known: in :func:`torch.compile` and :func:`torch.jit.trace`, or under a
+    mode that traces.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return True
     mode_of = torch._C._get_dispatch_mode
     return (

@@ -55,6 +55,7 @@ def checked_names(name: str, value: Any, size: int | None = None) -> Sequence[st
         for row, found in enumerate(value):
             if not isinstance(found, str):
                 raise ValueError(f"{name}[{row}]={found!r:.60}: a string is needed")
+            _check_text(name, row, found)
         value = [str(found) for found in value]
     _check_size(name, value, size)
     return value
@@ -74,6 +75,8 @@ def checked_ids(name: str, value: Any, size: int) -> Sequence[int | str]:
     for row, found in enumerate(ids):
         if isinstance(found, (bool, np.bool_)) or not isinstance(found, (int, str, np.integer)):
             raise ValueError(f"{name}[{row}]={found!r:.60}: a whole number or a string is needed")
+        if isinstance(found, str):
+            _check_text(name, row, found)
     ids = [str(found) if isinstance(found, str) else int(found) for found in ids]
     # 7 and "7" would be one and the same to whoever asks for either.
     repeated = pd.Series(ids, dtype=object).map(str).duplicated().to_numpy()
@@ -81,6 +84,15 @@ def checked_ids(name: str, value: Any, size: int) -> Sequence[int | str]:
         row = int(repeated.argmax())
         raise ValueError(f"{name}[{row}]={ids[row]!r:.60} is the id of an earlier row, too: ids differ")
     return range(size) if ids == list(range(size)) else ids
+
+
+def _check_text(name: str, row: int, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name}[{row}]={text!r:.60}: text is needed that UTF-8 can hold ({error.reason})"
+        ) from error
 
 
 def _listed(name: str, value: Any, what: str) -> list[Any]:

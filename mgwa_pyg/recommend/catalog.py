@@ -179,7 +179,7 @@ def is_one(value: Any) -> bool:
 
 def listed(name: str, values: Any) -> list[Any]:
     """Return several values as a list, or raise a :class:`TypeError` if it is one."""
-    if is_one(values) or isinstance(values, bytes):
+    if is_one(values) or isinstance(values, bytes | bytearray | memoryview):
         raise TypeError(f"{name}={values!r:.60}: pass a list, such as [{values!r:.60}]")
     return list(values)
 

@@ -13,11 +13,13 @@ from torch_geometric.explain import Explainer
 from torch_geometric.explain.algorithm import ExplainerAlgorithm
 
 from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.datasets.fixed import fixed
 from mgwa_pyg.nn.ranking import Pairs, Ranking, best_of
 from mgwa_pyg.recommend.catalog import Catalog, is_one, listed, one_line, whole_number
 from mgwa_pyg.recommend.explanation import Explanation, table_of
 from mgwa_pyg.recommend.views import make_view
 from mgwa_pyg.train import ClickModule
+from mgwa_pyg.train.quiet import plain_modes
 from mgwa_pyg.train.scorer import Scorer
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -25,7 +27,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 def _asked(method: _Method) -> _Method:
     """No gradients of the model, and room for those that answers need, in whatever mode this is called."""
-    return torch.inference_mode(False)(torch.no_grad()(method))
+    return plain_modes()(torch.no_grad()(method))
 
 
 class Recommender:
@@ -47,12 +49,12 @@ class Recommender:
     Args:
         scorer (Scorer): The scorer of a trained model, as :class:`~mgwa_pyg.train.ClickModule` has it; its
             parameters are frozen. On the CPU.
-        dataset (KGRecDataset): The data set that it was made for.
+        dataset (KGRecDataset): The data set that it was made for. Its data are read once.
     """
 
     @_asked
     def __init__(self, scorer: Scorer, dataset: KGRecDataset) -> None:
-        self.dataset = dataset
+        self.dataset = dataset = fixed(dataset)
         self.catalog = Catalog(dataset)
         self.num_users = dataset.num_users
         self.num_items = dataset.num_items
@@ -94,7 +96,7 @@ class Recommender:
 
         Args:
             user (int or str): The user's id.
-            k (int, optional): How many items; fewer are returned where the user heard nearly all.
+            k (int, optional): How many items; fewer are returned where fewer are left.
                 (default: :obj:`10`)
             include_held_out (bool, optional): Whether the user's validation and test positives, which were
                 held out from training, may be recommended, so that they can be found again: for an
@@ -106,7 +108,7 @@ class Recommender:
         Raises:
             TypeError: If an argument is of another type.
             IndexError: If there is no user of this number.
-            ValueError: If there is no user of this string, or ``k`` is not between 1 and the number of items.
+            ValueError: If there is no user of this string, or ``k`` is less than 1.
         """
         best = self._best(torch.tensor([self.catalog.user(user)]), self._k(k), include_held_out)
         return self._table(best)
@@ -129,7 +131,7 @@ class Recommender:
         Raises:
             TypeError: If an argument is of another type, or ``users`` no list.
             IndexError: If there is no user of a number.
-            ValueError: If there is no user of a string, or ``k`` is not between 1 and the number of items.
+            ValueError: If there is no user of a string, or ``k`` is less than 1.
         """
         rows = torch.tensor([self.catalog.user(user) for user in listed("users", users)], dtype=torch.long)
         k = self._k(k)
@@ -158,8 +160,7 @@ class Recommender:
         Raises:
             TypeError: If an item is neither a whole number nor a string, or ``items`` no list of them.
             IndexError: If there is no item of a number.
-            ValueError: If no item or several have a name, there is no item at all, or ``k`` is not between 1
-                and the number of items.
+            ValueError: If no item or several have a name, there is no item at all, or ``k`` is less than 1.
         """
         heard, k = self.catalog.items(items), self._k(k)
         score = self._view.newcomer_scores(heard).unsqueeze(0)
@@ -183,8 +184,7 @@ class Recommender:
         Raises:
             TypeError: If an argument is of another type.
             IndexError: If there is no such item.
-            ValueError: If no item or several have the name, or ``k`` is not between 1 and the number of
-                items.
+            ValueError: If no item or several have the name, or ``k`` is less than 1.
         """
         number, k = self.catalog.item(item), self._k(k)
         vector = torch.nn.functional.normalize(self._view.item_vectors(), dim=1)
@@ -229,6 +229,11 @@ class Recommender:
         neighbors, heard = self._view.explain(who, number)
         found = mask = None
         if algorithm is not None:
+            if not isinstance(algorithm, ExplainerAlgorithm):
+                raise TypeError(
+                    f"algorithm is {algorithm!r:.60}, but one of torch_geometric.explain is needed, such as "
+                    f"GNNExplainer()"
+                )
             # Some algorithms make parameters of their own in single precision.
             stack = self._view.stack(who, number).float()
             explainer = Explainer(
@@ -261,9 +266,9 @@ class Recommender:
         number = whole_number(k)
         if number is None:
             raise TypeError(f"k={k!r:.60}: a whole number is needed")
-        if not 1 <= number <= self.num_items:
-            raise ValueError(f"k={number}: between 1 and {self.num_items} items can be ranked")
-        return number
+        if number < 1:
+            raise ValueError(f"k={number}: at least 1 is needed")
+        return min(number, self.num_items)
 
     def _table(self, best: Ranking) -> pd.DataFrame:
         there = best.item < self.num_items

@@ -23,6 +23,7 @@ _CONTENT: dict[str, type] = {"hyper_parameters": Mapping, "state_dict": Mapping,
 _FIT: dict[str, type] = {
     "config": Mapping, "seed": int, "recipe": Mapping, "sizes": Mapping, "fingerprint": str
 }  # fmt: skip
+_PLAIN = int | float | str | None  # Hyper-parameters are such.
 
 
 class CheckpointError(ValueError):
@@ -54,7 +55,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
             f"{path} is damaged, or no checkpoint ({error}): take another copy, or delete it and train again"
         ) from error
     version = content.get(FORMAT_KEY) if isinstance(content, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(version, int) or version < 1:
         raise CheckpointError(
             f"{path} was not made by mgwa_pyg, as it has no '{FORMAT_KEY}': pass a checkpoint that "
             f"mgwa_pyg.train.fit wrote"
@@ -66,10 +67,17 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     _check_parts(path, content, _CONTENT)
     _check_parts(path, content["hyper_parameters"], _FIT)
     _check_parts(path, content["hyper_parameters"]["recipe"], {"class": str, "arguments": Mapping})
+    config, sizes = (content["hyper_parameters"][part] for part in ("config", "sizes"))
+    _check_parts(path, config, dict.fromkeys(config, _PLAIN))
+    _check_parts(path, sizes, dict.fromkeys(sizes, int))
+    entries = [entry if isinstance(entry, Mapping) else {} for entry in content["history"]]
+    figures = {"train_loss", "train_seconds"}.union(*entries)
+    for entry in entries:
+        _check_parts(path, entry, dict.fromkeys(figures, float))
     return content
 
 
-def _check_parts(path: Path | str, content: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+def _check_parts(path: Path | str, content: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
     wrong = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
     if wrong:
         raise CheckpointError(
@@ -91,6 +99,13 @@ def kept_config(path: Path | str, kept: Mapping[str, Any]) -> FitConfig:
             f"{path} has hyper-parameters that this mgwa_pyg does not know ({error}): use the version that "
             f"it was made with, or train again"
         ) from error
+
+
+def check_state(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint without what a fit goes on with; Lightning would begin anew, without a word."""
+    _check_parts(path, content, {"loops": Mapping, "callbacks": Mapping, "optimizer_states": list})
+    if len(content["optimizer_states"]) != 1:
+        raise CheckpointError(f"{path} has no state of the optimizer: pass a whole checkpoint")
 
 
 @contextmanager
@@ -160,7 +175,7 @@ def remake_data(path: Path | str, recipe: Mapping[str, Any]) -> KGRecDataset:
     """
     try:
         return from_recipe(recipe)
-    except (OSError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # Its arguments may be anything.
         raise CheckpointError(
             f"{path} was made with {_text(recipe)}, which cannot be made again here ({error}): pass it as "
             f"`dataset=`"

@@ -131,7 +131,7 @@ def check_rows(data: HeteroData, config: FitConfig) -> None:
             raise ValueError("there are no training positives: nothing can be learned")
     elif label.unique().numel() < 2:
         raise ValueError(
-            f"the training rows are {_kinds(label)}: rows of both labels are needed, unless the model draws "
+            f"the training rows are {kinds(label)}: rows of both labels are needed, unless the model draws "
             f"negatives of its own, as CollaborativeMGWA does"
         )
     label = listens.edge_label[listens.val_mask]
@@ -144,12 +144,13 @@ def check_rows(data: HeteroData, config: FitConfig) -> None:
     else:
         return
     raise ValueError(
-        f"the validation rows are {_kinds(label)}, {problem}: split the data otherwise, or leave val_mask "
+        f"the validation rows are {kinds(label)}, {problem}: split the data otherwise, or leave val_mask "
         f"empty to train for all of the {config.epochs} epochs"
     )
 
 
-def _kinds(label: Tensor) -> str:
+def kinds(label: Tensor) -> str:
+    """What labels a message says there are."""
     positives = int((label == 1).sum())
     return f"{positives} positives and {label.numel() - positives} negatives"
 
@@ -276,7 +277,7 @@ class ClickModule(L.LightningModule):
             if split == "val":
                 user, item = pair
                 logit = self.scorer.calibrate(user, item, logit, label)
-            logit, label = logit.cpu(), label.cpu()
+            logit, label = logit.double().cpu(), label.double().cpu()
             entry[f"{split}_loss"] = F.binary_cross_entropy_with_logits(logit, label).item()
             if label.unique().numel() == 2:  # There is no AUC of one kind of rows.
                 entry[f"{split}_auc"] = float(roc_auc_score(label, logit))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from torch import Tensor
@@ -21,7 +23,8 @@ class FitConfig:
     The defaults of the subclasses were chosen on the validation rows of Last.FM by
     ``python -m benchmarks.search``, except where they say otherwise.
 
-    Numbers of NumPy and tensors of one element become plain numbers of Python, as checkpoints keep them.
+    Numbers of NumPy, decimals, fractions and tensors of one element become plain numbers of Python, as
+    checkpoints keep them.
 
     Args:
         num_layers (int): The number of layers, or hops.
@@ -91,12 +94,16 @@ class FitConfig:
 def _plain(name: str, value: Any, kind: str) -> Any:
     """Return a hyper-parameter as a plain value of the type that its annotation says, if it is one."""
     kind, _, optional = kind.partition(" | ")
-    if isinstance(value, np.generic | np.ndarray | Tensor) and value.ndim == 0:
-        value = value.item()
+    if isinstance(value, np.generic | np.ndarray | Tensor) and math.prod(value.shape) == 1:
+        with suppress(RuntimeError):  # Some tensors have no values.
+            value = value.item()
     if optional and value is None:
         return None
     if kind == "int":  # Numbers of something, all of them.
-        return check_count(name, value)
+        count = check_count(name, value)
+        if count > sys.maxsize:
+            raise ValueError(f"{name}={value!r:.60}: a whole number of at most {sys.maxsize} is needed")
+        return count
     if kind == "bool" and not isinstance(value, bool):
         raise ValueError(f"{name}={value!r:.60}: True or False is needed")
     if kind == "str":
@@ -104,9 +111,13 @@ def _plain(name: str, value: Any, kind: str) -> Any:
             raise ValueError(f"{name}={value!r:.60}: a word is needed")
         return str.__str__(value)
     if kind == "float":
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        number = math.nan
+        if not isinstance(value, bool) and isinstance(value, numbers.Number):
+            with suppress(TypeError, ValueError, OverflowError):  # Complex ones, Decimal("sNaN"), 10**400.
+                number = float(cast(Any, value))
+        if not math.isfinite(number):
             raise ValueError(f"{name}={value!r:.60}: a finite number is needed")
-        return float(value)
+        return number
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -29,17 +30,20 @@ from mgwa_pyg.train.checkpoint import (
     CheckpointError,
     WholeCheckpoints,
     check_fit,
+    check_state,
     describe,
     in_words_of,
     read_checkpoint,
 )
 from mgwa_pyg.train.click import ClickData, ClickModule, check_rows
 from mgwa_pyg.train.config import CONFIGS, FitConfig, NeighborhoodConfig
-from mgwa_pyg.train.quiet import quiet_lightning
+from mgwa_pyg.train.quiet import OwnSigterm, plain_modes, quiet_lightning
 from mgwa_pyg.train.transe import fit_transe
 
 # Torch takes no larger numbers, and each epoch has a seed a million times as large.
 _MAX_SEED = 2**43 - 1
+# Torch's generator and Python's warnings belong to all threads.
+_TURN = threading.RLock()
 # What progress bars call the measures that fits are judged by.
 _MEASURES = {"val_auc": "val AUC", "val_recall": "val Recall@10"}
 
@@ -71,10 +75,15 @@ class FitResult:
 
 
 class _Keep(ModelCheckpoint):
-    """A checkpoint in a folder that may be moved before the fit goes on."""
+    """A checkpoint in a folder that may be moved or copied before the fit goes on: it names no other file."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+        own = str(Path(str(self.dirpath), f"{self.filename}.ckpt"))
+        scores = list(state_dict["best_k_models"].values())
+        paths = {"dirpath": self.dirpath, "best_k_models": {own: scores[0]} if scores else {}}
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            paths[name] = own if state_dict[name] else ""
+        super().load_state_dict({**state_dict, **paths})
 
 
 class _ProgressBar(Callback):
@@ -83,8 +92,11 @@ class _ProgressBar(Callback):
     def __init__(self, name: str) -> None:
         self._name = name
         self._bar: tqdm | None = None
+        #: Whether training has begun: what a checkpoint holds has been taken.
+        self.has_begun = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.has_begun = True
         done, total = len(pl_module.history), trainer.max_epochs
         self._bar = tqdm(total=total, initial=done, desc=self._name, leave=False, disable=None)
 
@@ -100,6 +112,7 @@ class _ProgressBar(Callback):
             self._bar.close()
 
 
+@plain_modes()
 def fit(
     dataset: KGRecDataset,
     config: FitConfig,
@@ -119,7 +132,9 @@ def fit(
     an interrupted fit (by Ctrl-C, which is :class:`KeyboardInterrupt`, or killed), that fit goes on from
     there, and says so. A finished fit of other data, hyper-parameters or seed is not overwritten: its
     ``best.ckpt`` is kept as ``best-1.ckpt``, or the next number that is free, with a warning. Torch's
-    generators, Lightning's log, warnings and signals are left as they were.
+    generators, Lightning's log, warnings and signals are left as they were, so that fits in threads of one
+    process take turns; train in several processes to have them side by side. Modes such as
+    :func:`torch.no_grad` and :func:`torch.autocast` change nothing.
 
     Args:
         dataset (KGRecDataset): The data set. Its data are read once.
@@ -160,18 +175,20 @@ def fit(
     dataset = fixed(dataset)
     check_data(dataset, dataset[0])
     check_rows(dataset[0], config)
-    folder = Path(folder).expanduser()
+    folder = Path(folder).expanduser().absolute()
     with (
         locked_folder(folder) as died,
-        quiet_lightning(".*Checkpoint directory .* exists and is not empty.*"),
+        _TURN,
+        quiet_lightning("(?s).*Checkpoint directory .* exists and is not empty.*"),
         # Lightning takes the first GPU, and makes it the current one.
         torch.random.fork_rng(devices=[0] if device == "cuda" else []),
         torch.cuda.device(torch.cuda.current_device()) if device == "cuda" else nullcontext(),
     ):
         best, last = folder / "best.ckpt", folder / "last.ckpt"
         # Who died before the first `last.ckpt` had no finished fit there any more.
-        kept = not (died or last.exists() or _is_of(best, describe(dataset, config, seed)))
-        with _kept([best, folder / "transe.json"] if kept else []):
+        finished = best.exists() and not (died or last.exists())
+        other = finished and not _is_of(best, describe(dataset, config, seed))
+        with _kept(best, folder / "transe.json") if other else nullcontext():
             return _fit(dataset, config, folder, seed, device, name)
 
 
@@ -205,11 +222,13 @@ def _fit(
     stopping = EarlyStopping(
         config.monitor, mode="max", patience=config.patience, check_on_train_epoch_end=True
     )
+    bar = _ProgressBar(name)
     callbacks = [
         *([stopping] if module.validates else []),
         _Keep(folder, best.stem, monitor=monitor, mode="max", **at_epoch_end),
         _Keep(folder, last.stem, **at_epoch_end),
-        _ProgressBar(name),
+        bar,
+        OwnSigterm(),
     ]
     trainer = L.Trainer(
         accelerator="gpu" if device == "cuda" else device,
@@ -227,6 +246,7 @@ def _fit(
     if last.exists():
         kept = read_checkpoint(last)
         check_fit(last, kept["hyper_parameters"], module.hparams)
+        check_state(last, kept)
         with in_words_of(last):
             module.load_state_dict(kept["state_dict"])
         module.history = kept["history"]
@@ -236,7 +256,16 @@ def _fit(
         module.scorer.start_from(start.entity, start.relation)
         write_json(transe, start.metrics)
     if not _has_stopped(module.history, config):
-        trainer.fit(module, rows, ckpt_path=last if last.exists() else None)
+        resumed = last if last.exists() else None
+        try:
+            trainer.fit(module, rows, ckpt_path=resumed)
+        except Exception as error:
+            if resumed is None or bar.has_begun:
+                raise
+            raise CheckpointError(
+                f"{last} does not hold the state of a fit ({type(error).__name__}: {error}): take another "
+                f"copy, or delete it and train again"
+            ) from error
     seconds = time.perf_counter() - started
     history = module.history  # Prediction goes back to the best checkpoint, and to its history.
     predicted: list[list[Tensor]] = trainer.predict(module, rows, ckpt_path=best) or [[], []]
@@ -265,23 +294,23 @@ def _is_of(checkpoint: Path, fit: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def _kept(paths: list[Path]) -> Iterator[None]:
-    """Give files other names; they have their own back if the block fails with nothing in their place."""
+def _kept(best: Path, *others: Path) -> Iterator[None]:
+    """Give a finished fit's files other names; they have their own back if the block leaves no other."""
     number = 1
-    while any(_numbered(path, number).exists() for path in paths):
+    while any(_numbered(path, number).exists() for path in (best, *others)):
         number += 1
-    moved = [path for path in paths if path.exists()]
-    for path in moved:
-        path.rename(_numbered(path, number))
-    if moved:
-        names = " and ".join(_numbered(path, number).name for path in moved)
-        warnings.warn(f"{moved[0].parent} holds a fit that has finished: it is kept as {names}", stacklevel=4)
+    kept = {path: _numbered(path, number) for path in (best, *others) if path.exists()}
     try:
+        for path, new in kept.items():
+            path.rename(new)
+        names = " and ".join(new.name for new in kept.values())
+        warnings.warn(f"{best.parent} holds a fit that has finished: it is kept as {names}", stacklevel=5)
         yield
     except BaseException:
-        if not any(path.exists() for path in paths):
-            for path in moved:
-                _numbered(path, number).rename(path)
+        if not best.exists():
+            for path, new in kept.items():
+                if new.exists():
+                    new.replace(path)
         raise
 
 

@@ -7,7 +7,41 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+
+@contextmanager
+def plain_modes() -> Iterator[None]:
+    """Run a block as if none of torch's modes was on: with gradients, each number in its own precision, and
+    what is made on the CPU.
+    """
+    with ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.enable_grad())
+        for device in ("cpu", "cuda"):
+            modes.enter_context(torch.autocast(device, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            modes.enter_context(torch.device("cpu"))
+        yield
+
+
+class OwnSigterm(Callback):
+    """Leaves what SIGTERM does to whoever trains: Lightning would end the process as if all was done, or not
+    at all while it predicts.
+    """
+
+    def __init__(self) -> None:
+        self._handler = signal.getsignal(signal.SIGTERM)
+
+    def _give_back(self, *args: Any) -> None:
+        if threading.current_thread() is threading.main_thread() and self._handler is not None:
+            signal.signal(signal.SIGTERM, self._handler)
+
+    on_train_start = on_predict_start = _give_back
 
 
 @contextmanager

@@ -16,11 +16,12 @@ from torch import Tensor
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.evaluation import click_report, predict_heuristics, summarize
 from mgwa_pyg.files import read_json, whole_file, write_json
+from mgwa_pyg.train.click import kinds
 from mgwa_pyg.train.fit import FitResult
-from mgwa_pyg.train.plots import plot_curves, plot_roc
+from mgwa_pyg.train.plots import plot_curves, plot_roc, roc_curves
 from mgwa_pyg.version import __version__
 
-#: The columns of ``predictions.csv``; the score is a probability.
+#: The columns of ``predictions.csv``; user and item are row numbers of the data, the score is a probability.
 PREDICTION_COLUMNS = (
     "model",
     "negatives",
@@ -107,6 +108,13 @@ class RunFolder:
         """
         data = result.data
         listens = data["user", "listens", "entity"]
+        for name, mask in (("validation", listens.val_mask), ("test", listens.test_mask)):
+            label = listens.edge_label[mask]
+            if label.unique().numel() < 2:
+                raise ValueError(
+                    f"the {name} rows are {kinds(label)}, but both labels are needed for the figures of a "
+                    f"run: split the data otherwise, or take the fit by itself, which is {result.checkpoint}"
+                )
         scores = {
             self.settings["model"]: (result.val_score, result.score),
             **predict_heuristics(data, dataset.num_items),
@@ -198,7 +206,7 @@ class RunFolder:
         with whole_file(self.path / "curves.png") as file:
             plot_curves(histories, title, file)
         with whole_file(self.path / "roc.png") as file:
-            plot_roc(pd.read_csv(self.path / "predictions.csv"), title, file)
+            plot_roc(roc_curves(pd.read_csv(self.path / "predictions.csv")), title, file)
         return metrics
 
 

@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn.kge import TransE
 
 from mgwa_pyg.evaluation.link_prediction import filtered_ranks, link_prediction_metrics
-from mgwa_pyg.train.quiet import quiet_lightning
+from mgwa_pyg.train.quiet import OwnSigterm, plain_modes, quiet_lightning
 
 # The share of the triples that is held out for choosing, and again for testing.
 _HELD_OUT = 0.05
@@ -51,6 +51,7 @@ class _TransEModule(L.LightningModule):
         return self.model.loss(*batch)
 
 
+@plain_modes()
 def fit_transe(
     data: HeteroData,
     num_relations: int,
@@ -152,6 +153,7 @@ def _quiet_fit(module: L.LightningModule, loader: DataLoader, epochs: int) -> No
             accelerator="cpu",
             devices=1,
             max_epochs=epochs,
+            callbacks=[OwnSigterm()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -1,5 +1,6 @@
 """Recommendations against sorting all scores, newcomers against graphs and fits made the long way."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -89,6 +90,32 @@ def test_what_is_left_is_all_that_is_returned(recommender, data):
     assert none.dtypes.equals(got.dtypes)
     got = recommender.recommend_batch([user, user], k=data.num_items)
     assert len(got) == 2 * (data.num_items - len(heard_by(data, user)))
+    for k in (31, 10**30):  # More than there are.
+        assert recommender.recommend(user, k=k).equals(recommender.recommend(user, k=30))
+        assert recommender.recommend_batch([user, 0], k=k).equals(
+            recommender.recommend_batch([user, 0], k=30)
+        )
+        assert recommender.recommend_for([3], k=k).equals(recommender.recommend_for([3], k=30))
+        assert len(recommender.similar_items(3, k=k)) == 29
+
+
+@pytest.mark.parametrize("kind", ["mgwa"])
+def test_data_that_a_transform_draws_at_random_are_read_once(make_scorer_of, data, kind):
+    def shuffled(data):
+        reads.append(data)
+        order = torch.randperm(data["user", "listens", "entity"].edge_label.numel())
+        for name in ("edge_label_index", "edge_label", "train_mask", "val_mask", "test_mask"):
+            value = data["user", "listens", "entity"][name]
+            data["user", "listens", "entity"][name] = value[..., order]
+        return data
+
+    reads = []
+    moving = copy.copy(data)
+    moving.transform = shuffled
+    recommender = Recommender(make_scorer_of(kind), moving)
+    assert len(reads) == 1
+    assert recommender.recommend(3).equals(Recommender(make_scorer_of(kind), data).recommend(3))
+    assert len(reads) == 1
 
 
 @pytest.mark.parametrize("kind", ["mgwa", "ripplenet", "collaborative"])
@@ -304,8 +331,8 @@ def test_ripplenet_says_whom_it_knows_nothing_of(make_scorer_of, data):
         (lambda r: r.recommend(20), IndexError, "user=20: whole numbers from 0 to 19"),
         (lambda r: r.recommend("me"), ValueError, "no user has the id 'me'"),
         (lambda r: r.recommend(torch.tensor([3])), TypeError, r"user=tensor\(\[3\]\)"),
-        (lambda r: r.recommend(0, k=0), ValueError, "k=0: between 1 and 30"),
-        (lambda r: r.recommend(0, k=31), ValueError, "k=31: between 1 and 30"),
+        (lambda r: r.recommend(0, k=0), ValueError, "k=0: at least 1"),
+        (lambda r: r.recommend(0, k=None), TypeError, "k=None: a whole number"),
         (lambda r: r.recommend(0, k=2.5), TypeError, r"k=2\.5: a whole number"),
         (lambda r: r.recommend_batch(3), TypeError, "users=3: pass a list"),
         (lambda r: r.recommend_batch([0, -1]), IndexError, "user=-1"),
@@ -318,6 +345,7 @@ def test_ripplenet_says_whom_it_knows_nothing_of(make_scorer_of, data):
         (lambda r: r.explain([], 0), ValueError, "items is empty"),
         (lambda r: r.explain("item 3", 0), ValueError, "no user has the id 'item 3'"),
         (lambda r: r.explain(b"item 3", 0), TypeError, "items=b'item 3': pass a list"),
+        (lambda r: r.explain(bytearray(b"\0"), 0), TypeError, r"items=bytearray.*: pass a list"),
     ],
 )
 def test_errors_name_what_is_wrong(make_recommender, kind, ask, error, message):

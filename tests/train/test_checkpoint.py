@@ -106,6 +106,7 @@ def test_code_is_not_run(copy):
         ({"state_dict": {}}, "was not made by mgwa_pyg"),
         ({FORMAT_KEY: "1"}, "was not made by mgwa_pyg"),
         ({FORMAT_KEY: 99}, r"made by a newer mgwa_pyg \(format 99; this one reads up to 1\): upgrade"),
+        ({FORMAT_KEY: 0}, "was not made by mgwa_pyg"),
         ({FORMAT_KEY: 1, "history": []}, "has no hyper_parameters, state_dict"),
         ({FORMAT_KEY: 1, "history": [], "hyper_parameters": {}, "state_dict": {}}, "has no config, finger"),
         ({FORMAT_KEY: 1, "history": {}, "hyper_parameters": 1, "state_dict": []}, "has no history, hyper"),
@@ -129,6 +130,8 @@ def test_what_is_not_ours_is_refused(copy, content, message):
         (lambda kept, state: kept.pop("fingerprint"), "has no fingerprint, or not as"),
         (lambda kept, state: kept.update(seed="0"), "has no seed, or not as"),
         (lambda kept, state: kept.update(sizes=[]), "has no sizes, or not as"),
+        (lambda kept, state: kept["sizes"].update(num_users=torch.zeros(2)), "has no num_users, or not as"),
+        (lambda kept, state: kept["config"].update(lr=torch.zeros(2)), "has no lr, or not as"),
         (lambda kept, state: kept["recipe"].pop("arguments"), "has no arguments, or not as"),
         (lambda kept, state: state.popitem(), r"does not hold the parameters of its model \(.*Missing key"),
         (lambda kept, state: state.update(spare=torch.zeros(1)), "does not hold .*Unexpected key"),
@@ -244,6 +247,42 @@ def test_a_damaged_checkpoint_is_not_gone_on_with(small, cut):
     last.write_bytes(last.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged"):
         fit(small, CONFIG, cut)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("loops"),
+        lambda content: content.update(callbacks=3),
+        lambda content: content["optimizer_states"].clear(),
+        lambda content: content.update({"pytorch-lightning_version": torch.zeros(2)}),
+        lambda content: content["history"].append({}),
+        lambda content: content["history"][0].pop("val_auc"),
+        lambda content: content["history"][0].update(train_loss="0.1"),
+    ],
+)
+def test_a_damaged_state_is_not_gone_on_with(small, cut, change):
+    content = torch.load(cut / "last.ckpt", weights_only=True)
+    content["history"] *= 2
+    content["history"] = [dict(entry) for entry in content["history"]]
+    change(content)
+    torch.save(content, cut / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt (does not hold the state of a fit|has no)"):
+        fit(small, CONFIG, cut)
+
+
+def test_a_fit_that_goes_on_removes_nothing_that_a_checkpoint_names(small, cut):
+    other = cut / ".." / "precious"
+    other.write_text("mine")
+    content = torch.load(cut / "last.ckpt", weights_only=True)
+    for name, state in content["callbacks"].items():
+        if "val_auc" in name and "best_model_score" in state:
+            state |= {"best_model_path": str(other), "kth_best_model_path": str(other)}
+            least = torch.tensor(-1.0)
+            state |= {"best_k_models": {str(other): least}, "best_model_score": least, "kth_value": least}
+    torch.save(content, cut / "last.ckpt")
+    fit(small, CONFIG, cut)
+    assert other.read_text() == "mine"
 
 
 def test_a_fit_goes_on_where_its_folder_was_moved_to(small, cut, tmp_path):

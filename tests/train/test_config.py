@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import fields
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -61,11 +63,14 @@ def test_bad_settings(config, options, message):
 
 
 NUMBERS = {
-    int: [np.int64, np.uint16, torch.tensor, np.array],
-    float: [np.float64, lambda value: torch.tensor(value, dtype=torch.float64), np.array],
+    int: [np.int64, np.uint16, torch.tensor, np.array, lambda value: np.array([[value]])],
+    float: [
+        np.float64, lambda value: torch.tensor([value], dtype=torch.float64), np.array,
+        lambda value: Decimal(str(value)), lambda value: Fraction(*value.as_integer_ratio()),
+    ],
     bool: [np.bool_, torch.tensor, np.array],
     str: [np.str_],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("model", CONFIGS)

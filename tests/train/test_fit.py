@@ -6,8 +6,8 @@ import os
 import random
 import signal
 import sys
-import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from mgwa_pyg.train import (
     read_checkpoint,
 )
 from mgwa_pyg.train.scorer import MGWAScorer
+from mgwa_pyg.train.transe import _TransEModule
 
 
 def test_mgwa_finds_the_planted_preferences(synthetic, tmp_path):
@@ -411,14 +412,68 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_the_fit_goes_on(small, tmp_path, mon
     assert torch.equal(resumed.score, whole.score)
 
 
-def test_a_fit_in_another_thread(small, tmp_path):
-    results = []
-    thread = threading.Thread(
-        target=lambda: results.append(fit(small, MGWAConfig(epochs=1), tmp_path, device="cpu"))
-    )
-    thread.start()
-    thread.join()
-    assert len(results[0].history) == 1
+@pytest.mark.parametrize("moment", ["transe", "training_step", "predict_step"])
+def test_sigterm_does_what_it_does_elsewhere(small, tmp_path, monkeypatch, moment):
+    def ended(number, frame):
+        raise SystemExit(143)
+
+    def told(self, *arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *arguments)
+
+    kind, name = (_TransEModule, "training_step") if moment == "transe" else (ClickModule, moment)
+    step, before = getattr(kind, name), signal.signal(signal.SIGTERM, ended)
+    monkeypatch.setattr(kind, name, told)
+    try:
+        with pytest.raises(SystemExit) as error:
+            fit(small, MGWAConfig(epochs=1, transe=moment == "transe"), tmp_path, device="cpu")
+        assert error.value.code == 143
+        assert signal.getsignal(signal.SIGTERM) is ended
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_fits_in_threads_take_turns(small, tmp_path):
+    config = MGWAConfig(epochs=2)
+    alone = fit(small, config, tmp_path / "alone", device="cpu")
+    filters, level = list(warnings.filters), logging.getLogger("lightning.pytorch").level
+    state = torch.get_rng_state()
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda name: fit(small, config, tmp_path / name, device="cpu"), "abc"))
+    for result in results:
+        assert torch.equal(result.score, alone.score)
+    assert warnings.filters == filters
+    assert logging.getLogger("lightning.pytorch").level == level
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("config", [MGWAConfig(epochs=1, transe=True), *ALL[2:]], ids=str)
+def test_a_fit_knows_none_of_torchs_modes(small, tmp_path, config):
+    config = replace(config, epochs=1)
+    want = fit(small, config, tmp_path / "plain", device="cpu").score
+    modes = {
+        "inference": torch.inference_mode(),
+        "no_grad": torch.no_grad(),
+        "autocast": torch.autocast("cpu", dtype=torch.bfloat16),
+        "device": torch.device("meta"),
+    }
+    for name, mode in modes.items():
+        with mode:
+            score = fit(small, config, tmp_path / name, device="cpu").score
+        assert torch.equal(score, want), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_fit_in_another_default_precision(small, tmp_path, monkeypatch, dtype):
+    torch.set_default_dtype(dtype)
+    try:
+        data = SyntheticKG(**SIZES)
+        result = fit(data, CollaborativeConfig(epochs=1), tmp_path, device="cpu")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert result.score.isfinite().all()
+    assert data.fingerprint == small.fingerprint
+    assert ClickModule.restore(result.checkpoint, small).config == CollaborativeConfig(epochs=1)
 
 
 @pytest.mark.parametrize(
@@ -483,6 +538,18 @@ def test_a_finished_fit_is_kept(small, tmp_path, monkeypatch):
         fit(small, KGCNConfig(epochs=1), tmp_path, seed=1)
     assert (tmp_path / "best-2.ckpt").read_bytes() == kept["best.ckpt"]
 
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(ClickModule, "on_train_epoch_start", interrupted)
+        with pytest.warns(UserWarning, match=r"best-3\.ckpt"), pytest.raises(KeyboardInterrupt):
+            fit(small, MGWAConfig(transe=True), tmp_path)
+    left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert left.pop("transe.json")
+    assert left == kept
+
     again = fit(small, KGCNConfig(epochs=1), tmp_path, seed=1)  # The same leaves the same.
     assert not (tmp_path / "best-3.ckpt").exists()
     assert torch.equal(again.score, fit(small, KGCNConfig(epochs=1), tmp_path / "new", seed=1).score)
@@ -504,6 +571,31 @@ def test_two_fits_share_no_folder(small, tmp_path, monkeypatch):
         result = fit(small, MGWAConfig(epochs=1), tmp_path)
     assert len(other) == 1
     assert read_checkpoint(result.checkpoint)["hyper_parameters"]["seed"] == 0
+
+
+def test_a_fit_that_began_with_transe_and_has_no_checkpoint_is_not_kept(small, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(ClickModule, "on_train_epoch_start", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fit(small, MGWAConfig(epochs=1, transe=True), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["transe.json"]
+    fit(small, MGWAConfig(epochs=1, transe=True, lr=0.02), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "transe.json"]
+
+
+def test_a_folder_below_another_that_is_left(small, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    start = ClickModule.on_train_epoch_start
+
+    def leave(self):
+        os.chdir("elsewhere")
+        start(self)
+
+    monkeypatch.setattr(ClickModule, "on_train_epoch_start", leave)
+    result = fit(small, MGWAConfig(epochs=1), "runs/small")
+    assert result.checkpoint.samefile(tmp_path / "runs" / "small" / "best.ckpt")
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_folders_by_any_name(small, tmp_path, monkeypatch):

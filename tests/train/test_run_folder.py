@@ -8,7 +8,7 @@ import torch
 
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.evaluation import click_metrics
-from mgwa_pyg.train import FitConfig, MGWAConfig, RunFolder, fit
+from mgwa_pyg.train import CollaborativeConfig, FitConfig, MGWAConfig, RunFolder, fit
 
 CONFIG = MGWAConfig(epochs=2)
 SETTINGS = {
@@ -155,3 +155,20 @@ def test_folders_are_not_overwritten(finished, tmp_path):
         RunFolder(finished.path / "config.json", SETTINGS)
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         RunFolder.resume(tmp_path)
+
+
+@pytest.mark.parametrize(("part", "name"), [("val", "validation"), ("test", "test")])
+@pytest.mark.parametrize("labels", [(1.0,), ()])
+def test_rows_that_have_no_figures(tmp_path, part, name, labels):
+    def transform(data):
+        listens = data["user", "listens", "entity"]
+        listens[f"{part}_mask"] &= torch.isin(listens.edge_label, torch.tensor(labels))
+        return data
+
+    dataset = SyntheticKG(num_users=20, num_items=30, num_entities=60, transform=transform)
+    config = CollaborativeConfig(epochs=1, passes=1, loss="ranking")
+    run = RunFolder(tmp_path / "run", {**SETTINGS, "model": "collaborative"})
+    result = fit(dataset, config, run.fit_folder("items", 0))
+    with pytest.raises(ValueError, match=rf"the {name} rows are \d+ positives and 0 .*best\.ckpt"):
+        run.add(dataset, "items", 0, result)
+    assert not run.has("items", 0)
