@@ -44,13 +44,15 @@ def main() -> None:
     add("--out", type=Path, metavar="DIR",
         help="where their pages and plots go (default: benchmarks/results for a full run on Last.FM, else "
         "runs/benchmarks)")
+    add("--redraw", action="store_true",
+        help="layer and table2: write page and plots again from the figures in --out, and measure nothing")
     # fmt: on
     args = parser.parse_args()
-    if args.device == "cuda" and not torch.cuda.is_available():
+    if args.device == "cuda" and not args.redraw and not torch.cuda.is_available():
         sys.exit(f"error: --device cuda, but torch {torch.__version__} finds no CUDA device here")
     full = args.data == "lastfm" and not args.quick
     out = args.out or Path("benchmarks/results" if full else "runs/benchmarks")
-    record = Record(environment(args.device), args.json)
+    record = Record({} if args.redraw else environment(args.device), args.json)
     settings = Settings(args.device, args.quick, out, args.data, args.root, record)
 
     def keep_the_rows() -> None:
@@ -62,7 +64,7 @@ def main() -> None:
     print(", ".join(f"{key} {value}" for key, value in record.environment.items()))
     with interruptible(keep_the_rows):
         for name in BENCHMARKS if args.name == "all" else [args.name]:
-            report = attempt(name, settings)
+            report = attempt(name, settings, "redraw" if args.redraw else "run")
             if isinstance(report, str):
                 if args.name != "all":
                     sys.exit(f"error: {name} cannot run: {report}")
@@ -77,12 +79,17 @@ def main() -> None:
             record.finish(report.rows, report.statuses)
 
 
-def attempt(name: str, settings: Settings) -> Report | str:
+def attempt(name: str, settings: Settings, what: str = "run") -> Report | str:
     """What a benchmark gives, or why it cannot run here."""
     try:
-        return import_module(f"benchmarks.{name}").run(settings)
+        function = getattr(import_module(f"benchmarks.{name}"), what, None)
+        return f"it has no {what}" if function is None else function(settings)
     except ModuleNotFoundError as error:
         return f"it needs {error.name}, which is not installed"
+    except FileNotFoundError as error:
+        if what != "redraw":
+            raise
+        return f"{error.filename} is not there: run it without --redraw first"
     except NoDataError as error:
         return f"{error} For a trial without the data, add --data synthetic."
 

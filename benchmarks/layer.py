@@ -23,6 +23,7 @@ import torch
 from benchmarks.harness import Report, Settings, child_process, environment, figure, table
 from benchmarks.layer_worker import IMPLEMENTATIONS, QUERIES, Job, attempt
 from mgwa_pyg.files import whole_file, write_json
+from mgwa_pyg.looks import label_lines, look
 
 #: Edges and nodes of the graphs. The first has the size of Last.FM's knowledge graph.
 SIZES: dict[str, tuple[int, int]] = {
@@ -122,10 +123,21 @@ def run(settings: Settings) -> Report:
             # After each case, so that an interrupted run leaves what it has.
             settings.record.keep("layer", rows)
             _write(content, settings)
+    _draw(content, settings)
+    return Report(rows, _write(content, settings), statuses)
+
+
+def redraw(settings: Settings) -> Report:
+    """Write `layer.md` and the plot from what a run has left."""
+    content = json.loads((settings.out / f"layer_{settings.device}.json").read_text())
+    _draw(content, settings)
+    return Report(content["rows"], _write(content, settings), content["statuses"])
+
+
+def _draw(content: Mapping[str, Any], settings: Settings) -> None:
     if find_spec("matplotlib") is not None:
         with whole_file(settings.out / f"layer_{settings.device}.png") as file:
             plot(content, settings.device, file)
-    return Report(rows, _write(content, settings), statuses)
 
 
 def figures(
@@ -327,10 +339,17 @@ def page(contents: Mapping[str, Mapping[str, Any]], pictures: Sequence[str] = ()
         ]
         picture = f"layer_{device}.png"
         if picture in pictures:
-            parts.append(f"![Time and memory against edges]({picture})")
+            parts += [f"![Time and memory against edges]({picture})", _CAPTION]
         for part, title in TITLES.items():
             parts += _sections(part, title, content, device)
     return "\n\n".join(parts) + "\n"
+
+
+_CAPTION = (
+    "Ours is bold. The dotted floor is the time to move the bytes that no way around is known for, as above: "
+    "an aggregation that is faster has to read less. Lines end where the next size did not fit into memory "
+    "or time, or was not tried; the tables say why."
+)
 
 
 def _sections(part: str, title: str, content: Mapping[str, Any], device: str) -> list[str]:
@@ -445,6 +464,21 @@ def short(value: float | None) -> str:
 
 # --- The plot ---
 
+# At most eight lines; the table has the others.
+_PLOTTED = {
+    "aggregation": IMPLEMENTATIONS["aggregation"],
+    "layer": [
+        "GatedAggregationConv, plan",
+        "SAGEConv",
+        "GATConv, edge_dim",
+        "GATv2Conv, edge_dim",
+        "TransformerConv",
+        "RGCNConv",
+        "RGATConv",
+        "FiLMConv",
+    ],
+}
+
 
 def plot(content: Mapping[str, Any], device: str, file: Path) -> None:
     """Plot time and memory against edges, a row of axes a part that has several sizes; single precision, 64
@@ -457,37 +491,29 @@ def plot(content: Mapping[str, Any], device: str, file: Path) -> None:
     picture = Figure(figsize=(12, 8.5), layout="constrained")
     FigureCanvasAgg(picture)
     picture.suptitle(f"One step of forward and backward on {device.upper()}, d = 64, float32", fontsize=12)
-    colors = ["#1f4e9c", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", "#999999"]
     malloc = ", default malloc" if device == "cpu" else ""
     for axes, part in zip(picture.subplots(2, 2), ("aggregation", "layer"), strict=True):
         measures = [("total", f"time{malloc} [ms]"), ("peak memory", f"peak memory{malloc} [MiB]")]
         for ax, (metric, label) in zip(axes, measures, strict=True):
-            for number, name in enumerate(IMPLEMENTATIONS[part]):
-                points = [
+            lines = {
+                name: [
                     (SIZES[size][0], value)
                     for size in SIZES
                     if (value := _value(rows, str(Case(part, size, 64)), name, metric))
                 ]
-                look = {
-                    "color": colors[number % 8],
-                    "ls": "-" if number < 8 else "--",
-                    "marker": "os"[number // 8],
-                }
-                width = 2.5 if name == OURS[device][part] else 1.2
-                ax.plot(*zip(*points, strict=True), label=name, lw=width, ms=4, **look) if points else None
+                for name in _PLOTTED[part]
+            }
             if part == "aggregation" and metric == "total":
-                known = [
+                lines["floor"] = [
                     (SIZES[size][0], sum(least))
                     for size in SIZES
                     if (least := floor_of(Case(part, size, 64), rows))
                 ]
-                if known:
-                    ax.plot(*zip(*known, strict=True), label="floor", color="0.6", ls=":")
+            for name, points in lines.items():
+                if points:
+                    marker = "" if name == "floor" else "o"
+                    ax.plot(*zip(*points, strict=True), label=name, marker=marker, ms=4, **look(name))
             ax.set(xscale="log", yscale="log", xlabel="edges", ylabel=label, title=TITLES[part])
             ax.grid(color="0.9")
-        handles, labels = axes[0].get_legend_handles_labels()
-        if handles:
-            axes[1].legend(
-                handles, labels, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
-            )
+            label_lines(ax)
     picture.savefig(file, dpi=130, format="png")

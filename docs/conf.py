@@ -82,10 +82,10 @@ def read_page(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def document_constant(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Document a constant of a room by the comment above it, in the module where it is made."""
+    """Document a constant of a subpackage by the comment above it, in the module where it is made."""
     if what == "data":
-        room, _, constant = name.rpartition(".")
-        for module in [module for module in sys.modules if module.startswith(f"{room}.")]:
+        package, _, constant = name.rpartition(".")
+        for module in [module for module in sys.modules if module.startswith(f"{package}.")]:
             comments = ModuleAnalyzer.for_module(module).find_attr_docs()
             lines[:] = comments.get(("", constant), lines)
 

@@ -95,6 +95,7 @@ def page(run: Path, given: str, explanations: list[Explanation], scores: pd.Data
                 "reason": why.reason,
                 "sentence": why.sentence(),
                 "picture": picture(why),
+                "narrow": why.history is None,
                 "parts": parts.fillna("").assign(attention=attention).to_dict("records"),
                 "more": len(rest),
                 "rest": rest["score"].sum(),

@@ -5,8 +5,10 @@ Those of the values in tensors cost a pass over them, and on an accelerator a wa
 
 from __future__ import annotations
 
+import math
+import numbers
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -53,8 +55,10 @@ def is_transformed() -> bool:
 
 
 def _is_traced() -> bool:
-    """Whether shapes are all that is known: in :func:`torch.compile`, or under a mode that traces."""
-    if torch.compiler.is_compiling():
+    """Whether shapes are all that is known: in :func:`torch.compile` and :func:`torch.jit.trace`, or under a
+    mode that traces.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return True
     modes = (_TracingMode.FAKE, _TracingMode.PROXY, _TracingMode.FUNCTIONAL)
     return any(torch._C._get_dispatch_mode(mode) is not None for mode in modes)
@@ -91,16 +95,101 @@ def check_count(name: str, value: Any, minimum: int = 1) -> int:
     return number
 
 
-def check_choice(name: str, value: Any, allowed: Iterable[str | None]) -> None:
-    """Raise a :class:`ValueError` if ``value`` is none of the words that are allowed."""
+def check_choice(name: str, value: Any, allowed: Iterable[str | None]) -> Any:
+    """Return ``value``, or raise a :class:`ValueError` if it is none of the words that are allowed."""
     if value not in [*allowed]:
         raise ValueError(f"{name}={value!r:.60} is unknown: choose one of {[*allowed]}")
+    return value
 
 
-def check_probability(name: str, value: Any) -> None:
-    """Raise a :class:`ValueError` if ``value`` is no number in [0, 1)."""
-    if not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
+def check_probability(name: str, value: Any) -> float:
+    """Return ``value`` as a float, or raise a :class:`ValueError` if it is no number in [0, 1)."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= float(value) < 1.0:
         raise ValueError(f"{name}={value!r:.60}: a probability in [0, 1) is needed")
+    return float(value)
+
+
+def check_number(name: str, value: Any) -> float:
+    """Return ``value`` as a float, or raise a :class:`ValueError` if it is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"{name}={value!r:.60}: a finite number is needed")
+    return float(value)
+
+
+def optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    """The check of an option that may be :obj:`None`, too."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def check_options(owner: Any) -> None:
+    """Check the options of an object, which are attributes of that name, by the table ``_constraints`` of its
+    class: each has a function that returns the value to keep, or raises a :class:`ValueError`.
+    """
+    for name, check in owner._constraints.items():
+        setattr(owner, name, check(name, getattr(owner, name)))
+
+
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "int": ("whole numbers", is_integer),
+    "float": ("floating-point numbers", is_float),
+    "real": ("real numbers", lambda value: isinstance(value, Tensor) and not value.is_complex()),
+}
+
+
+def check_tensors(forms: Mapping[str, str], values: Mapping[str, Any], **sizes: int) -> None:
+    """Raise a :class:`ValueError` if a value is no dense tensor of the form that stands under its name, or if
+    it is not on one device with the first.
+
+    A form is a kind of numbers and the shapes that will do: ``"int: 2 edges"``, or ``"float: channels | rows
+    channels | None"`` for one that may be left out. A name stands for one size: the given one, or that of the
+    first tensor that has it. Messages write those of arguments, with an underscore, as ``edge_dim=3``, others
+    as ``3 edges``.
+    """
+    first = None
+    for name, value in values.items():
+        kind, _, rest = forms[name].partition(": ")
+        shapes = [shape.split() for shape in rest.split(" | ")]
+        if shapes[-1] == ["None"]:
+            if value is None:
+                continue
+            shapes.pop()
+        what, is_kind = _KINDS[kind]
+        fits = [bound for shape in shapes if (bound := _bind(value, shape, sizes))] if is_kind(value) else []
+        if not fits:
+            needed = " or ".join(_written(shape, sizes) for shape in shapes)
+            raise ValueError(f"{name} {form(value)}, but {what} of shape {needed} are needed")
+        sizes = fits[0]
+        if value.layout != torch.strided:
+            raise ValueError(f"{name} is {value.layout}, but a dense tensor is needed: {name}.to_dense()")
+        first = (name, value) if first is None else first
+        check_same_device(name, value, *first)
+
+
+def _bind(value: Tensor, shape: list[str], sizes: dict[str, int]) -> dict[str, int] | None:
+    """The sizes and those that this tensor tells; :obj:`None` if it has another shape."""
+    if value.dim() != len(shape):
+        return None
+    bound = dict(zip(shape, value.shape, strict=True)) | sizes
+    is_fit = all(
+        size == (int(name) if name.isdigit() else bound[name])
+        for name, size in zip(shape, value.shape, strict=True)
+    )
+    return bound if is_fit else None
+
+
+def _written(shape: list[str], sizes: dict[str, int]) -> str:
+    """A shape as messages have it, with the sizes that are known."""
+    dims = []
+    for name in shape:
+        size = sizes.get(name)
+        dims.append(name if size is None else f"{name}={size}" if "_" in name else f"{size} {name}")
+    return " × ".join(dims)
+
+
+def check_same_device(name: str, value: Any, other_name: str, other: Any) -> None:
+    """Raise a :class:`ValueError` if two tensors are not on one device."""
+    if value.device != other.device:
+        raise ValueError(f"{name} is on {value.device}, but {other_name} on {other.device}")
 
 
 def check_indices(name: str, value: Any, dim: int = 1) -> None:
@@ -163,9 +252,9 @@ def check_finite(name: str, value: Tensor | None, masks: bool = False) -> None:
     """Raise a :class:`ValueError` if an element of ``value`` is NaN or infinite; with ``masks`` it may be
     minus infinity.
     """
-    check_no_nan(name, value)
     if value is None or _is_fake(value) or value.detach().sum().isfinite():
         return
+    check_no_nan(name, value)
     count = int((value == torch.inf if masks else value.isinf()).sum())
     if count > 0:
         raise ValueError(f"{name} of shape {tuple(value.shape)} holds {count} values that are infinite")

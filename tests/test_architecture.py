@@ -1,4 +1,4 @@
-"""The picture in docs/architecture.md holds: which room imports which, and what the core needs."""
+"""The picture in docs/architecture.md holds: which subpackage imports which, and what the core needs."""
 
 import ast
 import re
@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mgwa_pyg"
-# From low to high: a room imports only what stands before it.
-ROOMS = ["ops", "datasets", "sampler", "nn", "evaluation", "train", "recommend"]
-# Rooms that know nothing of each other although one stands above the other.
+# From low to high: a subpackage imports only what stands before it.
+SUBPACKAGES = ["ops", "datasets", "sampler", "nn", "evaluation", "train", "recommend"]
+# Those that know nothing of each other although one stands above the other.
 STRANGERS = {
     ("datasets", "ops"),
     ("sampler", "ops"),
@@ -36,26 +36,28 @@ def imports(file):
             yield node.module
 
 
-def test_every_room_is_known():
-    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert rooms == set(ROOMS)
+def test_every_subpackage_is_known():
+    subpackages = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert subpackages == set(SUBPACKAGES)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_lower_rooms_only(room):
-    for file in (PACKAGE / room).rglob("*.py"):
+@pytest.mark.parametrize("subpackage", SUBPACKAGES)
+def test_a_subpackage_imports_lower_ones_only(subpackage):
+    for file in (PACKAGE / subpackage).rglob("*.py"):
         for name in imports(file):
             if match := re.match(r"mgwa_pyg\.(\w+)", name):
                 other = match[1]
-                if other in ROOMS and other != room:
-                    assert ROOMS.index(other) < ROOMS.index(room), f"{file.name} imports {name}"
-                    assert (room, other) not in STRANGERS, f"{file.name} imports {name}"
+                if other in SUBPACKAGES and other != subpackage:
+                    assert SUBPACKAGES.index(other) < SUBPACKAGES.index(subpackage), (
+                        f"{file.name} imports {name}"
+                    )
+                    assert (subpackage, other) not in STRANGERS, f"{file.name} imports {name}"
 
 
-def test_the_documents_draw_the_same_rooms():
+def test_the_documents_draw_the_same_subpackages():
     text = (ROOT / "docs" / "architecture.md").read_text()
     drawn = re.findall(r"^  (\w+)/", text, flags=re.MULTILINE)
-    assert [room for room in drawn if room in ROOMS] == ROOMS
+    assert [subpackage for subpackage in drawn if subpackage in SUBPACKAGES] == SUBPACKAGES
 
 
 def test_every_file_says_what_it_is_for():

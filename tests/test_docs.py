@@ -1,8 +1,6 @@
 """The Python blocks of the pages run and print what stands below them; the site builds, and lacks nothing."""
 
-import contextlib
 import importlib
-import io
 import os
 import re
 import subprocess
@@ -13,36 +11,23 @@ from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from pages import assert_runs, blocks_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
 NAMES = [page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES]
-ROOMS = sorted(path.parent.name for path in (ROOT / "mgwa_pyg").glob("*/__init__.py"))
-# A block, and what it prints if a block of text follows.
-BLOCK = re.compile(r"^```python\n(.*?)^```(?:\n\n```text\n(.*?)^```)?", flags=re.DOTALL | re.MULTILINE)
-FIGURE = re.compile(r"\d+\.\d+")
+SUBPACKAGES = sorted(path.parent.name for path in (ROOT / "mgwa_pyg").glob("*/__init__.py"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_blocks_run(page, monkeypatch):
-    text = page.read_text()
     # PyG's Sequential imports the file that it is called from; where that fails, it silently runs the forward
     # pass of the first Sequential that the process made.
     monkeypatch.setitem(sys.modules, page.stem, ModuleType(page.stem))
     namespace = {"__name__": "docs"}
-    for block in BLOCK.finditer(text):
-        line = text.count("\n", 0, block.start(1))
-        # Empty lines before the block, so that an error names the line of the page.
-        code = compile("\n" * line + block[1], str(page), "exec")
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            exec(code, namespace)
-        if block[2] is not None:
-            shown, printed = block[2], printed.getvalue()
-            assert FIGURE.sub("#", printed) == FIGURE.sub("#", shown), f"{page}:{line}"
-            # Machines round differently, and a fit makes more of it.
-            figures = [[float(figure) for figure in FIGURE.findall(text)] for text in (printed, shown)]
-            assert figures[0] == pytest.approx(figures[1], abs=0.02), f"{page}:{line}"
+    for block in blocks_of(page):
+        assert_runs(block, page, namespace)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -105,8 +90,26 @@ def test_the_site_has_every_page(site):
     for name in NAMES:
         assert folder / f"{name}.html" in pages, name
     index = pages[folder / "index.html"].references
-    for room in ROOMS:
-        assert f"rooms/{room}.html" in index, room
+    for subpackage in SUBPACKAGES:
+        assert f"modules/{subpackage}.html" in index, subpackage
+
+
+@pytest.mark.slow
+@pytest.mark.sphinx
+def test_the_first_page_shows_what_it_is_before_it_lists(site):
+    folder, _ = site
+    text = (folder / "index.html").read_text()
+    body = text[text.index('itemprop="articleBody"') :]
+    order = [
+        "layer.png",
+        "highlight-python",
+        "highlight-text",
+        "GatedAggregationConv</span>",
+        "<ul",
+        "toctree",
+    ]
+    places = [body.index(part) for part in order]
+    assert places == sorted(places)
 
 
 @pytest.mark.slow
@@ -126,13 +129,15 @@ def test_links_and_pictures_of_the_site_exist(site):
 
 @pytest.mark.slow
 @pytest.mark.sphinx
-@pytest.mark.parametrize("room", ROOMS)
-def test_the_site_describes_all_public_names(site, room):
+@pytest.mark.parametrize("subpackage", SUBPACKAGES)
+def test_the_site_describes_all_public_names(site, subpackage):
     folder, pages = site
-    names = {f"mgwa_pyg.{room}.{name}" for name in importlib.import_module(f"mgwa_pyg.{room}").__all__}
-    assert names <= pages[folder / "rooms" / f"{room}.html"].anchors
+    names = {
+        f"mgwa_pyg.{subpackage}.{name}" for name in importlib.import_module(f"mgwa_pyg.{subpackage}").__all__
+    }
+    assert names <= pages[folder / "modules" / f"{subpackage}.html"].anchors
     # The table of the API reference.
-    assert {f"rooms/{room}.html#{name}" for name in names} <= pages[folder / "api.html"].references
+    assert {f"modules/{subpackage}.html#{name}" for name in names} <= pages[folder / "api.html"].references
 
 
 @pytest.mark.slow

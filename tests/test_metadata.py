@@ -1,9 +1,12 @@
 """The lowest versions that are tried are those that the metadata allows."""
 
+import re
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from mgwa_pyg.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 # An older one cannot be had without gigabytes: constraints-lowest.txt says so.
@@ -25,3 +28,9 @@ def test_the_lowest_versions_are_those_of_the_metadata():
         # As 1.4.0 is for 1.4; where a release has no .0, its first.
         assert wanted.specifier.contains(pinned[wanted.name]), text
         assert pinned[wanted.name].startswith(bound.version), text
+
+
+def test_the_version_has_an_entry_in_the_changelog_and_the_citation():
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert headings[:2] == ["Unreleased", __version__]
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()

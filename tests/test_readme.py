@@ -1,4 +1,6 @@
-"""The README's Python blocks run as they stand, the pages' commands exist, figures are the measured ones."""
+"""The README's Python blocks run as they stand and print what it shows, the pages' commands exist, figures
+are the measured ones.
+"""
 
 import argparse
 import json
@@ -14,8 +16,9 @@ from shutil import which
 
 import pytest
 from markdown_it import MarkdownIt
+from pages import assert_runs, blocks_of
 
-from benchmarks import topk
+from benchmarks import table2, topk
 from benchmarks.layer import short
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,14 +30,21 @@ def tokens_of(page):
     return MarkdownIt().enable("table").parse(page.read_text(encoding="utf-8"))
 
 
-README = tokens_of(ROOT / "README.md")
-BLOCKS = [token.content for token in README if token.type == "fence" and token.info == "python"]
+README = ROOT / "README.md"
+LAYER = ROOT / "docs" / "gated_aggregation_conv.md"
+RECOMMEND = ROOT / "docs" / "modules" / "recommend.md"
+BLOCKS = blocks_of(README)
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_block_runs(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(BLOCKS[number], f"README block {number}", "exec"), {})
+    assert_runs(BLOCKS[number], README, {})
+
+
+def test_the_tour_shows_what_it_prints():
+    assert BLOCKS[0].shown is not None
+    assert BLOCKS[0].shown.splitlines()[0].split() == ["rank", "item", "name", "score"]
 
 
 def commands_of(page):
@@ -103,11 +113,11 @@ def measured_in(file):
     return {(row["case"], row["implementation"], row["metric"]): row["value"] for row in rows}
 
 
-def rows_below(heading):
+def rows_below(page, heading):
     """The cells of all rows of the tables in a section."""
     rows, here = [], False
-    for token, inside in pairwise(README):
-        if token.type == "heading_open" and token.tag == "h2":
+    for token, inside in pairwise(tokens_of(page)):
+        if token.type == "heading_open":
             here = inside.content == heading
         elif here and token.type == "tr_open":
             rows.append([])
@@ -120,14 +130,15 @@ def test_figures_are_those_of_the_results():
     measured = measured_in("table2.json")
     names = {
         "CollaborativeMGWA, ours": "CollaborativeMGWA",
-        "counting plays": "popularity",
         "item-kNN": "item-knn",
         "a logistic stack of heuristics": "stack",
     }
-    lines = [cells for cells in rows_below("What comes out") if len(cells) == 4]
+    lines = [cells for cells in rows_below(README, "What comes out") if len(cells) == 4]
     assert len(lines) == 9
-    for name, entities, _, items in lines:
+    for name, entities, paper, items in lines:
         model = names.get(name.strip(), name.strip())
+        published = [float(figure) for figure in paper.split("/") if figure.strip()]
+        assert published == list(table2.PUBLISHED["entities"].get(model, ())), name
         for negatives, cell in (("entities", entities), ("items", items)):
             shown = [float(figure) for figure in cell.split("/")]
             want = [measured[negatives, model, metric] for metric in ("auc", "acc", "f1")]
@@ -139,14 +150,60 @@ def test_rankings_are_those_of_the_results():
     names = {
         "CollaborativeMGWA, trained for ranking": "CollaborativeMGWA, ranking loss",
         "item-kNN": "item-knn",
+        "EASE": "ease",
     }
-    lines = {name.strip(): cells for name, *cells in rows_below("What comes out") if len(cells) == 2}
+    lines = {name.strip(): cells for name, *cells in rows_below(README, "What comes out") if len(cells) == 2}
     shown = {name: [float(cell) for cell in cells] for name, cells in lines.items()}
     assert shown.pop("AdaKG, published") == list(topk.PUBLISHED["AdaKG"])
     assert shown.keys() == names.keys()
     for name, model in names.items():
         want = [measured["lightkg", model, metric] for metric in ("recall@10", "mrr@10")]
         assert shown[name] == pytest.approx(want, abs=6e-5), name
+
+
+def test_highlights_are_those_of_the_results():
+    layer, topk_rows = measured_in("layer_cpu.json"), measured_in("topk.json")
+    use, scale = measured_in("recommend_cpu.json"), measured_in("scale_cpu.json")
+    times = [
+        layer["aggregation E=200000 d=64 float32", name, "total"]
+        for name in ("ours, torch", "PyG softmax + scatter")
+    ]
+    recalls = [
+        topk_rows["lightkg", name, "recall@10"] for name in ("CollaborativeMGWA, ranking loss", "item-knn")
+    ]
+    recalls.append(max(recall for recall, _ in topk.PUBLISHED.values()))
+    share = use["new against the same, trained with them", "CollaborativeMGWA", "recall@10"]
+    error = max(value for (_, _, metric), value in use.items() if metric == "largest error of the sum")
+    small, large = (
+        scale[f"{size} triples, batch=4096, fanout=8, 1 layer", "MGWA d=16, sparse gradients", "train step"]
+        for size in ("1,000,000", "100,000,000")
+    )
+    want = [
+        [f"{time:.0f}" for time in times],
+        [f"{recall:.3f}".lstrip("0") for recall in recalls],
+        [f"{share:.0f} %"],
+        [f"{error:.0e}"],
+        [f"{large / small:.1f} times"],
+    ]
+    text = README.read_text(encoding="utf-8")
+    section = text[text.index("## Why you may want it") : text.index("## Install")]
+    highlights = section.split("\n- ")[1:]
+    for highlight, figures in zip(highlights, want, strict=True):
+        for shown in figures:
+            assert shown in highlight, (shown, highlight)
+
+
+def test_badges_are_those_of_the_metadata():
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounds = {"Python": project["requires-python"].removeprefix(">=")}
+    for requirement in project["dependencies"]:
+        name, _, bound = requirement.partition(">=")
+        bounds[name] = bound
+    text = README.read_text(encoding="utf-8")
+    for name, package in (("Python", "Python"), ("PyTorch", "torch"), ("PyG", "torch_geometric")):
+        assert f"![{name} {bounds[package]} or newer]" in text
+        assert f"{bounds[package]}%2B" in text
 
 
 def test_figures_of_a_checkpoint_are_those_of_the_results():
@@ -158,14 +215,14 @@ def test_figures_of_a_checkpoint_are_those_of_the_results():
     ]
     share = measured["new against the same, trained with them", "CollaborativeMGWA", "recall@10"]
     want.append(["Recall@10 of newcomers", f"{share:.0f} %", ""])
-    assert rows_below("Recommendations") == want
+    assert rows_below(RECOMMEND, "How fast, how good") == want
 
 
 def test_times_are_those_of_the_results():
     measured, cuda = measured_in("layer_cpu.json"), measured_in("layer_cuda.json")
     aggregations = {"our aggregation": "ours, torch", "torch.compile of it": "torch.compile of PyG's"}
     cases = [f"aggregation E={edges} d=64 float32" for edges in (200_000, 2_000_000)]
-    lines = [line for line in rows_below("Speed") if "(" in line[1]]  # Without the headers.
+    lines = [line for line in rows_below(LAYER, "Speed") if "(" in line[1]]  # Without the headers.
     assert len(lines) == 15
     for number, (name, *cells) in enumerate(lines):
         name = aggregations.get(name.strip(), name.strip())

@@ -23,13 +23,33 @@ from mgwa_pyg.checks import check_choice, check_count
 from mgwa_pyg.datasets.download import RAW_VARIABLE, RawFile, download_files
 from mgwa_pyg.datasets.kg_rec_tables import KGRecTables
 from mgwa_pyg.datasets.names import NumberedNames
-from mgwa_pyg.datasets.origin import class_digest, digest_of, file_record, is_unchanged
+from mgwa_pyg.datasets.origin import (
+    class_digest,
+    digest_and_strangers,
+    digest_of,
+    file_record,
+    is_unchanged,
+)
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, have_negatives, random_parts, sample_negatives
 from mgwa_pyg.files import load_mapped, save_tensors
 
 FORMAT = "v2"  # Of the processed file: a new one leaves old files alone.
-_NAMES = ("user_ids", "item_ids", "item_names", "entity_names", "relation_names")
-_CONTENT = ("kind", "data", "statistics", *_NAMES, "pre_transform", "origin")
+# As many as there are of these in the statistics.
+_NAMES = {
+    "user_ids": "users",
+    "item_ids": "items",
+    "item_names": "items",
+    "entity_names": "entities",
+    "relation_names": "relations",
+}
+_CONTENT: dict[str, type] = {
+    "kind": str,
+    "data": dict,
+    "statistics": dict,
+    **dict.fromkeys(_NAMES, Sequence),
+    "pre_transform": tuple,
+    "origin": dict,
+}
 _KINDS = {"HeteroData": HeteroData, "Data": Data}  # What may be kept.
 
 
@@ -67,9 +87,10 @@ class KGRecDataset(InMemoryDataset):
         processed (str, optional): The folder of the processed file; :obj:`None` takes
             :obj:`root/processed`.
 
-    The data set is built anew when its raw files, its class, its code or what it set of itself before it
-    called this constructor are others than those that its processed file was made from. That file holds
-    tensors and plain values only, and none of it is run as code.
+    The data set is built anew when its raw files, its class, its code, other code of the same program that
+    this calls, or what it set of itself before it called this constructor are others than those that its
+    processed file was made from; and each time if it set what cannot be told from others of its kind, such
+    as an open file. The processed file holds tensors and plain values only, and none of it is run as code.
 
     Raises:
         TypeError: If there is no :obj:`root`, but the data set has raw files, or if :obj:`pre_transform`
@@ -99,7 +120,9 @@ class KGRecDataset(InMemoryDataset):
         processed: str | os.PathLike[str] | None = None,
     ) -> None:
         own = dict(vars(self))  # What a class has set before, it is built from.
-        self._variant = f"-{digest_of(own)[:12]}" if own else ""
+        digest, strangers = digest_and_strangers(own)
+        self._variant = f"-{digest[:12]}" if own else ""
+        self._is_told_apart = not strangers
         if root is None and self.raw_files:
             raise TypeError(f"{type(self).__name__} needs a folder for its files, but root is None")
         check_choice("negatives", negatives, self.negative_pools)
@@ -294,7 +317,7 @@ class KGRecDataset(InMemoryDataset):
 
     def _is_made_from(self, origin: Mapping[str, Any]) -> bool:
         """Whether the class and the raw files that are still there are those that a file was made from."""
-        if any(origin[key] != value for key, value in self._code().items()):
+        if not self._is_told_apart or any(origin[key] != value for key, value in self._code().items()):
             return False
         records = origin["files"]
         return all(
@@ -357,7 +380,7 @@ class KGRecDataset(InMemoryDataset):
         listens = data["user", "listens", "entity"]
         listens.edge_index = torch.from_numpy(np.compress(in_train, pairs[:, :num_positives], axis=1))
         listens.edge_label_index = torch.from_numpy(pairs)
-        listens.edge_label = torch.zeros(pairs.shape[1], dtype=torch.float)
+        listens.edge_label = torch.zeros(pairs.shape[1], dtype=torch.float, device="cpu")
         listens.edge_label[:num_positives] = 1.0
         listens.train_mask = torch.from_numpy(parts == TRAIN)
         listens.val_mask = torch.from_numpy(parts == VAL)
@@ -383,14 +406,21 @@ class KGRecDataset(InMemoryDataset):
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{path!r:.60} is no folder: a path is needed")
     return str(Path(path).expanduser().absolute())
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = {key: value for key, value in load_mapped(path).items() if key in _CONTENT}
+        found = load_mapped(path)
+        content = {key: found[key] for key in _CONTENT}
+        wrong = [key for key, kind in _CONTENT.items() if not isinstance(content[key], kind)]
+        wrong += [key for key, of in _NAMES.items() if len(content[key]) != content["statistics"][of]]
+        if wrong or not content["origin"].keys() >= {"class", "code", "files"}:
+            raise ValueError(f"its {', '.join(wrong) or 'origin'} is not as it was written")
         content["data"] = _KINDS[content["kind"]].from_dict(content["data"])
-        return {key: content[key] for key in _CONTENT}
+        return content
     except OSError:
         raise
     except pickle.UnpicklingError:
@@ -412,7 +442,10 @@ def _save(path: Path, content: dict[str, Any]) -> None:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        remedy = "where the data may only be read, pass a folder of yours as `processed=`, or another root"
+        remedy = (
+            "where the data may only be read, pass a folder of yours as `processed=`, where the class takes "
+            "it, or another root"
+        )
         raise OSError(error.errno, f"{error.strerror}: {remedy}", str(path)) from error
     except (pickle.PickleError, AttributeError, TypeError) as error:
         raise TypeError(

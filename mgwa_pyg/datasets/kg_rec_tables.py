@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from mgwa_pyg.checks import check_count
+from mgwa_pyg.checks import check_count, form
 from mgwa_pyg.datasets.names import NumberedNames, checked_ids, checked_names
 
 _Table = npt.NDArray[np.integer]
@@ -40,7 +39,7 @@ class KGRecTables:
             also when written: :obj:`7` and :obj:`"7"` are the same. :obj:`None` takes the row numbers.
             (default: :obj:`None`)
         item_ids (sequence of int or str, optional): The same of the items. (default: :obj:`None`)
-        entity_names (sequence of str, optional): The names of all entities, the items first;
+        entity_names (sequence of str, optional): The names of all entities, those of the items first;
             :obj:`None` takes the items' names, then :obj:`"entity N"`. (default: :obj:`None`)
     """
 
@@ -87,6 +86,11 @@ class KGRecTables:
             if self.entity_names is None
             else checked_names("entity_names", self.entity_names, num_entities)
         )
+        if self.entity_names is not None and (others := _differing(item_names, entity_names)) is not None:
+            raise ValueError(
+                f"entity_names[{others}]={entity_names[others]!r:.60}, but the items come first, and "
+                f"item_names[{others}]={item_names[others]!r:.60}"
+            )
         entity = num_entities, "num_entities"
         ends = {"user": (num_users, "num_users"), "item": (num_items, "the number of item_names")}
         positives = _table("positives", self.positives, ends)
@@ -123,6 +127,11 @@ class KGRecTables:
         )
 
 
+def _differing(names: Sequence[str], others: Sequence[str]) -> int | None:
+    """The first row in which names are not the beginning of others."""
+    return next((row for row, name in enumerate(names) if name != others[row]), None)
+
+
 def _table(name: str, value: Any, columns: dict[str, tuple[int, str]]) -> _Table:
     """Returns a table of whole numbers below the size of their column; a size has a name."""
     table = _numbers(name, value)
@@ -135,6 +144,11 @@ def _table(name: str, value: Any, columns: dict[str, tuple[int, str]]) -> _Table
         wanted = "(num_rows,)" if len(columns) == 1 else f"(num_rows, {len(columns)})"
         raise ValueError(f"{name} has shape {shape}, but {wanted} is needed: {', '.join(columns)}")
     for (what, (size, size_name)), numbers in zip(columns.items(), table.T, strict=True):
+        if table.dtype.kind == "f" and size > 2 ** (np.finfo(table.dtype).nmant + 1):
+            raise ValueError(
+                f"{name} has type {table.dtype}, which rounds whole numbers below {size} ({size_name}): pass "
+                f"integers"
+            )
         # NaN is on neither side. Floats are let pass where they are whole.
         in_range = len(numbers) == 0 or (numbers.min() >= 0 and numbers.max() < size)
         if not in_range or (table.dtype.kind == "f" and (numbers != np.floor(numbers)).any()):
@@ -148,21 +162,29 @@ def _table(name: str, value: Any, columns: dict[str, tuple[int, str]]) -> _Table
 
 def _numbers(name: str, value: Any) -> npt.NDArray[Any]:
     """Returns an array of integers or floats."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
     try:
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu()
+        elif isinstance(value, np.ma.MaskedArray):  # NumPy would show what is masked.
+            value = value.tolist()
         table = np.asarray(value)
         if table.dtype == object:
             table = np.array(table.tolist())
     except ValueError:  # Rows of several lengths.
         table = np.array(None)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{name} {form(value)}, of which NumPy makes no table: {error}") from error
     if table.dtype.kind in "iuf":
         return table
+    if table.dtype.names is not None:
+        raise ValueError(f"{name} has the fields {table.dtype.names}, but a table of whole numbers is needed")
     rows = np.asarray(value, dtype=object).tolist()
     for row, cells in enumerate(rows if isinstance(rows, list) else [rows]):
         for cell in cells if isinstance(cells, (list, tuple)) else [cells]:
-            if not isinstance(cell, Real) or cell is True or cell is False:
+            if isinstance(cell, bool) or not isinstance(cell, (int, float, np.number)):
                 raise ValueError(f"{name}[{row}] has {cell!r:.60}, which is no whole number")
+            if not -(2.0**63) <= cell < 2.0**64:
+                raise ValueError(f"{name}[{row}] has {cell!r:.60}, which is beyond 64 bits")
     raise ValueError(f"{name} has rows of several lengths")
 
 

@@ -61,7 +61,7 @@ class RawTable:
         separator: str = "\t",
         remedy: str = REMEDY,
     ) -> "RawTable":
-        r"""Reads a table; lines end with LF or CRLF, and a byte order mark does not matter.
+        r"""Reads a table; lines end with LF or CRLF; a byte order mark and blank last lines do not count.
 
         Args:
             path (Path): The file.
@@ -81,7 +81,7 @@ class RawTable:
         """
         raw = path.read_bytes()
         text = decode(raw, path, 1, remedy)
-        lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+        lines = text.replace("\r\n", "\n").rstrip("\n").split("\n")
         if header is not None and lines[0] != header:
             raise_at(path, 1, f"the header is {_shorten(lines[0])}, not {header!r}", remedy)
         first_line = 1 if header is None else 2
@@ -102,16 +102,24 @@ class RawTable:
             FileNotFoundError: If there is no such file.
             RawDataError: If the file has no rows, is not UTF-8, or has a row that does not fit.
         """
+        is_empty = True
         with path.open("rb") as file:
             file.readline()
-            first_line = 2
+            first_line, num_blank = 2, 0
             while block := file.read(BLOCK):
                 text = decode(block + file.readline(), path, first_line, remedy)
-                rows = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
-                parsed = _parse(rows, columns, path, first_line, separator, remedy)
-                yield cls(path, parsed, first_line, remedy=remedy)
-                first_line += len(rows)
-        if first_line == 2:
+                lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+                rows = [""] * num_blank + lines
+                while rows and not rows[-1]:  # They may be the last lines of the file.
+                    rows.pop()
+                start = first_line - num_blank
+                first_line += len(lines)
+                num_blank = first_line - start - len(rows)
+                if rows:
+                    is_empty = False
+                    parsed = _parse(rows, columns, path, start, separator, remedy)
+                    yield cls(path, parsed, start, remedy=remedy)
+        if is_empty:
             raise_at(path, None, "it has no row below its header", remedy)
 
     @classmethod

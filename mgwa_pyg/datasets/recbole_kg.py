@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import chain, compress
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL
 from mgwa_pyg.datasets.tables import Numbering
 
 _REMEDY = "Correct the file, or convert it again: see RecBole's description of atomic files."
+_AROUND = " \"'\t\r\v\f\xa0\ufeff"  # What other programs leave around ids.
 _PARTS = {"train": TRAIN, "valid": VAL, "test": TEST}
 
 
@@ -35,13 +37,14 @@ class RecBoleKG(KGRecDataset):
     * :obj:`name.item`, if there is one, for the titles of items.
 
     Each file starts with a line of fields such as :obj:`user_id:token`; the order of the fields is
-    free, and fields that are not needed are ignored. Fields are separated by tabs. The folder is
+    free, and fields that are not needed are ignored. Fields are separated by tabs; blank last lines do not
+    count. The folder is
     that of a RecBole user, so the variable :obj:`MGWA_PYG_RAW` does not apply, and the processed
     file goes to :obj:`root/name/processed/`, or to :obj:`processed`. It is made anew when a file changes.
 
     Ids are the tokens, as strings, and so are the names of entities and relations. The name of an item is
-    its title where :obj:`name.item` is there and has one: the first field whose name contains "title",
-    or else "name", such as :obj:`movie_title:token_seq`.
+    its title where :obj:`name.item` is there and has one: in the text field :obj:`title`, or else the first
+    whose name ends with "title" or contains it, or else "name", such as :obj:`movie_title:token_seq`.
 
     Users and items are those with an interaction, in the order of their first one; an interaction that is
     repeated counts once. An item takes the place of the entity that it is linked to. Items without a link
@@ -101,6 +104,8 @@ class RecBoleKG(KGRecDataset):
             raise ValueError(f"name={name!r}: the name of a folder in root is needed")
         self.name = name
         self.min_rating = _check_rating(min_rating)
+        if not isinstance(root, (str, os.PathLike)):
+            raise TypeError(f"root={root!r:.60}: the folder that holds RecBole's data sets is needed")
         folder = Path(root, name)
         super().__init__(folder, negatives, seed, split, transform, pre_transform, force_reload, processed)
 
@@ -139,6 +144,8 @@ class RecBoleKG(KGRecDataset):
                 for head_and_tail in [entities(chain(*zip(table["head_id"], table["tail_id"], strict=True)))]
             ]
         )
+        for kind, numbering in (("users", users), ("items", items), ("entities", entities)):
+            _warn_of_twins(kind, numbering.number, self.raw_dir)
         # An entity is the item that is linked to it, or else follows the items.
         item_of = self._links(items.number, known, entities.number)
         number = np.array([item_of.get(token, -1) for token in entities.number])
@@ -298,15 +305,32 @@ class RecBoleKG(KGRecDataset):
     def _titles(self, items: list[str]) -> list[str]:
         """The items' names: their titles where a file gives them, else their tokens."""
         path = Path(self.raw_dir, f"{self.name}.item")
-        fields = _header(path)[1] if path.is_file() else []
-        title = next((field for word in ("title", "name") for field in fields if word in field.lower()), None)
+        title = _title(_header(path)[0]) if path.is_file() else None
         if title is None:
             return items
         header, columns = self._columns(path, {"item_id": str, title: object})
         table = RawTable.read(path, columns, header, remedy=_REMEDY)
         table.fail_if_repeated(np.array(table["item_id"], dtype=object), "item {item_id} has an earlier line")
         title_of = dict(zip(table["item_id"], table[title], strict=True))
+        if title_of.keys().isdisjoint(items):
+            warnings.warn(
+                f"'{path}' has none of the items: its first is {table['item_id'][0]!r}, but that of the "
+                f"interactions {items[0]!r}. So items are called by their ids. See whether the files write "
+                f"ids alike.",
+                stacklevel=2,
+            )
         return [title_of.get(item, "").strip() or item for item in items]
+
+
+def _title(header: str) -> str | None:
+    """The field that holds the items' titles: the one of that very name, or else the first of its kind."""
+    texts = [field.partition(":") for field in header.split("\t")]
+    names = [name for name, _, kind in texts if name != "item_id" and not kind.startswith("float")]
+    for word in ("title", "name"):
+        for fits in (str.__eq__, str.endswith, str.__contains__):
+            if found := [name for name in names if fits(name.lower(), word)]:
+                return found[0]
+    return None
 
 
 def _header(path: Path) -> tuple[str, list[str]]:
@@ -316,9 +340,26 @@ def _header(path: Path) -> tuple[str, list[str]]:
     return header, [field.partition(":")[0] for field in header.split("\t")]
 
 
+def _warn_of_twins(kind: str, tokens: Mapping[str, int], folder: str) -> None:
+    """Tells of ids that are one but for blanks around them, quotes, or the point of a whole number."""
+    twins = [token for token in tokens if (plain := _plain(token)) != token and plain in tokens]
+    if twins:
+        warnings.warn(
+            f"The files in '{folder}' have {len(twins)} {kind} that are also written in another way (the "
+            f"first is {twins[0]!r}, and {_plain(twins[0])!r}): they count as different. See whether the "
+            f"files write ids alike.",
+            stacklevel=3,
+        )
+
+
+def _plain(token: str) -> str:
+    token = token.strip(_AROUND)
+    return token[:-2] if token.endswith(".0") and token[:-2].isdigit() else token
+
+
 def _check_rating(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise ValueError(f"min_rating={value!r}: a finite number or None is needed")
     return float(value)

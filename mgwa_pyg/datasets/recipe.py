@@ -1,6 +1,7 @@
 """Data sets made again from what they say of themselves."""
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from mgwa_pyg.datasets.base import KGRecDataset
@@ -16,6 +17,10 @@ _CLASSES: dict[str, type[KGRecDataset]] = {
 }
 
 
+_NOT_KEPT = {"transform", "pre_transform", "force_reload"}
+_PLAIN = (bool, int, float, str, type(None))
+
+
 def from_recipe(recipe: Mapping[str, Any]) -> KGRecDataset:
     r"""Makes a data set again, without transforms.
 
@@ -23,10 +28,20 @@ def from_recipe(recipe: Mapping[str, Any]) -> KGRecDataset:
         recipe (Mapping[str, Any]): The :obj:`recipe` of the data set.
 
     Raises:
-        ValueError: If its class is none of mgwa_pyg's, or an argument is none of the allowed values.
+        TypeError: If an argument is missing.
+        ValueError: If this is no recipe, its class is none of mgwa_pyg's, or an argument is none that a
+            recipe has, or none of the allowed values.
         OSError: If its files are gone and cannot be had again.
     """
-    name = recipe["class"]
-    if name not in _CLASSES:
+    try:
+        name, arguments = recipe["class"], {**recipe["arguments"]}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"recipe={recipe!r:.60}: a class and its arguments are needed") from error
+    if not isinstance(name, str) or name not in _CLASSES:
         raise ValueError(f"{name} is none of {', '.join(_CLASSES)}: pass the data set itself")
-    return _CLASSES[name](**recipe["arguments"])
+    # A recipe may come from somebody else.
+    allowed = signature(_CLASSES[name]).parameters.keys() - _NOT_KEPT
+    for argument, value in arguments.items():
+        if argument not in allowed or not isinstance(value, _PLAIN):
+            raise ValueError(f"a recipe of {name} has no {argument}={value!r:.60}: pass the data set itself")
+    return _CLASSES[name](**arguments)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from mgwa_pyg.checks import check_edges, check_indices, check_range, form
+from mgwa_pyg.checks import check_edges, check_indices, check_range, form, is_float
 from mgwa_pyg.datasets.base import KGRecDataset
 
 _KG = ("entity", "kg", "entity")
@@ -66,6 +66,16 @@ def _check_triples(dataset: KGRecDataset, data: HeteroData) -> None:
             f"{int(rel_type[edge])}, the inverse of relation {int(rel_type[edge]) - num_relations}, but not "
             f"the triple itself: the data set has all inverses, so leave out what adds or merges edges"
         )
+    # Inverses may be left out, but then there is nothing more than the triples.
+    lone = ~is_inverse & ~torch.isin(key, key[is_inverse])
+    count = int((~is_inverse).sum())
+    if lone.any() and count > dataset.num_triples:
+        edge = int(lone.int().argmax())
+        raise ValueError(
+            f"{name} holds {count} edges of relations that are no inverses, but the data set has "
+            f"{dataset.num_triples} triples: the edge from {int(source[edge])} to {int(target[edge])} of the "
+            f"relation {int(rel_type[edge])}, for one, has no inverse, so leave out what adds or merges edges"
+        )
 
 
 def _check_interactions(dataset: KGRecDataset, data: HeteroData) -> None:
@@ -74,8 +84,8 @@ def _check_interactions(dataset: KGRecDataset, data: HeteroData) -> None:
     label_name, label = _get(data, _LISTENS, "edge_label")
     check_edges(name, edge_index)
     check_edges(pairs_name, pairs, "num_labels")
-    if not isinstance(label, Tensor) or label.dim() != 1 or not ((label == 0) | (label == 1)).all():
-        raise ValueError(f"{label_name} {form(label)}, but a vector of zeros and ones is needed")
+    if not is_float(label) or label.dim() != 1 or not ((label == 0) | (label == 1)).all():
+        raise ValueError(f"{label_name} {form(label)}, but a vector of zeros and ones is needed, as floats")
     _check_rows(label_name, label, pairs.size(1), pairs_name)
     masks = []
     for part in _PARTS:

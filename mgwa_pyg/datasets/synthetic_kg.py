@@ -141,7 +141,7 @@ class SyntheticKG(KGRecDataset):
         check_range("item", item, self.num_entities, "num_entities")
         if self._preferences is None:
             _, self._preferences = self._plant()
-        score = torch.full(user.shape, -torch.inf)
+        score = torch.full(user.shape, -torch.inf, device=user.device)
         is_item = item < self.num_items
         pairs = torch.stack([user[is_item], item[is_item]]).numpy()
         planted = np.empty(pairs.shape[1], dtype=np.float32)
@@ -284,7 +284,7 @@ def _plant(sizes: _Sizes, generator: np.random.Generator) -> tuple[AnyIntArray, 
             copies[1, chunk] += generator.integers(1, sizes.relations, size=size)
             copies[1, chunk] %= sizes.relations
 
-    counts = torch.zeros(sizes.items * aspects * topics, dtype=torch.int32)
+    counts = torch.zeros(sizes.items * aspects * topics, dtype=torch.int32, device="cpu")
     for chunk, _ in _chunks(sizes.triples):
         head, relation, tail = triples[:, chunk].astype(np.int64)
         cell = (head * aspects + relation % aspects) * topics + (tail - first) % topics

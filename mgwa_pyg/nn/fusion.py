@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from collections.abc import Collection
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.module import _has_any_global_hook
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import reset, zeros
 
-from mgwa_pyg.checks import check_same_type
+from mgwa_pyg.checks import check_choice, check_same_type
 
 
 class HeadLinear(Linear):
@@ -31,15 +33,26 @@ class HeadLinear(Linear):
         return out if self.bias is None else out + self.bias.view(self.heads, -1)
 
 
-def is_plain(linear: torch.nn.Module) -> bool:
-    """Whether to call this map is to multiply by its weight and no more: nothing stands in its place (LoRA,
-    quantisation, sharding, a parametrization), and no hook looks on or, as pruning does, makes the weight.
+_MAPS = (Linear, HeadLinear, torch.nn.Embedding)
+
+
+def is_plain(module: torch.nn.Module, types: Collection[type] = ()) -> bool:
+    """Whether to call this linear map or embedding, or this module of one of ``types``, does what its class
+    says and no more: nothing stands in its place (LoRA, quantisation, sharding, a parametrization), and no
+    hook looks on or, as pruning does, makes the weight.
     """
     hooks = (
-        getattr(linear, f"_{when}_hooks") for when in ("forward_pre", "forward", "backward_pre", "backward")
+        getattr(module, f"_{when}_hooks") for when in ("forward_pre", "forward", "backward_pre", "backward")
     )
-    is_own = type(linear) in (Linear, HeadLinear) and "forward" not in linear.__dict__
-    return is_own and not any(hooks)
+    is_own = type(module) in (types or _MAPS) and "forward" not in module.__dict__
+    return is_own and not any(hooks) and not _has_any_global_hook()
+
+
+def whole_table(embedding: torch.nn.Module, device: torch.device) -> Tensor:
+    """All rows of an embedding on this device, which is called wherever that is more than to read them."""
+    if is_plain(embedding):
+        return cast(Tensor, embedding.weight)
+    return cast(Tensor, embedding(torch.arange(cast(int, embedding.num_embeddings), device=device)))
 
 
 def check_map(name: str, linear: torch.nn.Module, x: Tensor) -> None:
@@ -103,9 +116,9 @@ class Fusion(torch.nn.Module):
 
         With many nodes and few features, whatever takes numbers one by one is several times faster on them.
         """
-        if all(is_plain(module) for module in self.children()):
+        if is_plain(self, FUSIONS.values()) and all(is_plain(module) for module in self.children()):
             return self._columns(x, neighborhood)
-        # Whatever stands in a map's place takes rows.
+        # Whatever stands in the place of this or of a map takes rows.
         own = x.expand(neighborhood.size(0), -1, -1).transpose(1, 2)
         rows = neighborhood.transpose(1, 2)
         out = self(own.flatten(0, 1), rows.flatten(0, 1).unsqueeze(1))
@@ -294,3 +307,9 @@ FUSIONS: dict[str, type[Fusion]] = {
     "highway": HighwayFusion,
     "identity": IdentityFusion,
 }
+
+
+def make_fusion(name: str, *args: Any) -> Fusion:
+    """The fusion called ``name``, made from the arguments of :class:`Fusion`."""
+    check_choice("fusion", name, FUSIONS)
+    return FUSIONS[name](*args)

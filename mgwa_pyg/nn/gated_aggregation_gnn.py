@@ -11,6 +11,7 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.typing import Adj, OptTensor
 from tqdm import tqdm
 
+from mgwa_pyg.checks import form
 from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
 
 
@@ -82,12 +83,43 @@ class GatedAggregationGNN(BasicGNN):
             in_channels, out_channels, heads=heads, concat=concat, dropout=self.dropout.p, **kwargs
         )
 
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Adj,
+        edge_weight: OptTensor = None,
+        edge_attr: OptTensor = None,
+        batch: OptTensor = None,
+        batch_size: int | None = None,
+        num_sampled_nodes_per_hop: list[int] | None = None,
+        num_sampled_edges_per_hop: list[int] | None = None,
+    ) -> Tensor:
+        r"""Runs the layers; the arguments are those of :class:`~torch_geometric.nn.models.GAT`.
+
+        Raises:
+            ValueError: If there are edge weights, or a layer rejects an argument.
+        """
+        if isinstance(edge_weight, Tensor):  # Not `is not None`, which is true while a program is traced.
+            raise ValueError(
+                f"edge_weight {form(edge_weight)}, but the layers weigh the edges by attention: with "
+                f"edge_dim=1, pass them as edge_attr"
+            )
+        return super().forward(
+            x,
+            edge_index,
+            edge_attr=edge_attr,
+            batch=batch,
+            batch_size=batch_size,
+            num_sampled_nodes_per_hop=num_sampled_nodes_per_hop,
+            num_sampled_edges_per_hop=num_sampled_edges_per_hop,
+        )
+
     @torch.no_grad()
     def inference_per_layer(
         self, layer: int, x: Tensor, edge_index: Adj, batch_size: int, edge_attr: OptTensor = None
     ) -> Tensor:
         r"""Runs one layer and what follows it, for the first :obj:`batch_size` nodes; :obj:`edge_attr` is
-        that of :meth:`forward`.
+        that of :obj:`forward`.
         """
         x = self.convs[layer](x, edge_index, edge_attr=edge_attr)[:batch_size]
         if layer == self.num_layers - 1 and self.jk_mode is None:
@@ -128,17 +160,16 @@ class GatedAggregationGNN(BasicGNN):
 
         Raises:
             ValueError: If the model is in training mode, :obj:`jk` needs the outputs of several layers, or
-                the loader does not go through all nodes.
+                the loader does not go through all nodes of a graph with features.
         """
-        x, num_nodes = loader.data.x.to(embedding_device), loader.data.num_nodes
+        data = getattr(loader, "data", None)
+        if not isinstance(data, Data) or data.x is None:
+            raise ValueError(f"loader is of {data!r:.60}, but a loader of nodes of a Data with x is needed")
+        x, num_nodes = data.x.to(embedding_device), data.num_nodes
         if self.training or self.jk_mode not in (None, "last"):
             raise ValueError(
                 f"training={self.training}, jk={self.jk_mode!r}: inference layer by layer is for models "
                 f"after `model.eval()`, with jk=None or 'last'"
-            )
-        if len(loader.dataset) != num_nodes:
-            raise ValueError(
-                f"loader goes through {len(loader.dataset)} of {num_nodes} nodes: all are needed"
             )
 
         def read(batch: Data) -> tuple[Tensor, int, Adj, OptTensor]:
@@ -149,13 +180,18 @@ class GatedAggregationGNN(BasicGNN):
 
         parts = [read(batch) for batch in loader] if cache else []
         for layer in range(self.num_layers):
-            out = None
+            out, found = None, torch.zeros(num_nodes, dtype=torch.bool, device=x.device)
             for node, batch_size, edge_index, edge_attr in tqdm(
                 parts or map(read, loader), "Inference", len(loader), disable=not progress_bar
             ):
                 part = self.inference_per_layer(layer, x[node].to(device), edge_index, batch_size, edge_attr)
                 out = x.new_empty(num_nodes, part.size(1), dtype=part.dtype) if out is None else out
                 out[node[:batch_size]] = part.to(out.device)
+                found[node[:batch_size]] = True
+            if not found.all():
+                raise ValueError(
+                    f"loader goes through {int(found.sum())} of {num_nodes} nodes: all are needed"
+                )
             x = x if out is None else out
         return x
 

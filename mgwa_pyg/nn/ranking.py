@@ -17,6 +17,7 @@ from mgwa_pyg.checks import (
     check_range,
     values_are_checked,
 )
+from mgwa_pyg.nn.fusion import whole_table
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 from mgwa_pyg.ops.backends import fused_backend
 from mgwa_pyg.ops.plan import check_plan
@@ -53,11 +54,12 @@ def score_items(
     """See :meth:`NeighborhoodRecommender.score_items`."""
     users = _checked(model, users, graph, num_items)
     num_users, block = block_sizes(model, graph, num_items, max_bytes, users.device)
-    score = model.entity_emb.weight.new_empty(users.numel(), num_items)
+    profile = model.user_emb(users)
+    score = profile.new_empty(users.numel(), num_items)
     for items in _parts(num_items, block):
         scorer = ItemScorer(model, graph, items.start, items.stop)
         for rows in _parts(users.numel(), num_users):
-            score[rows, items] = scorer.score(model.user_emb(users[rows]))
+            score[rows, items] = scorer.score(profile[rows])
     if values_are_checked(score.device):
         check_no_nan("the matrix of scores", score)
     return score
@@ -77,14 +79,15 @@ def rank(
     _check_k(k, num_items)
     seen = None if exclude is None else Pairs(exclude, model.user_emb.num_embeddings, num_items)
     num_users, block = block_sizes(model, graph, num_items, max_bytes, users.device)
+    profile = model.user_emb(users)
     best = Ranking(
         users.new_full((users.numel(), k), num_items, dtype=torch.long),
-        model.entity_emb.weight.new_full((users.numel(), k), -torch.inf),
+        profile.new_full((users.numel(), k), -torch.inf),
     )
     for items in _parts(num_items, block):
         scorer = ItemScorer(model, graph, items.start, items.stop)
         for rows in _parts(users.numel(), num_users):
-            score = scorer.score(model.user_emb(users[rows]))
+            score = scorer.score(profile[rows])
             top = best_of(score, users[rows], k, items.start, num_items, seen)
             # The best of this part and of those before it, whose items have lower numbers.
             order = _in_order(torch.cat([best.score[rows], top.score], dim=1))[:, :k]
@@ -251,7 +254,10 @@ class ItemScorer:
         #: The edges that each layer needs: the last one's lead to items, the others' anywhere.
         self._graphs = [graph] * (num_layers - 1) + [into_items]
         first = self._graphs[0]
-        features = model.scaled_neighbors(model.entity_emb.weight)
+        #: What the layers start from.
+        self._entities = whole_table(model.entity_emb, graph.col.device)
+        self._relations = whole_table(model.relation_emb, graph.col.device)
+        features = model.scaled_neighbors(self._entities)
         self._sums = RelationSums(features, first) if many and _sums_pay(first, features) else None
 
     def score(self, profile: Tensor) -> Tensor:
@@ -259,10 +265,10 @@ class ItemScorer:
         :math:`(n, \mathrm{stop} - \mathrm{start})`.
         """
         model = self._model
-        x = model.entity_emb.weight.t()  # Entities are columns from here on, later those of each user.
+        x = self._entities.t()  # Entities are columns from here on, later those of each user.
         for layer, module in enumerate(model.convs):
             conv = cast("GatedAggregationConv", module)
-            table = conv.relation_scores(model.scaled_query(profile), model.relation_emb.weight)[..., 0]
+            table = conv.relation_scores(model.scaled_query(profile), self._relations)[..., 0]
             if layer == 0:
                 neighborhood = self._aggregate_shared(x.t(), table)
             else:

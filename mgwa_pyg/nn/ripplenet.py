@@ -14,6 +14,7 @@ from mgwa_pyg.checks import (
     check_range,
     values_are_checked,
 )
+from mgwa_pyg.nn.fusion import whole_table
 
 ITEM_UPDATES = ("replace", "plus", "replace_transform", "plus_transform")
 
@@ -179,7 +180,7 @@ class RippleNet(torch.nn.Module):
             IndexError: If a tensor holds what is no triple, entity or relation.
         """
         _, memory = self._known(memory, edge_index, edge_type)
-        entity, relation = self.entity_emb.weight, self.relation
+        entity, relation = whole_table(self.entity_emb, memory.device), self.relation
         head, kind, tail = (index.flatten() for index in _at(memory, edge_index, edge_type))
         entity_count = torch.bincount(torch.cat([head, tail]), minlength=entity.size(0))
         relation_count = torch.bincount(kind, minlength=relation.size(0))

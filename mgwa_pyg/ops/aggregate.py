@@ -34,10 +34,9 @@ from mgwa_pyg.checks import (
     check_no_nan,
     check_probability,
     check_range,
-    form,
+    check_same_device,
+    check_tensors,
     has_values,
-    is_float,
-    is_integer,
     is_transformed,
     values_are_checked,
 )
@@ -50,6 +49,9 @@ from mgwa_pyg.ops.backends import (
 )
 from mgwa_pyg.ops.hubs import Hubs, is_long, lift
 from mgwa_pyg.ops.plan import RelationCSR, check_plan, copies, index_type, pointer_copies
+
+# Within this range of scores, exponentials are as exact beside the highest of the table as of the row.
+_NARROW = 16.0
 
 with warnings.catch_warnings():
     # Torch says once per process that its CSR tensors are in beta: here, where nobody needs to hear it.
@@ -112,37 +114,44 @@ def relation_softmax_aggregate(
     never while a program is traced or transformed.
     """
     _check(x, table, plan, query_index)
-    check_probability("dropout", dropout)
+    dropout = check_probability("dropout", dropout)
     tables = table if table.dim() == 3 else table.unsqueeze(0)
+    name = choose_backend(backend, x.device, tables.size(0) * plan.num_edges * x.size(1))
+    out = aggregate_unchecked(x, tables, plan, query_index, name, dropout)
+    return out if table.dim() == 3 else out.squeeze(1)
+
+
+def aggregate_unchecked(
+    x: Tensor, tables: Tensor, plan: RelationCSR, query_index: Tensor | None, backend: str, dropout: float
+) -> Tensor:
+    """The same of several tables, for whoever has looked at all values and asked :func:`choose_backend`."""
     if tables.dtype in (torch.float16, torch.bfloat16):
         tables = tables.float()  # Softmax in half precision loses too much.
-    num_tables, num_edges = tables.size(0), plan.num_edges
-    name = choose_backend(backend, x.device, num_tables * num_edges * x.size(1))
     scale = None
     if dropout > 0.0:
-        scale = F.dropout(tables.new_ones(num_tables, num_edges), dropout)
-    if name in SEGMENT_OPS:
+        scale = F.dropout(tables.new_ones(tables.size(0), plan.num_edges), dropout)
+    if backend in SEGMENT_OPS:
         by_target = plan.rowptr, plan.col, plan.dst, plan.rel
-        out = _composed(segment_ops(name), x, tables, scale, query_index, *by_target)
+        out = _composed(segment_ops(backend), x, tables, scale, query_index, *by_target)
     else:
         edges = plan.rowptr, plan.col, plan.dst, plan.rel, plan.colptr, plan.cdst, plan.csc
-        out, _ = _aggregate(x, tables, scale, query_index, *edges, name == "triton")
-    out = out.transpose(0, 1)
-    return out if table.dim() == 3 else out.squeeze(1)
+        out, _ = _aggregate(x, tables, scale, query_index, *edges, backend == "triton")
+    return out.transpose(0, 1)
+
+
+_FORMS = {
+    "x": "float: sources channels",
+    "table": "float: queries relations | tables queries relations",
+    "query_index": "int: targets | None",
+}
 
 
 def _check(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | None) -> None:
     check_plan("plan", plan)
+    values = {"x": x, "table": table, "query_index": query_index}
     num_src, num_dst = plan.size
-    if not is_float(x) or x.dim() != 2 or x.size(0) != num_src:
-        raise ValueError(
-            f"x {form(x)}, but floating-point features of {num_src} sources, the plan's size[0], are needed"
-        )
-    if not is_float(table) or table.dim() not in (2, 3) or table.size(-1) != plan.num_relations:
-        raise ValueError(
-            f"table {form(table)}, but a floating-point matrix with the scores of {plan.num_relations} "
-            f"relations, the plan's num_relations, is needed, or several"
-        )
+    check_tensors(_FORMS, values, sources=num_src, targets=num_dst, relations=plan.num_relations)
+    check_same_device("the plan", plan.col, "x", x)
     if table.dim() == 3 and table.size(0) == 0:
         raise ValueError(f"table has shape {tuple(table.shape)}, but at least one table is needed")
     num_queries = table.size(-2)
@@ -152,14 +161,6 @@ def _check(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | No
             f"that each of {num_dst} targets uses, torch.arange({num_dst}) for one of its own each, or "
             f"table.unsqueeze(1) for a result for each row"
         )
-    if query_index is not None and (not is_integer(query_index) or query_index.shape != (num_dst,)):
-        raise ValueError(
-            f"query_index {form(query_index)}, but one whole number for each of {num_dst} targets, the "
-            f"plan's size[1], is needed"
-        )
-    for name, value in (("table", table), ("query_index", query_index), ("the plan", plan.col)):
-        if value is not None and value.device != x.device:
-            raise ValueError(f"{name} is on {value.device}, but x on {x.device}")
     if values_are_checked(x.device):
         check_range("query_index", query_index, num_queries, "the rows of table")
         check_no_nan("x", x)
@@ -216,6 +217,19 @@ def _by_table(
         copies(dst, num_tables, num_dst, dtype),
         copies(cell, num_tables, num_cells, dtype),
     )
+
+
+def _exp(tables: Tensor, rowptr: Tensor, dst: Tensor, cell: Tensor) -> Tensor:
+    """The exponential of each edge's score, less a number that all scores of a row share."""
+    scores = tables.flatten(1)
+    if 0 < scores.numel() <= cell.numel() and scores.device.type == "cpu":
+        highest = scores.amax(dim=1, keepdim=True)
+        if (highest - scores.amin(dim=1, keepdim=True)).max() <= _NARROW:
+            return (scores - highest).exp_().flatten().index_select(0, cell)
+    score = scores.flatten().index_select(0, cell)
+    # Where all scores are minus infinity, nothing may be subtracted from itself.
+    highest = torch.segment_reduce(score, "max", offsets=rowptr, initial=torch.finfo(score.dtype).min)
+    return score.sub_(highest.index_select(0, dst)).exp_()
 
 
 def _sum(value: Tensor, ptr: Tensor, hubs: Hubs | None) -> Tensor:
@@ -285,11 +299,14 @@ def _grad_score(
     col: Tensor,
     dst: Tensor,
 ) -> Tensor:
-    grad_score = _products(grad, x.detach(), rowptr, col, dst).to(alpha.dtype) * alpha
+    grad_score = _products(grad, x.detach(), rowptr, col, dst).to(alpha.dtype).mul_(alpha)
     if scale is not None:
         grad_score.mul_(scale)
-    total = _sum(grad_score, rowptr, Hubs.of(rowptr, col))
-    return grad_score.addcmul_(alpha, total.index_select(0, dst), value=-1)
+    hubs = Hubs.of(rowptr, col)
+    for _ in range(1 if hubs is None else 2):  # Rounding leaves a hub a sum that is not zero yet.
+        total = _sum(grad_score, rowptr, hubs)
+        grad_score.addcmul_(alpha, total.index_select(0, dst), value=-1)
+    return grad_score
 
 
 @torch.library.custom_op(
@@ -326,12 +343,9 @@ def _aggregate(
     num_tables, shape, num_dst = tables.size(0), tables.shape[1:], rowptr.size(0) - 1
     cell = _cells(query_index, dst, rel, shape)
     rowptr, col, dst, cell = _by_table(num_tables, shape.numel(), rowptr, col, dst, cell)
-    alpha = tables.flatten().index_select(0, cell)
-    # Where all scores are minus infinity, nothing may be subtracted from itself, nor be divided by zero.
-    highest = torch.segment_reduce(alpha, "max", offsets=rowptr, initial=torch.finfo(alpha.dtype).min)
-    alpha.sub_(highest.index_select(0, dst)).exp_()
-    hubs = Hubs.of(rowptr, col)
-    total = _sum(alpha, rowptr, hubs).clamp_(min=1)
+    alpha, hubs = _exp(tables, rowptr, dst, cell), Hubs.of(rowptr, col)
+    # One at least, but of scores in a narrow range and of rows without weights: nothing is divided by zero.
+    total = _sum(alpha, rowptr, hubs).clamp_(min=torch.finfo(alpha.dtype).tiny)
     alpha.div_(total.index_select(0, dst))
     out = _weighted_sum(x, col, rowptr, alpha if scale is None else alpha * scale.flatten(), hubs)
     return out.view(num_tables, num_dst, x.size(1)), alpha.view(num_tables, -1)

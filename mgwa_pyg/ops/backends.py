@@ -134,7 +134,8 @@ def choose_backend(name: str, device: torch.device, num_elements: int, ordered: 
     check_choice("backend", name, BACKENDS)
     if name == "triton":
         _check_triton(device)
-    if is_transformed() and name not in SEGMENT_OPS:
+    # A TorchScript file is to be of torch's operators, too, as others open it without this package.
+    if (is_transformed() or torch.jit.is_tracing()) and name not in SEGMENT_OPS:
         return "reference"
     if name != "auto":
         return name

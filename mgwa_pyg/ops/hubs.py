@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mgwa_pyg.checks import has_values
+from mgwa_pyg.ranges import ranges
 
-# With a row of more than HUB edges, all rows of more than LONG_ROW are cut into pieces of PIECE. In other
-# graphs the error is 1e-4 at worst, where all terms are equal, and cutting would cost ordinary ones time.
-HUB, LONG_ROW, PIECE = 8192, 1024, 256
+# Rows of more than HUB edges are cut into pieces of PIECE. The error is 1e-5 at worst, where all terms of a
+# row that is just short enough are equal.
+HUB, PIECE = 512, 256
 
 
 def is_long(index: Tensor) -> bool:
@@ -28,10 +29,10 @@ def is_long(index: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Hubs:
-    """The edges of all long rows, one row after the other, cut into pieces."""
+    """The edges of all hubs, one row after the other, cut into pieces."""
 
     row: Tensor
-    """The long rows."""
+    """The hubs."""
     edge: Tensor
     """Their edges."""
     begin: Tensor
@@ -42,15 +43,18 @@ class Hubs:
     @classmethod
     def of(cls, ptr: Tensor, index: Tensor) -> Hubs | None:
         """Those of the rows that begin at ``ptr``, if one is a hub; ``index`` has an entry for each edge."""
-        if not is_long(index) or int((length := ptr.diff()).max()) <= HUB:
+        if not is_long(index):
             return None
-        row = (length > LONG_ROW).nonzero().squeeze(1)
+        length = ptr.diff()
+        row = (length > HUB).nonzero().squeeze(1)
+        if row.numel() == 0:
+            return None
         length = length[row]
         count = _num_pieces(length)
         end, first = length.cumsum(0), F.pad(count.cumsum(0), (1, 0))
-        edge = torch.arange(int(end[-1])) + (ptr[row] - end + length).repeat_interleave(length)
-        shift = end - length - PIECE * first[:-1]
-        begin = PIECE * torch.arange(int(first[-1])) + shift.repeat_interleave(count)
+        _, edge = ranges(ptr[row], length)
+        owner, piece = ranges(torch.zeros_like(count), count)
+        begin = (end - length)[owner] + PIECE * piece
         return cls(row, edge, torch.cat([begin, end[-1:]]), first)
 
     def join(self, out: Tensor, parts: Tensor, first: Tensor) -> None:
@@ -69,8 +73,8 @@ def spread(index: Tensor) -> tuple[Tensor, Tensor] | None:
     count = _num_pieces(length)
     first = count.cumsum(0) - count
     # Edges of a hub take turns, so that nothing has to be sorted.
-    turn = torch.arange(index.numel()) % count.index_select(0, index)
-    return first.index_select(0, index) + turn, torch.arange(count.numel()).repeat_interleave(count)
+    turn = torch.arange(index.numel(), device=index.device) % count.index_select(0, index)
+    return first.index_select(0, index) + turn, torch.repeat_interleave(count)
 
 
 def lift(x: Tensor, index: Tensor) -> Tensor:
@@ -83,4 +87,4 @@ def lift(x: Tensor, index: Tensor) -> Tensor:
 
 
 def _num_pieces(length: Tensor) -> Tensor:
-    return torch.where(length > LONG_ROW, (length + PIECE - 1) // PIECE, 1)
+    return torch.where(length > HUB, (length + PIECE - 1) // PIECE, 1)

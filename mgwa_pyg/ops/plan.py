@@ -12,16 +12,18 @@ from torch_geometric.utils.sparse import index2ptr
 
 from mgwa_pyg.checks import (
     check_count,
-    check_edges,
     check_range,
+    check_tensors,
     form,
     has_values,
-    is_integer,
     plain,
     values_are_checked,
 )
 
 _INT32_MAX = torch.iinfo(torch.int32).max
+
+
+_FORMS = {"edge_index": "int: 2 edges", "edge_type": "int: edges | None"}
 
 
 def check_plan(name: str, value: Any) -> None:
@@ -99,7 +101,12 @@ class RelationCSR:
 
     @classmethod
     def from_edge_index(
-        cls, edge_index: Tensor, edge_type: Tensor | None, num_relations: int, size: tuple[int, int]
+        cls,
+        edge_index: Tensor,
+        edge_type: Tensor | None,
+        num_relations: int,
+        size: tuple[int, int],
+        check: bool = True,
     ) -> RelationCSR:
         r"""Order the edges by target and relation, and once more by source.
 
@@ -114,28 +121,24 @@ class RelationCSR:
                 is only one.
             num_relations (int): The number of relations :math:`R`.
             size (tuple): The numbers of nodes :math:`(N_{src}, N_{dst})`.
+            check (bool, optional): Whether to look if the values are in range. (default: :obj:`True`)
 
         Raises:
             ValueError: If shapes, types or sizes do not go together.
             IndexError: If an index or a relation is out of range.
         """
-        check_edges("edge_index", edge_index)
-        num_edges = edge_index.size(1)
+        check_tensors(_FORMS, {"edge_index": edge_index, "edge_type": edge_type})
         if not torch.compiler.is_compiling():
             num_relations = check_count("num_relations", num_relations)
             size = _checked_size(size)
         if edge_type is None and num_relations > 1:
             raise ValueError(f"edge_type is None, but num_relations={num_relations}")
-        if edge_type is not None and (not is_integer(edge_type) or edge_type.shape != (num_edges,)):
-            raise ValueError(
-                f"edge_type {form(edge_type)}, but one whole number for each of {num_edges} edges is needed"
-            )
-        if edge_type is not None and edge_type.device != edge_index.device:
-            raise ValueError(f"edge_type is on {edge_type.device}, but edge_index on {edge_index.device}")
-        for row in (0, 1):
-            check_range(f"edge_index[{row}]", edge_index[row], size[row], f"size[{row}]")
-        check_range("edge_type", edge_type, num_relations, "num_relations")
+        if check:
+            for row in (0, 1):
+                check_range(f"edge_index[{row}]", edge_index[row], size[row], f"size[{row}]")
+            check_range("edge_type", edge_type, num_relations, "num_relations")
 
+        num_edges = edge_index.size(1)
         num_src, num_dst = size
         # While a program is traced, nothing may depend on sizes: it is to hold for all.
         fixed = has_values(edge_index)

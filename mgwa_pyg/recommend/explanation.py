@@ -11,6 +11,7 @@ from unicodedata import east_asian_width
 import pandas as pd
 from torch import Tensor
 
+from mgwa_pyg.looks import plain
 from mgwa_pyg.recommend.catalog import INTERACTION, Catalog, one_line
 from mgwa_pyg.recommend.parts import Parts
 
@@ -99,8 +100,6 @@ class Explanation:
         """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-
-        from mgwa_pyg.train.plots import plain
 
         tables = [("What it is and what it is linked to", self.parts)]
         if self.history is not None:

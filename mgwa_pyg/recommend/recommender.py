@@ -229,6 +229,11 @@ class Recommender:
         neighbors, heard = self._view.explain(who, number)
         found = mask = None
         if algorithm is not None:
+            if not isinstance(algorithm, ExplainerAlgorithm):
+                raise TypeError(
+                    f"algorithm is {algorithm!r:.60}, but one of torch_geometric.explain is needed, such as "
+                    f"GNNExplainer()"
+                )
             # Some algorithms make parameters of their own in single precision.
             stack = self._view.stack(who, number).float()
             explainer = Explainer(

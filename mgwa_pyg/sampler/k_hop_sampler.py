@@ -24,7 +24,7 @@ from torch_geometric.sampler import NumNeighbors as PyGNumNeighbors
 from torch_geometric.sampler.neighbor_sampler import edge_sample, node_sample
 from torch_geometric.typing import EdgeType, NodeType
 
-from mgwa_pyg.checks import check_count, check_indices, check_range, form
+from mgwa_pyg.checks import check_count, check_indices, check_range, form, is_float
 from mgwa_pyg.sampler.in_edges import InEdges
 from mgwa_pyg.sampler.reverse_types import ReverseTypes, is_edge_type
 
@@ -319,9 +319,10 @@ class _KeptNegatives(NegativeSampling):
 
     def sample(self, num_samples: int, endpoint: str, num_nodes: int | None = None) -> Tensor:
         weight = getattr(self, f"{endpoint}_weight")
-        if weight is not None and weight.shape != (num_nodes,):
+        if weight is not None and (not is_float(weight) or weight.shape != (num_nodes,)):
             raise ValueError(
-                f"{endpoint}_weight {form(weight)}, but one for each of {num_nodes} nodes is needed"
+                f"{endpoint}_weight {form(weight)}, but one floating-point number for each of {num_nodes} "
+                f"nodes is needed"
             )
         drawn: Tensor = self.other.sample(num_samples, endpoint, num_nodes)
         setattr(self, endpoint, drawn)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,25 +11,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from mgwa_pyg.looks import is_ours, label_lines, look, plain
+
 PROTOCOL_TITLES = {"entities": "paper protocol", "items": "item protocol"}
 _TRAIN, _VAL, _OTHER = "#8aa4c8", "#1f4e9c", "#c8682a"
-# The palette of Okabe and Ito, which colour-blind readers can tell apart, after the blue of the rest.
-_COLORS = (_VAL, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", "#999999")
-
-
-def plain(text: str) -> str:
-    """Text that matplotlib draws as it is: a dollar sign would begin a formula."""
-    return text.replace("$", r"\$")
 
 
 def _title(negatives: str) -> str:
     return plain(PROTOCOL_TITLES.get(negatives, negatives))
-
-
-def _line(number: int) -> dict[str, Any]:
-    """A look that no other of the first sixteen lines has."""
-    style = "-" if number < len(_COLORS) else "--"
-    return {"color": _COLORS[number % len(_COLORS)], "ls": style, "lw": 1.2}
 
 
 def plot_curves(
@@ -64,66 +52,96 @@ def plot_curves(
     _save(figure, file)
 
 
-def plot_roc(predictions: pd.DataFrame, title: str, file: Path) -> None:
-    """Plot the ROC curves on the test rows, one pair of axes a protocol and one line a model.
-
-    A line is the mean over the seeds at every false positive rate, its band one standard deviation.
+def roc_curves(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The ROC curves on the test rows: the true positive rate at every false positive rate, as mean and
+    standard deviation over the seeds.
 
     Args:
         predictions (DataFrame): The content of ``predictions.csv``.
+
+    Returns:
+        DataFrame: The columns ``negatives``, ``model``, ``auc`` (the mean), ``false_positive_rate``, ``mean``
+        and ``sd``.
+    """
+    grid = np.linspace(0, 1, 201)
+    curves = []
+    for (negatives, model), group in predictions.groupby(["negatives", "model"], sort=False):
+        seeds = [(seed["label"], seed["score"]) for _, seed in group.groupby("seed")]
+        rates = np.stack([np.interp(grid, *roc_curve(*seed)[:2]) for seed in seeds])
+        columns = {"false_positive_rate": grid, "mean": rates.mean(axis=0), "sd": rates.std(axis=0)}
+        auc = np.mean([roc_auc_score(*seed) for seed in seeds])
+        curves.append(pd.DataFrame({"negatives": negatives, "model": model, "auc": auc, **columns}))
+    return pd.concat(curves, ignore_index=True)
+
+
+def plot_roc(curves: pd.DataFrame, title: str, file: Path) -> None:
+    """Plot ROC curves, one pair of axes a protocol and one line a model, the models by their AUC.
+
+    A line is the mean over the seeds, its band one standard deviation.
+
+    Args:
+        curves (DataFrame): What :func:`roc_curves` returned.
         title (str): What stands above the plot.
         file (path): The PNG file to write.
     """
-    protocols = predictions["negatives"].unique()
-    figure, axes = _figure(title, rows=1, columns=len(protocols))
-    grid = np.linspace(0, 1, 201)
+    protocols = curves["negatives"].unique()
+    figure, axes = _figure(title, rows=1, columns=len(protocols), height=4.35)
+    numbers = {model: number for number, model in enumerate(curves["model"].unique())}
     for negatives, ax in zip(protocols, axes[0], strict=True):
-        rows = predictions[predictions["negatives"] == negatives]
-        for number, (model, group) in enumerate(rows.groupby("model", sort=False)):
-            seeds = [(seed["label"], seed["score"]) for _, seed in group.groupby("seed")]
-            auc = np.mean([roc_auc_score(*seed) for seed in seeds])
-            rates = np.stack([np.interp(grid, *roc_curve(*seed)[:2]) for seed in seeds])
-            mean, sd = rates.mean(axis=0), rates.std(axis=0)
-            line = _line(number)
-            ax.plot(grid, mean, **line, label=f"{plain(model)}, mean AUC {auc:.3f}")
-            ax.fill_between(grid, mean - sd, mean + sd, color=line["color"], alpha=0.15, lw=0)
+        rows = curves[curves["negatives"] == negatives].sort_values("auc", ascending=False, kind="stable")
+        for model, curve in rows.groupby("model", sort=False):
+            line = look(model, numbers[model])
+            rate, mean, sd = (curve[name].to_numpy() for name in ("false_positive_rate", "mean", "sd"))
+            ax.plot(rate, mean, **line, label=f"{plain(model)}, AUC {curve['auc'].iloc[0]:.3f}")
+            ax.fill_between(rate, mean - sd, mean + sd, color=line["color"], alpha=0.15, lw=0)
         ax.plot([0, 1], [0, 1], color="0.7", lw=0.8, ls=":")
         ax.set_title(_title(negatives), fontsize=10)
         ax.set_xlabel("false positive rate")
         ax.set_ylabel("true positive rate")
-        ax.set_aspect("equal")
-        ax.legend(frameon=False, fontsize=7, loc="lower right")
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), box_aspect=1)
+        # All curves end in one point: what they are stands below them, from the best to the worst.
+        legend = ax.legend(frameon=False, fontsize=7.5, loc="lower right", labelcolor="linecolor")
+        for text, model in zip(legend.get_texts(), rows["model"].unique(), strict=True):
+            text.set_weight("bold" if is_ours(model) else "normal")
     _save(figure, file)
 
 
-def plot_validation(
-    histories: Mapping[str, Mapping[str, Sequence[Sequence[Mapping[str, float]]]]], title: str, file: Path
-) -> None:
+def plot_validation(histories: pd.DataFrame, title: str, file: Path) -> None:
     """Plot the validation AUC against epochs, one pair of axes a protocol and one line a model.
 
     A line is the mean over the fits that are still going on; it ends where fewer than half of them are.
 
     Args:
-        histories (mapping): For each protocol and model, the histories of its fits.
+        histories (DataFrame): A row for each epoch of each fit, with the columns ``negatives``, ``model``,
+            ``seed``, ``epoch`` and ``val_auc``.
         title (str): What stands above the plot.
         file (path): The PNG file to write.
     """
-    figure, axes = _figure(title, rows=1, columns=len(histories))
-    for (negatives, models), ax in zip(histories.items(), axes[0], strict=True):
-        for number, (model, fits) in enumerate(models.items()):
-            table = pd.concat([pd.DataFrame(list(history)) for history in fits]).groupby("epoch")["val_auc"]
-            mean = table.mean()[table.count() >= len(fits) / 2]
-            ax.plot(mean.index + 1, mean, **_line(number), label=plain(model))
+    protocols = histories["negatives"].unique()
+    figure, axes = _figure(title, rows=1, columns=len(protocols), width=5.6)
+    for negatives, ax in zip(protocols, axes[0], strict=True):
+        models = histories[histories["negatives"] == negatives].groupby("model", sort=False)
+        for number, (model, fits) in enumerate(models):
+            epochs = fits.groupby("epoch")["val_auc"]
+            mean = epochs.mean()[epochs.count() >= fits["seed"].nunique() / 2]
+            ax.plot(mean.index + 1, mean, **look(model, number), label=plain(model))
         ax.set_title(_title(negatives), fontsize=10)
         ax.set_xlabel("epoch")
         ax.set_ylabel("validation AUC")
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.legend(frameon=False, fontsize=7)
+        label_lines(ax)
     _save(figure, file)
 
 
-def plot_metrics(rows: pd.DataFrame, metrics: Mapping[str, str], title: str, file: Path) -> None:
-    """Plot metrics as points with error bars, one row of axes a protocol and one column a metric.
+def plot_metrics(
+    rows: pd.DataFrame,
+    metrics: Mapping[str, str],
+    title: str,
+    file: Path,
+    published: pd.DataFrame | None = None,
+) -> None:
+    """Plot metrics as points with error bars, one row of axes a protocol and one column a metric; the models
+    are sorted by the first metric.
 
     Args:
         rows (DataFrame): One row a model, protocol and seed, with the columns ``model``, ``negatives`` and
@@ -131,27 +149,44 @@ def plot_metrics(rows: pd.DataFrame, metrics: Mapping[str, str], title: str, fil
         metrics (mapping): The metrics' columns, and what the axes call them.
         title (str): What stands above the plot.
         file (path): The PNG file to write.
+        published (DataFrame, optional): What others have published, in the same columns without seeds.
     """
     protocols = rows["negatives"].unique()
-    figure, axes = _figure(title, rows=len(protocols), columns=len(metrics))
+    count = rows["model"].nunique()
+    figure, axes = _figure(title, rows=len(protocols), columns=len(metrics), height=0.8 + 0.19 * count)
     for negatives, row in zip(protocols, axes, strict=True):
         groups = rows[rows["negatives"] == negatives].groupby("model", sort=False)
-        models = list(groups.groups)[::-1]
+        models = list(groups[next(iter(metrics))].mean().sort_values(kind="stable").index)
+        known = (
+            None if published is None else published[published["negatives"] == negatives].set_index("model")
+        )
         for (metric, name), ax in zip(metrics.items(), row, strict=True):
-            mean, sd = groups[metric].mean()[models], groups[metric].std()[models]
-            ax.errorbar(
-                mean, range(len(models)), xerr=sd, fmt="o", ms=4, color=_VAL, ecolor=_TRAIN, capsize=3
-            )
-            labels = [plain(model) if ax is row[0] else "" for model in models]
-            ax.set_yticks(range(len(models)), labels, fontsize=8)
+            mean, sd = groups[metric].mean(), groups[metric].std()
+            for place, model in enumerate(models):
+                style = {"color": look(model)["color"], "ms": 6 if is_ours(model) else 4}
+                ax.errorbar(mean[model], place, xerr=sd[model], fmt="o", capsize=3, **style)
+                if known is not None and model in known.index:
+                    style = {"mec": style["color"], "mfc": "white", "ms": 5, "ls": "none"}
+                    ax.plot(known[metric].astype(float)[model], place, marker="D", zorder=3, **style)
+            ax.set_yticks(range(len(models)), [plain(model) for model in models], fontsize=8)
+            for label, model in zip(ax.get_yticklabels(), models, strict=True):
+                label.set(color=look(model)["color"], weight="bold" if is_ours(model) else "normal")
+            ax.tick_params(axis="y", labelleft=ax is row[0])
             ax.set_title(f"{_title(negatives)}: {plain(name)}", fontsize=10)
             ax.grid(axis="x", color="0.9")
+    if published is not None:
+        # A diamond without a place: what the others are.
+        style = {"marker": "D", "mec": "0.3", "mfc": "white", "ms": 5, "ls": "none"}
+        axes[0, 0].plot([], [], **style, label="published")
+        axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right")
     _save(figure, file)
 
 
-def _figure(title: str, rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+def _figure(
+    title: str, rows: int, columns: int, width: float = 4.4, height: float = 3.4
+) -> tuple[Figure, np.ndarray]:
     # Without pyplot nothing is shown, and no state is left behind.
-    figure = Figure(figsize=(4.4 * columns, 3.4 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(plain(title), fontsize=12)
     return figure, figure.subplots(rows, columns, squeeze=False)

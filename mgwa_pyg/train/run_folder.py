@@ -18,7 +18,7 @@ from mgwa_pyg.evaluation import click_report, predict_heuristics, summarize
 from mgwa_pyg.files import read_json, whole_file, write_json
 from mgwa_pyg.train.click import kinds
 from mgwa_pyg.train.fit import FitResult
-from mgwa_pyg.train.plots import plot_curves, plot_roc
+from mgwa_pyg.train.plots import plot_curves, plot_roc, roc_curves
 from mgwa_pyg.version import __version__
 
 #: The columns of ``predictions.csv``; user and item are row numbers of the data, the score is a probability.
@@ -206,7 +206,7 @@ class RunFolder:
         with whole_file(self.path / "curves.png") as file:
             plot_curves(histories, title, file)
         with whole_file(self.path / "roc.png") as file:
-            plot_roc(pd.read_csv(self.path / "predictions.csv"), title, file)
+            plot_roc(roc_curves(pd.read_csv(self.path / "predictions.csv")), title, file)
         return metrics
 
 

@@ -60,6 +60,8 @@ def test_table2(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         "table2.json",
         "table2.md",
+        "table2_roc.csv.gz",
+        "table2_curves.csv.gz",
         "table2_roc.png",
         "table2_metrics.png",
         "table2_curves.png",
@@ -95,6 +97,14 @@ def test_table2(tmp_path):
     assert {key: test[key] for key in want} == pytest.approx(want)
     assert test["p_holm"] >= test["p"]
     assert len(content["transe"]) == 5
+
+    # What stays draws page and plots again, to the byte.
+    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for name in ("table2.md", "table2_roc.png", "table2_metrics.png", "table2_curves.png"):
+        (tmp_path / name).unlink()
+    assert table2.redraw(Settings(out=tmp_path)).page == report.page
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == made
+    assert max(map(len, (table2._ROC, table2._CURVES))) <= 8
 
 
 def test_quick_and_synthetic_say_so(tmp_path):

@@ -208,6 +208,15 @@ def test_run(tmp_path, monkeypatch):
     assert content["rows"] == report.rows
     text = (tmp_path / "layer.md").read_text()
     assert text == report.page
+    assert "The dotted floor is" in text
+    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "layer.md").unlink()
+    assert layer.redraw(Settings(out=tmp_path, quick=True)).rows == report.rows
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == made
+    assert all(
+        0 < len(set(names) & set(IMPLEMENTATIONS[part])) == len(names) <= 8
+        for part, names in layer._PLOTTED.items()
+    )
     assert "there is no floor" not in text
     for part, names in IMPLEMENTATIONS.items():
         tables = [section for section in text.split("\n### ") if section.startswith(layer.TITLES[part])]

@@ -103,6 +103,15 @@ def test_all_goes_on_without_data(run, capsys):
     assert "12,346" in printed
 
 
+def test_what_cannot_be_redrawn_says_so(run, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="error: works cannot run: it has no redraw"):
+        run("works", "--redraw")
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "layer", "--redraw", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"layer_cpu\.json is not there: run it without --redraw first"):
+        command.main()
+
+
 def test_one_that_cannot_run_is_an_error(run):
     with pytest.raises(SystemExit, match="error: fails cannot run: No network"):
         run("fails")

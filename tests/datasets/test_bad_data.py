@@ -5,7 +5,7 @@ import itertools
 import os
 import tempfile
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from unittest import mock
 
@@ -111,7 +111,7 @@ def load_spoilt(write, damages, load):
 
 
 def rows_of(content, header=True):
-    lines = content.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
+    lines = content.decode("utf-8-sig").replace("\r\n", "\n").rstrip("\n").split("\n")
     return [line.split("\t") for line in lines[header:]]
 
 
@@ -121,11 +121,16 @@ def assert_holds(dataset, positives, triples, num_users, num_entities, negatives
     data.validate()
     assert (data["user"].num_nodes, data["entity"].num_nodes) == (num_users, num_entities)
     pairs = list(map(tuple, data[LISTENS].edge_label_index.t().tolist()))
-    half = len(pairs) // 2
+    half = len(positives)
     assert pairs[:half] == sorted(positives)
-    assert [user for user, _ in pairs[half:]] == [user for user, _ in pairs[:half]]
+    assert data[LISTENS].edge_label.tolist() == [1.0] * half + [0.0] * (len(pairs) - half)
     assert len(set(pairs)) == len(pairs)
-    if negatives is not None:
+    pool = num_entities if dataset.negatives == "entities" else dataset.num_items
+    of_user = Counter(user for user, _ in positives)
+    if negatives is None:  # As many as positives, or what is left.
+        left = {user: min(count, pool - count) for user, count in of_user.items()}
+        assert Counter(user for user, _ in pairs[half:]) == Counter(left)
+    else:
         assert sorted(pairs[half:]) == sorted(negatives)
     head, tail = data[KG].edge_index[:, : len(triples)].tolist()
     relation = data[KG].rel_type[: len(triples)].tolist()

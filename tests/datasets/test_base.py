@@ -141,6 +141,22 @@ def test_nothing_in_a_processed_file_is_run(tmp_path, place):
     SyntheticKG(tmp_path / "data", **SIZES)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, None) for name in ("kind", "data", "statistics", "user_ids", "pre_transform", "origin")),
+        ("origin", {}), ("item_names", ["one"]), ("entity_names", 3), ("data", [1]), ("statistics", {}),
+    ],
+)  # fmt: skip
+def test_a_processed_file_of_something_else(tmp_path, name, value):
+    SyntheticKG(tmp_path, **SIZES)
+    (path,) = (tmp_path / "processed").iterdir()
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, name: value}, path)
+    with pytest.raises(RuntimeError, match=r"pt' is damaged \(.*\)\. Delete it, or pass `force_reload=True`"):
+        SyntheticKG(tmp_path, **SIZES)
+
+
 class FirstKG(KGRecDataset):
     """Three songs."""
 
@@ -356,3 +372,6 @@ def test_two_processes_build_at_once(tmp_path):
 def test_files_need_a_folder():
     with pytest.raises(TypeError, match="LastFMKG needs a folder for its files, but root is None"):
         LastFMKG(None)
+
+    with pytest.raises(TypeError, match="3 is no folder: a path is needed"):
+        SyntheticKG(3)

@@ -1,5 +1,7 @@
 """Tables of a user's own: any order is right, and whatever is wrong is named with its row."""
 
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -160,6 +162,15 @@ PARTS = np.zeros(len(PAIRS), dtype=int)
         ({"positives": None}, r"positives\[0\] has None"),
         ({"positives": "pairs"}, r"positives\[0\] has 'pairs'"),
         ({"positives": []}, "positives has no row"),
+        ({"positives": put(PAIRS.astype(object), 5, 1, 2**64)}, r"positives\[5\] has \d+, .* beyond 64 bits"),
+        ({"positives": put(PAIRS, 5, 1, Fraction(1, 2))}, r"positives\[5\] has Fraction\(1, 2\)"),
+        ({"positives": np.ma.masked_equal(PAIRS, PAIRS[5, 1])}, r"positives\[\d\] has None"),
+        ({"positives": pd.DataFrame(PAIRS).to_records(index=False)}, "positives has the fields"),
+        ({"positives": torch.tensor(PAIRS).bfloat16()}, r"positives .* torch.bfloat16, of which NumPy makes"),
+        ({"positives": torch.tensor(PAIRS).to_sparse()}, r"positives has shape \(55, 2\) .* Sparse"),
+        ({"positives": torch.tensor(PAIRS, device="meta")}, r"positives has shape \(55, 2\) .* no data"),
+        ({"triples": TRIPLES.astype(np.float16), "num_entities": 2049}, "type float16, .* below 2049"),
+        ({"entity_names": ["a"] * ENTITIES}, r"entity_names\[0\]='a', but .* item_names\[0\]='"),
         ({"triples": put(TRIPLES, 4, 2, 30)}, r"triples\[4\] has the tail 30, .* as num_entities is 30"),
         ({"triples": put(TRIPLES, 4, 0, -1)}, r"triples\[4\] has the head -1"),
         ({"triples": put(TRIPLES, 4, 1, 3)}, r"triples\[4\] has the relation 3, .* of relation_names is 3"),

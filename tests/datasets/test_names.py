@@ -113,6 +113,9 @@ def write_recbole(folder, item):
         ("item_id:token\tmovie_title:token_seq\nq\tNo\nb\tCléo\na\tVagabond\n", ["Cléo", "Vagabond", "c"]),
         ("artist_name:token\tTitle:token_seq\titem_id:token\nx\t Jetée \ta\ny\t\tb\n", ["b", "Jetée", "c"]),
         ("item_id:token\tname:token\nb\tsame\na\tsame\nc\tsame", ["same"] * 3),
+        ("title_length:float\ttitle_id:token\titem_id:token\ttitle:token_seq\n1\t2\tb\tC\n", ["C", "a", "c"]),
+        ("item_id:token\tbrand_name:token\tname:token\nb\tX\tC\n", ["C", "a", "c"]),
+        ("item_id:token\ttitle_of_film:token\tmy_title:token\nb\tX\tC\n", ["C", "a", "c"]),
     ],
 )
 def test_recbole_ids_are_tokens_and_names_are_titles(tmp_path, item, names):
@@ -124,6 +127,12 @@ def test_recbole_ids_are_tokens_and_names_are_titles(tmp_path, item, names):
         assert dataset.item_names == names
         assert dataset.entity_names == [*names, "Varda"]
         assert dataset.relation_names == ["directed by"]
+
+
+def test_titles_that_match_no_item_are_told(tmp_path):
+    write_recbole(tmp_path / "d", "item_id:token\ttitle:token\nb.0\tX\na.0\tY\n")
+    with pytest.warns(UserWarning, match=r"d\.item' has none of the items: its first is 'b\.0', .* 'b'\."):
+        assert RecBoleKG(tmp_path, "d", negatives="entities").item_names == ["b", "a", "c"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import tracemalloc
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -201,6 +202,41 @@ def test_a_byte_order_mark(tmp_path, end):
     assert RecBoleKG(tmp_path, "tiny").fingerprint == plain
 
 
+@pytest.mark.parametrize("block", [1, 7, 2**20])
+@pytest.mark.parametrize("blank", ["\n", "\n\n\n", "\r\n\r\n"])
+def test_blank_last_lines(tmp_path, monkeypatch, block, blank):
+    write(tmp_path, TINY)
+    plain = RecBoleKG(tmp_path, "tiny").fingerprint
+    monkeypatch.setattr("mgwa_pyg.datasets.raw.BLOCK", block)
+    item = "item_id:token\ttitle:token_seq\nb\tb\n"
+    write(tmp_path, {end: text + blank for end, text in {**TINY, "item": item}.items()})
+    assert RecBoleKG(tmp_path, "tiny").fingerprint == plain
+    log = TINY["inter"].splitlines(keepends=True)
+    for end in ("", "\n", "\n\n\n\n"):
+        write(tmp_path, {"inter": "".join([*log[:3], "\n\n", *log[3:], end])})
+        with pytest.raises(RawDataError, match=r"tiny\.inter', line 4: '' has 1 fields instead of 5"):
+            RecBoleKG(tmp_path, "tiny")
+    write(tmp_path, {"inter": log[0] + blank})
+    with pytest.raises(RawDataError, match=r"tiny\.inter': it has no row below its header"):
+        RecBoleKG(tmp_path, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("end", "old", "new", "message"),
+    [
+        ("inter", "4\tb\t4.5\tanna k.\t\n", "4\tb\t4.5\tanna k. \t\n", r"1 users .* 'anna k. ', and 'anna"),
+        ("inter", "6\tx", "6\t\"x\"", "1 items .* '\"x\"', and 'x'"),
+        ("inter", "7\tlow\t1\tlow", "7\tlow\t1\t7.0", r"1 users .* '7\.0', and '7'"),
+        ("kg", "m.2\tby\tm.9", "m.2\tby\t\ufeffm.9\xa0", r"1 entities .*m\.9\\xa0', and 'm\.9'"),
+    ],
+)  # fmt: skip
+def test_ids_written_in_two_ways_are_told(tmp_path, end, old, new, message):
+    assert old in TINY[end]
+    write(tmp_path, {**TINY, end: TINY[end].replace(old, new)})
+    with pytest.warns(UserWarning, match=message):
+        RecBoleKG(tmp_path, "tiny")
+
+
 @pytest.mark.parametrize("block", [1, 7, 40, 2**20])
 @pytest.mark.parametrize(("tables", "split"), [(TINY, "random"), (PARTS, "files")])
 def test_the_size_of_the_blocks_does_not_matter(tmp_path, monkeypatch, block, tables, split):
@@ -337,6 +373,15 @@ def test_bad_arguments(tmp_path, arguments, message):
     write(tmp_path, TINY)
     with pytest.raises(ValueError, match=message):
         RecBoleKG(tmp_path, **{"name": "tiny", **arguments})
+
+
+def test_other_numbers_and_no_root(tmp_path):
+    write(tmp_path, TINY)
+    for number, count in ((np.float32(4.5), 2), (np.int64(4), 4), (Fraction(9, 2), 2)):
+        assert RecBoleKG(tmp_path, "tiny", min_rating=number).num_interactions == count
+    for root in (None, 3, b"tiny"):
+        with pytest.raises(TypeError, match=r"root=.*: the folder that holds RecBole's data sets is needed"):
+            RecBoleKG(root, "tiny")
 
 
 def atomic_files(folder):

@@ -130,3 +130,30 @@ def test_classes_of_others_are_not_made():
     assert issubclass(OwnKG, KGRecDataset)
     with pytest.raises(ValueError, match=r"OwnKG is none of .*LastFMKG.*: pass the data set itself"):
         from_recipe(OwnKG(**SIZES).recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"class": ["SyntheticKG"], "arguments": {}}, r"\['SyntheticKG'\] is none of"),
+        ({"class": "builtins.eval", "arguments": {}}, "builtins.eval is none of"),
+        ({"class": "SyntheticKG"}, "a class and its arguments are needed"),
+        ({"class": "SyntheticKG", "arguments": [1]}, "a class and its arguments are needed"),
+        ("SyntheticKG", "a class and its arguments are needed"),
+        ({"class": "SyntheticKG", "arguments": {"transform": "print"}}, "has no transform='print'"),
+        ({"class": "SyntheticKG", "arguments": {"pre_transform": print}}, "has no pre_transform=<built-in"),
+        ({"class": "SyntheticKG", "arguments": {"force_reload": True}}, "has no force_reload=True"),
+        ({"class": "SyntheticKG", "arguments": {"self": 1}}, "has no self=1"),
+        ({"class": "SyntheticKG", "arguments": {1: 2}}, "has no 1=2"),
+        (
+            {"class": "SyntheticKG", "arguments": {"num_users": torch.tensor(3)}},
+            r"has no num_users=tensor\(3",
+        ),
+        ({"class": "LastFMKG", "arguments": {"root": ["a"]}}, r"has no root=\['a'\]"),
+    ],
+)
+def test_a_recipe_has_plain_arguments_only(tmp_path, monkeypatch, recipe, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        from_recipe(recipe)
+    assert not list(tmp_path.iterdir())

@@ -77,7 +77,7 @@ def test_what_keeps_the_promise_passes(dataset, change):
     check_data(dataset, data)
 
 
-@pytest.mark.parametrize("reduce", ["add", "mean", "max"])
+@pytest.mark.parametrize("reduce", ["add", "mean", "max", "min"])
 @pytest.mark.parametrize("num_relations", [1, 2, 3, 8])
 def test_edges_that_were_merged(reduce, num_relations):
     dataset = SyntheticKG(**SIZES, num_relations=num_relations, transform=T.ToUndirected(reduce=reduce))
@@ -85,6 +85,11 @@ def test_edges_that_were_merged(reduce, num_relations):
         (ValueError, IndexError), match=r"data\['entity', 'kg', 'entity'\]\.(rel_type|edge_index)"
     ):
         check_data(dataset, dataset[0])
+
+
+def test_loops_that_were_added(dataset):
+    with pytest.raises(ValueError, match=r"from (\d+) to \1 of the relation 1, for one, has no inverse"):
+        check_data(dataset, T.AddSelfLoops(attr="rel_type")(dataset[0]))
 
 
 def set_entry(store, key, value):
@@ -153,6 +158,11 @@ def twice(data):
         (replace(KG, "edge_index", torch.t), ValueError, r"whole numbers of shape \(2, num_edges\)"),
         (replace(LISTENS, "edge_label", lambda x: x[1:]), ValueError, "one for each is needed"),
         (replace(LISTENS, "edge_label", torch.Tensor.numpy), ValueError, "edge_label is array"),
+        (
+            replace(LISTENS, "edge_label", torch.Tensor.long),
+            ValueError,
+            "zeros and ones is needed, as floats",
+        ),
         (replace(LISTENS, "val_mask", torch.Tensor.int), ValueError, "a vector of booleans is needed"),
         (replace(LISTENS, "test_mask", lambda x: x[1:]), ValueError, "one for each is needed"),
         (replace(LISTENS, "test_mask", torch.ones_like), ValueError, "is in several of train_mask"),

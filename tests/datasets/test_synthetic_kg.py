@@ -271,6 +271,17 @@ def test_cache(tmp_path):
     assert len(list((tmp_path / "processed").iterdir())) == 3
 
 
+def test_the_default_device_does_not_matter(tmp_path):
+    # "meta" stands for a GPU: data are on the CPU until somebody moves them.
+    user, entity = torch.arange(40), torch.arange(40) + 40
+    dataset = SyntheticKG(**SMALL)
+    with torch.device("meta"):
+        made, kept, read = (SyntheticKG(root, **SMALL) for root in (None, tmp_path, tmp_path))
+        score = made.planted_score(user, entity)
+    assert all(same(dataset[0], other[0]) for other in (made, kept, read))
+    assert score.equal(dataset.planted_score(user, entity))
+
+
 def test_transforms_and_copies():
     data = SyntheticKG(**SMALL, transform=T.ToUndirected(merge=False))[0]
     assert ("entity", "rev_listens", "user") in data.edge_types

@@ -132,6 +132,12 @@ def test_a_browser_shows_the_page(browser, page, run):
     widths = browser.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth)")
     assert len(widths) == 12
     assert min(widths) > 400
+    # Eight points of a picture with 130 dots an inch: its letters are read at half that size, not less.
+    shares = browser.execute_script("return [...document.images].map(i => i.width / i.naturalWidth)")
+    assert min(shares) > 0.45
+    # The table of an explanation has all of its columns on the screen.
+    cells = browser.find_elements(by_css, "details td")
+    assert max(cell.rect["x"] + cell.rect["width"] for cell in cells) <= 400
     # On a narrow screen tables scroll by themselves, and the page does not.
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
     assert "synthetic data" in browser.find_element(by_tag, "body").text

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch_geometric.data import Data
-from torch_geometric.loader import NeighborLoader
+from torch_geometric.loader import NeighborLoader, NodeLoader
 from torch_geometric.nn import BatchNorm, GraphNorm, GraphSAGE, JumpingKnowledge, to_hetero
 from torch_geometric.nn.models import GAT
 from torch_geometric.utils import to_torch_coo_tensor
@@ -65,8 +65,20 @@ def stack(
 def test_the_constructor_and_forward_are_those_of_pyg():
     for name in ("__init__", "forward"):
         for other in (GraphSAGE, GAT):
-            ours = inspect.signature(getattr(GatedAggregationGNN, name))
-            assert ours == inspect.signature(getattr(other, name))
+            ours, theirs = (
+                [
+                    (each.name, each.kind, each.default)
+                    for each in inspect.signature(method).parameters.values()
+                ]
+                for method in (getattr(GatedAggregationGNN, name), getattr(other, name))
+            )
+            assert ours == theirs
+
+
+def test_edge_weights_are_refused():
+    x, edge_index, _ = typed_graph()
+    with pytest.raises(ValueError, match=r"edge_weight has shape \(30,\)"):
+        GatedAggregationGNN(5, 8, 2)(x, edge_index, torch.rand(30))
 
 
 @pytest.mark.parametrize("jk", [None, "last", "cat", "max", "lstm"])
@@ -221,6 +233,14 @@ def test_inference_by_a_loader_knows_types_and_features(what, cache, jk):
     loader = NeighborLoader(data, [-1], neighbor_sampler=sampler, input_nodes=torch.arange(3))
     with pytest.raises(ValueError, match=f"loader goes through 3 of {N} nodes"):
         model.inference(loader)
+    for rest, found in (  # The others would stay what memory held.
+        ({"batch_size": N - 1, "drop_last": True}, N - 1),
+        ({"input_nodes": torch.zeros(N, dtype=torch.long)}, 1),
+    ):
+        with pytest.raises(ValueError, match=f"loader goes through {found} of {N} nodes"):
+            model.inference(NeighborLoader(data, [-1], neighbor_sampler=sampler, **rest), cache=cache)
+    with pytest.raises(ValueError, match="a Data with x is needed"):
+        model.inference(NodeLoader(Data(edge_index=edge_index, num_nodes=N), sampler))
     with pytest.raises(ValueError, match="jk='cat'"):
         GatedAggregationGNN(5, 8, 2, jk="cat").eval().inference(loader)
 

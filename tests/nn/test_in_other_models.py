@@ -3,6 +3,7 @@
 Each test compares values with calls of the layer itself.
 """
 
+import io
 import socket
 import sys
 from types import SimpleNamespace
@@ -229,6 +230,26 @@ def test_summary(monkeypatch):
         f"[{N}, {C}]",
         f"{count:,}",
     ]
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("options", [{}, {"heads": 2, "degree_power": 0.5}, {"edge_dim": 2}])
+@pytest.mark.parametrize(("backend", "num_edges"), [("auto", 30), ("auto", 2**16), ("torch", 30)])
+def test_a_traced_layer_holds_for_other_graphs(backend, num_edges, options):
+    def graph(num_nodes, num_edges):
+        given = torch.randn(num_nodes, C), torch.randint(num_nodes, (2, num_edges))
+        given = *given, torch.randint(RELATIONS, (num_edges,))
+        return (*given, torch.rand(num_edges, 2)) if options == {"edge_dim": 2} else given
+
+    conv = typed_conv(backend=backend, **options).eval()
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(conv, graph(50, num_edges), check_trace=False), file)
+    file.seek(0)
+    loaded = torch.jit.load(file)
+    # Of torch's own operators: others may open the file without the package.
+    assert "mgwa_pyg::" not in str(loaded.inlined_graph)
+    for given in (graph(7, 20), graph(90, 400), graph(5, 0)):
+        torch.testing.assert_close(loaded(*given), conv(*given))
 
 
 def test_batches_of_graphs_equal_the_graphs_one_by_one():

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch.nn.utils import parametrizations, prune
 
 from mgwa_pyg.nn import KGCN, MGWA, ranking
 from mgwa_pyg.ops import RelationCSR
@@ -58,6 +59,28 @@ def test_scores_equal_those_of_pairs(name, num_layers, sums, monkeypatch):
     for max_bytes in (None, 1, 3 * NUM_ITEMS * 5 * 8):  # All at once, one by one, users or items in parts.
         got = model.score_items(users, plan, NUM_ITEMS, max_bytes)
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("name", ["user_emb", "entity_emb", "relation_emb"])
+@pytest.mark.parametrize("what", ["prune", "weight_norm", "hook"])
+def test_embeddings_count_as_they_are_called(what, name, num_layers):
+    plan, sampler = graph()
+    model = make("mgwa", num_layers)
+    embedding = model.get_submodule(name)
+    if what == "prune":
+        prune.random_unstructured(embedding, "weight", 0.5)
+        with torch.no_grad():  # A step of training: pruning makes the weight of it when the module is called.
+            embedding.weight_orig.mul_(-1.5)
+    elif what == "weight_norm":
+        parametrizations.weight_norm(embedding)
+    else:
+        embedding.register_forward_hook(lambda *call: 2 * call[-1])
+    users = torch.arange(NUM_USERS)
+    got = model.score_items(users, plan, NUM_ITEMS), model.rank(users, NUM_ITEMS, plan, NUM_ITEMS).score
+    want = pairwise(model, sampler, users)
+    torch.testing.assert_close(got[0], want, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got[1], want.sort(dim=1, descending=True).values, rtol=1e-5, atol=1e-5)
 
 
 def test_one_relation_and_no_attention():

@@ -119,6 +119,20 @@ def test_embedding_penalty_equals_its_equation():
     assert_same(model, model.embedding_penalty(*graph), want)
 
 
+def test_the_penalty_is_of_the_embeddings_as_they_are_called():
+    model, memory, *edges = make()
+    want = model.embedding_penalty(memory, *edges)
+    model.entity_emb.register_forward_hook(lambda *call: 3 * call[-1])
+    entities = 9 * (want - _relations_penalty(model, memory, edges[1]))
+    torch.testing.assert_close(
+        model.embedding_penalty(memory, *edges), entities + _relations_penalty(model, memory, edges[1])
+    )
+
+
+def _relations_penalty(model, memory, edge_type):
+    return model.relation[edge_type[memory[[0, 2, 3]]]].square().sum()
+
+
 def test_half_precision_sums_over_more_memories_than_it_can_count():
     model, memory, *seen = make(size=32)
     memory = memory[[0, 2, 3]].repeat(500, 1, 1)

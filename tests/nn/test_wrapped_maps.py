@@ -99,6 +99,23 @@ def test_the_maps_count_as_they_are_called(what, name, heads, edge_dim, backend)
         assert all(parameter.grad is not None for parameter in conv.parameters())
 
 
+def test_hooks_on_all_modules_see_every_map():
+    edge_index, edge_type = multigraph()
+    seen = set()
+    for conv, rest in (
+        (GatedAggregationConv(5, 4, 4), ()),
+        (GatedAggregationConv(5, 4, 4, edge_dim=3), (torch.randn(30, 3),)),
+    ):
+        hook = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: seen.add(module))
+        try:
+            conv(torch.randn(7, 5), edge_index, edge_type, *rest)
+        finally:
+            hook.remove()
+        assert {name for name, module in conv.named_modules() if module in seen} >= {
+            name for name in MAPS if name != "lin_edge" or rest
+        }
+
+
 @pytest.mark.parametrize("name", ["gated", "sum", "concat", "neighbor", "highway"])
 @pytest.mark.parametrize("what", ["prune", "forward", "low_rank"])
 @pytest.mark.parametrize("shape", [(5, 6), (3, 5, 6)], ids=["shared", "batched"])
@@ -114,6 +131,21 @@ def test_columns_are_rows_turned_round_whatever_the_maps_are(what, name, shape):
     with torch.no_grad():
         columns = fusion.columns(x, neighborhood)
     torch.testing.assert_close(columns.transpose(1, 2), torch.stack(rows))
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_columns_are_rows_turned_round_whatever_the_fusion_is(name):
+    class Shifted(FUSIONS[name]):
+        def forward(self, x, neighborhood):
+            return super().forward(x, neighborhood) + 1
+
+    x, neighborhood = torch.randn(5, 6), torch.randn(3, 5, 6)
+    for fusion in (Shifted(5, 5, 5, 1, True), FUSIONS[name](5, 5, 5, 1, True)):
+        fusion.register_forward_hook(lambda *call: 2 * call[-1])
+        rows = [fusion(x.t(), near.t().unsqueeze(1)).squeeze(1) for near in neighborhood]
+        with torch.no_grad():
+            columns = fusion.columns(x, neighborhood)
+        torch.testing.assert_close(columns.transpose(1, 2), torch.stack(rows))
 
 
 def test_maps_are_reset_whatever_they_are():

@@ -200,6 +200,12 @@ def traces(module):
     return module.training, hooks, flags, {name: p.requires_grad for name, p in module.named_parameters()}
 
 
+@pytest.mark.parametrize("algorithm", ["GNNExplainer", GNNExplainer, 5])
+def test_what_is_no_algorithm_is_refused(make_recommender, algorithm):
+    with pytest.raises(TypeError, match=r"one of torch_geometric\.explain is needed"):
+        make_recommender("collaborative").explain(0, 1, algorithm)
+
+
 @pytest.mark.parametrize("kind", ["mgwa, 3 layers", "kgcn", "collaborative"])
 @pytest.mark.parametrize("algorithm", [Interrupted, Failed])
 def test_an_explainer_that_stops_leaves_the_recommender_as_it_was(make_recommender, kind, algorithm):

@@ -92,7 +92,9 @@ def test_what_is_left_is_all_that_is_returned(recommender, data):
     assert len(got) == 2 * (data.num_items - len(heard_by(data, user)))
     for k in (31, 10**30):  # More than there are.
         assert recommender.recommend(user, k=k).equals(recommender.recommend(user, k=30))
-        assert recommender.recommend_batch([user], k=k).equals(recommender.recommend_batch([user], k=30))
+        assert recommender.recommend_batch([user, 0], k=k).equals(
+            recommender.recommend_batch([user, 0], k=30)
+        )
         assert recommender.recommend_for([3], k=k).equals(recommender.recommend_for([3], k=30))
         assert len(recommender.similar_items(3, k=k)) == 29
 

@@ -575,6 +575,11 @@ def test_negatives_are_those_of_the_class_that_was_given():
         sampler.sample_from_edges(
             EdgeSamplerInput(None, *data.edge_index), NegativeSampling("triplet", 1, dst_weight=torch.ones(3))
         )
+    for weight in ([1.0] * 12, torch.ones(12, dtype=torch.long)):
+        with pytest.raises(ValueError, match=r"src_weight .*floating-point"):
+            sampler.sample_from_edges(
+                EdgeSamplerInput(None, *data.edge_index), NegativeSampling("binary", 1, src_weight=weight)
+            )
 
 
 def test_the_rest_is_drawn_as_before():
