@@ -154,11 +154,13 @@ def check_tensors(forms: Mapping[str, str], values: Mapping[str, Any], **sizes: 
                 continue
             shapes.pop()
         what, is_kind = _KINDS[kind]
-        fits = [bound for shape in shapes if (bound := _bind(value, shape, sizes))] if is_kind(value) else []
-        if not fits:
+        bound = None  # Not from a comprehension, which torch.compile could not read.
+        for shape in shapes if is_kind(value) else ():
+            bound = bound or _bind(value, shape, sizes)
+        if not bound:
             needed = " or ".join(_written(shape, sizes) for shape in shapes)
             raise ValueError(f"{name} {form(value)}, but {what} of shape {needed} are needed")
-        sizes = fits[0]
+        sizes = bound
         if value.layout != torch.strided:
             raise ValueError(f"{name} is {value.layout}, but a dense tensor is needed: {name}.to_dense()")
         first = (name, value) if first is None else first
