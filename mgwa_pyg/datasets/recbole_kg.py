@@ -37,8 +37,7 @@ class RecBoleKG(KGRecDataset):
     * :obj:`name.item`, if there is one, for the titles of items.
 
     Each file starts with a line of fields such as :obj:`user_id:token`; the order of the fields is
-    free, and fields that are not needed are ignored. Fields are separated by tabs; blank last lines do not
-    count. The folder is
+    free, and fields that are not needed are ignored. Fields are separated by tabs. The folder is
     that of a RecBole user, so the variable :obj:`MGWA_PYG_RAW` does not apply, and the processed
     file goes to :obj:`root/name/processed/`, or to :obj:`processed`. It is made anew when a file changes.
 

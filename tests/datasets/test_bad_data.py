@@ -111,7 +111,7 @@ def load_spoilt(write, damages, load):
 
 
 def rows_of(content, header=True):
-    lines = content.decode("utf-8-sig").replace("\r\n", "\n").rstrip("\n").split("\n")
+    lines = content.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
     return [line.split("\t") for line in lines[header:]]
 
 

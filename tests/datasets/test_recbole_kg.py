@@ -202,25 +202,6 @@ def test_a_byte_order_mark(tmp_path, end):
     assert RecBoleKG(tmp_path, "tiny").fingerprint == plain
 
 
-@pytest.mark.parametrize("block", [1, 7, 2**20])
-@pytest.mark.parametrize("blank", ["\n", "\n\n\n", "\r\n\r\n"])
-def test_blank_last_lines(tmp_path, monkeypatch, block, blank):
-    write(tmp_path, TINY)
-    plain = RecBoleKG(tmp_path, "tiny").fingerprint
-    monkeypatch.setattr("mgwa_pyg.datasets.raw.BLOCK", block)
-    item = "item_id:token\ttitle:token_seq\nb\tb\n"
-    write(tmp_path, {end: text + blank for end, text in {**TINY, "item": item}.items()})
-    assert RecBoleKG(tmp_path, "tiny").fingerprint == plain
-    log = TINY["inter"].splitlines(keepends=True)
-    for end in ("", "\n", "\n\n\n\n"):
-        write(tmp_path, {"inter": "".join([*log[:3], "\n\n", *log[3:], end])})
-        with pytest.raises(RawDataError, match=r"tiny\.inter', line 4: '' has 1 fields instead of 5"):
-            RecBoleKG(tmp_path, "tiny")
-    write(tmp_path, {"inter": log[0] + blank})
-    with pytest.raises(RawDataError, match=r"tiny\.inter': it has no row below its header"):
-        RecBoleKG(tmp_path, "tiny")
-
-
 @pytest.mark.parametrize(
     ("end", "old", "new", "message"),
     [
