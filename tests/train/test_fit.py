@@ -671,10 +671,10 @@ def test_data_without_any_relation(tmp_path, config):
             pairs = np.stack([np.arange(60) % 12, np.arange(60) % 10], axis=1)
             return KGRecTables(pairs, [], 12, 10, [f"item {number}" for number in range(10)], [])
 
-    fit_it = partial(fit, Interactions(), replace(config, epochs=1), tmp_path / "fit")
+    fit_it = partial(fit, Interactions(None, negatives="items"), replace(config, epochs=1), tmp_path / "fit")
     if isinstance(config, CollaborativeConfig):
         assert fit_it().score.isfinite().all()
     else:
-        with pytest.raises(ValueError, match="the data have no relation, which model='.*' learns from"):
+        with pytest.raises(ValueError, match=r"the data have no relation, which model='.*' learns from"):
             fit_it()
         assert not (tmp_path / "fit").exists()
