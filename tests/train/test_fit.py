@@ -671,7 +671,7 @@ def test_data_without_any_relation(tmp_path, config):
             pairs = np.stack([np.arange(60) % 12, np.arange(60) % 10], axis=1)
             return KGRecTables(pairs, [], 12, 10, [f"item {number}" for number in range(10)], [])
 
-    fit_it = partial(fit, Interactions(), replace(config, epochs=1), tmp_path / "fit")
+    fit_it = partial(fit, Interactions(None, negatives="items"), replace(config, epochs=1), tmp_path / "fit")
     if isinstance(config, CollaborativeConfig):
         assert fit_it().score.isfinite().all()
     else:
