@@ -29,8 +29,10 @@ def parse_args(description: str) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=150)
     parser.add_argument("--hidden", type=int, default=32)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda, but torch finds no CUDA device here")
     if min(args.seeds, args.epochs, args.hidden) < 1:
         parser.error("--seeds, --epochs and --hidden must be at least 1")
     return args

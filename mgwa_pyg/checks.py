@@ -9,7 +9,7 @@ import math
 import numbers
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,6 +60,8 @@ def _is_traced() -> bool:
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return True
+    if torch._C._len_torch_dispatch_stack() == 0:
+        return False
     modes = (_TracingMode.FAKE, _TracingMode.PROXY, _TracingMode.FUNCTIONAL)
     return any(torch._C._get_dispatch_mode(mode) is not None for mode in modes)
 
@@ -136,53 +138,74 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-def check_tensors(forms: Mapping[str, str], values: Mapping[str, Any], **sizes: int) -> None:
-    """Raise a :class:`ValueError` if a value is no dense tensor of the form that stands under its name, or if
-    it is not on one device with the first.
+class Form(NamedTuple):
+    """What a tensor has to be like."""
 
-    A form is a kind of numbers and the shapes that will do: ``"int: 2 edges"``, or ``"float: channels | rows
-    channels | None"`` for one that may be left out. A name stands for one size: the given one, or that of the
-    first tensor that has it. Messages write those of arguments, with an underscore, as ``edge_dim=3``, others
-    as ``3 edges``.
+    kind: str
+    shapes: list[list[int | str]]
+    is_optional: bool
+
+
+def forms(**table: str) -> dict[str, Form]:
+    """Read the forms of tensors by name, for :func:`check_tensors`: a kind of numbers and the shapes that
+    will do, as in ``"int: 2 edges"``, or ``"float: channels | rows channels | None"`` where none will, too.
+    """
+    parsed = {}
+    for tensor, text in table.items():
+        kind, _, rest = text.partition(": ")
+        words = [shape.split() for shape in rest.split(" | ")]
+        shapes = [[int(word) if word.isdigit() else word for word in shape] for shape in words]
+        is_optional = shapes[-1] == ["None"]
+        parsed[tensor] = Form(kind, shapes[:-1] if is_optional else shapes, is_optional)
+    return parsed
+
+
+def check_tensors(table: Mapping[str, Form], values: Mapping[str, Any], **sizes: int) -> None:
+    """Raise a :class:`ValueError` if a value is no dense tensor of the form of that name, or if it is not on
+    one device with the first.
+
+    A name in a shape stands for one size: the given one, or that of the first tensor that has it. Messages
+    write those of arguments, with an underscore, as ``edge_dim=3``, others as ``3 edges``.
     """
     first = None
     for name, value in values.items():
-        kind, _, rest = forms[name].partition(": ")
-        shapes = [shape.split() for shape in rest.split(" | ")]
-        if shapes[-1] == ["None"]:
-            if value is None:
-                continue
-            shapes.pop()
+        kind, shapes, is_optional = table[name]
+        if value is None and is_optional:
+            continue
         what, is_kind = _KINDS[kind]
-        fits = [bound for shape in shapes if (bound := _bind(value, shape, sizes))] if is_kind(value) else []
-        if not fits:
+        bound = _bind(value, shapes, sizes) if is_kind(value) else None
+        if bound is None:
             needed = " or ".join(_written(shape, sizes) for shape in shapes)
             raise ValueError(f"{name} {form(value)}, but {what} of shape {needed} are needed")
-        sizes = fits[0]
         if value.layout != torch.strided:
             raise ValueError(f"{name} is {value.layout}, but a dense tensor is needed: {name}.to_dense()")
         first = (name, value) if first is None else first
         check_same_device(name, value, *first)
+        sizes = bound
 
 
-def _bind(value: Tensor, shape: list[str], sizes: dict[str, int]) -> dict[str, int] | None:
-    """The sizes and those that this tensor tells; :obj:`None` if it has another shape."""
-    if value.dim() != len(shape):
-        return None
-    bound = dict(zip(shape, value.shape, strict=True)) | sizes
-    is_fit = all(
-        size == (int(name) if name.isdigit() else bound[name])
-        for name, size in zip(shape, value.shape, strict=True)
-    )
-    return bound if is_fit else None
+def _bind(value: Tensor, shapes: list[list[int | str]], sizes: dict[str, int]) -> dict[str, int] | None:
+    """The sizes and those that this tensor tells; :obj:`None` if it has none of the shapes."""
+    for shape in shapes:
+        if value.dim() != len(shape):
+            continue
+        bound = dict(sizes)
+        for name, size in zip(shape, value.shape, strict=True):
+            if size != (name if isinstance(name, int) else bound.setdefault(name, size)):
+                break
+        else:
+            return bound
+    return None
 
 
-def _written(shape: list[str], sizes: dict[str, int]) -> str:
+def _written(shape: list[int | str], sizes: dict[str, int]) -> str:
     """A shape as messages have it, with the sizes that are known."""
     dims = []
     for name in shape:
-        size = sizes.get(name)
-        dims.append(name if size is None else f"{name}={size}" if "_" in name else f"{size} {name}")
+        if isinstance(name, int) or name not in sizes:
+            dims.append(str(name))
+        else:
+            dims.append(f"{name}={sizes[name]}" if "_" in name else f"{sizes[name]} {name}")
     return " × ".join(dims)
 
 
@@ -241,7 +264,7 @@ def check_range(name: str, value: Tensor | None, stop: int, stop_name: str) -> N
 def check_no_nan(name: str, value: Tensor | None) -> None:
     """Raise a :class:`NaNError` if an element of ``value`` is NaN."""
     # The sum finds a suspicion in one pass; opposite infinities raise one, too.
-    if value is None or _is_fake(value) or not value.detach().sum().isnan():
+    if value is None or _is_fake(value) or not math.isnan(value.detach().sum().item()):
         return
     count = int(value.isnan().sum())
     if count > 0:
@@ -252,7 +275,7 @@ def check_finite(name: str, value: Tensor | None, masks: bool = False) -> None:
     """Raise a :class:`ValueError` if an element of ``value`` is NaN or infinite; with ``masks`` it may be
     minus infinity.
     """
-    if value is None or _is_fake(value) or value.detach().sum().isfinite():
+    if value is None or _is_fake(value) or math.isfinite(value.detach().sum().item()):
         return
     check_no_nan(name, value)
     count = int((value == torch.inf if masks else value.isinf()).sum())

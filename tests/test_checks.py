@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from mgwa_pyg.checks import check_tensors
+from mgwa_pyg.checks import check_tensors, forms
 
-FORMS = {
-    "edge_index": "int: 2 edges",
-    "edge_type": "int: edges | None",
-    "edge_attr": "real: edges edge_dim",
-    "query": "float: channels | rows channels",
-    "index": "int: rows",
-}
+FORMS = forms(
+    edge_index="int: 2 edges",
+    edge_type="int: edges | None",
+    edge_attr="real: edges edge_dim",
+    query="float: channels | rows channels",
+    index="int: rows",
+)
 
 
 def given(**changes):

@@ -20,6 +20,7 @@ from mgwa_pyg.checks import (
     check_same_device,
     check_tensors,
     form,
+    forms,
     is_float,
     is_integer,
     values_are_checked,
@@ -29,16 +30,16 @@ from mgwa_pyg.ops import SEGMENT_OPS, RelationCSR, choose_backend
 if TYPE_CHECKING:
     from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
 
-_FORMS = {
-    "x": "float: sources channels",
-    "x[1]": "float: targets target_channels | None",
-    "edge_index": "int: 2 edges",
-    "edge_type": "int: edges | None",
-    "edge_attr": "real: edges edge_dim | None",
-    "query": "float: query_channels | queries query_channels | None",
-    "query_index": "int: targets | None",
-    "relation": "float: num_relations query_channels | None",
-}
+_FORMS = forms(
+    x="float: sources channels",
+    edge_index="int: 2 edges",
+    edge_type="int: edges | None",
+    edge_attr="real: edges edge_dim | None",
+    query="float: query_channels | queries query_channels | None",
+    query_index="int: targets | None",
+    relation="float: num_relations query_channels | None",
+    **{"x[1]": "float: targets target_channels | None"},
+)
 
 
 # What messages and attention pass through, and where hooks of it are kept.
@@ -168,8 +169,9 @@ def looks_at_edges(conv: GatedAggregationConv, base: type) -> bool:
 
 def read_query(conv: GatedAggregationConv, query: Any, relation: OptTensor) -> tuple[Tensor, Tensor]:
     """Read queries without targets: the queries in rows, and the vectors of the relations."""
-    tensors, forms = {"query": query, "relation": relation}, {**_FORMS, "query": _FORMS["query"][:-7]}
-    check_tensors(forms, tensors, num_relations=conv.num_relations, query_channels=conv.query_channels)
+    needed = {**_FORMS, "query": _FORMS["query"]._replace(is_optional=False)}
+    tensors = {"query": query, "relation": relation}
+    check_tensors(needed, tensors, num_relations=conv.num_relations, query_channels=conv.query_channels)
     return query if query.dim() == 2 else query.unsqueeze(0), _relation(conv, relation)
 
 

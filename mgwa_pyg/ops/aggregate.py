@@ -36,6 +36,7 @@ from mgwa_pyg.checks import (
     check_range,
     check_same_device,
     check_tensors,
+    forms,
     has_values,
     is_transformed,
     values_are_checked,
@@ -139,11 +140,11 @@ def aggregate_unchecked(
     return out.transpose(0, 1)
 
 
-_FORMS = {
-    "x": "float: sources channels",
-    "table": "float: queries relations | tables queries relations",
-    "query_index": "int: targets | None",
-}
+_FORMS = forms(
+    x="float: sources channels",
+    table="float: queries relations | tables queries relations",
+    query_index="int: targets | None",
+)
 
 
 def _check(x: Tensor, table: Tensor, plan: RelationCSR, query_index: Tensor | None) -> None:

@@ -43,12 +43,9 @@ class Hubs:
     @classmethod
     def of(cls, ptr: Tensor, index: Tensor) -> Hubs | None:
         """Those of the rows that begin at ``ptr``, if one is a hub; ``index`` has an entry for each edge."""
-        if not is_long(index):
+        if not is_long(index) or int((length := ptr.diff()).max()) <= HUB:
             return None
-        length = ptr.diff()
         row = (length > HUB).nonzero().squeeze(1)
-        if row.numel() == 0:
-            return None
         length = length[row]
         count = _num_pieces(length)
         end, first = length.cumsum(0), F.pad(count.cumsum(0), (1, 0))

@@ -15,6 +15,7 @@ from mgwa_pyg.checks import (
     check_range,
     check_tensors,
     form,
+    forms,
     has_values,
     plain,
     values_are_checked,
@@ -23,7 +24,7 @@ from mgwa_pyg.checks import (
 _INT32_MAX = torch.iinfo(torch.int32).max
 
 
-_FORMS = {"edge_index": "int: 2 edges", "edge_type": "int: edges | None"}
+_FORMS = forms(edge_index="int: 2 edges", edge_type="int: edges | None")
 
 
 def check_plan(name: str, value: Any) -> None:
@@ -266,7 +267,7 @@ def _check(plan: RelationCSR) -> None:
     if not isinstance(plan.col, Tensor) or plan.col.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"col {form(plan.col)}, but torch.int32 or torch.int64 is needed")
     num_edges, device = plan.col.numel(), plan.col.device
-    forms = {  # How many numbers there are, and where they stop.
+    limits = {  # How many numbers there are, and where they stop.
         "col": (num_edges, num_src),
         "dst": (num_edges, num_dst),
         "rel": (num_edges, plan.num_relations),
@@ -276,7 +277,7 @@ def _check(plan: RelationCSR) -> None:
         "rowptr": (num_dst + 1, num_edges + 1),
         "colptr": (num_src + 1, num_edges + 1),
     }
-    for name, (length, stop) in forms.items():
+    for name, (length, stop) in limits.items():
         index = getattr(plan, name)
         if index is None and name in ("csc", "perm"):
             continue

@@ -36,7 +36,7 @@ from mgwa_pyg.train.checkpoint import (
     read_checkpoint,
 )
 from mgwa_pyg.train.click import ClickData, ClickModule, check_rows
-from mgwa_pyg.train.config import CONFIGS, FitConfig, NeighborhoodConfig
+from mgwa_pyg.train.config import CONFIGS, CollaborativeConfig, FitConfig, NeighborhoodConfig
 from mgwa_pyg.train.quiet import OwnSigterm, plain_modes, quiet_lightning
 from mgwa_pyg.train.transe import fit_transe
 
@@ -175,6 +175,11 @@ def fit(
     dataset = fixed(dataset)
     check_data(dataset, dataset[0])
     check_rows(dataset[0], config)
+    if dataset.num_relations == 0 and not isinstance(config, CollaborativeConfig):
+        raise ValueError(
+            f"the data have no relation, which model={config.model!r} learns from: take CollaborativeConfig, "
+            f"whose model learns from interactions, too"
+        )
     folder = Path(folder).expanduser().absolute()
     with (
         locked_folder(folder) as died,

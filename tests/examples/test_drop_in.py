@@ -60,3 +60,14 @@ def test_results_repeat(rows):
         return {layer: values[0] for layer, values in table.items()}
 
     assert accuracies() == accuracies()
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("cuda", "torch finds no CUDA device"), ("gpu", "invalid choice")]
+)
+def test_devices_that_are_not_there(rows, capsys, monkeypatch, device, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as error:
+        rows("drop_in_homogeneous.py", "--device", device)
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err

@@ -76,7 +76,7 @@ def test_asks_for_five_well_known_items_by_default(run):
     [
         (["--items", "nobody"], "error: no item is called 'nobody'"),
         (["--user", "4000"], "error: no user has the id '4000'"),
-        (["-k", "0"], "error: k=0: between 1 and 1000"),
+        (["-k", "0"], "error: k=0: at least 1 is needed"),
     ],
 )
 def test_says_what_is_wrong_in_a_line(run, args, message):

@@ -9,6 +9,7 @@ import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch_geometric.transforms import ToUndirected
 
-from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.datasets import KGRecDataset, KGRecTables, SyntheticKG
 from mgwa_pyg.evaluation import Popularity, click_metrics
 from mgwa_pyg.train import (
     ClickData,
@@ -661,3 +662,19 @@ def test_data_that_a_transform_has_spoilt(tmp_path, config):
         with pytest.raises(error, match=message):
             fit(SyntheticKG(**SIZES, transform=transform), config, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("config", ALL[:4], ids=lambda config: config.model)
+def test_data_without_any_relation(tmp_path, config):
+    class Interactions(KGRecDataset):
+        def build(self):
+            pairs = np.stack([np.arange(60) % 12, np.arange(60) % 10], axis=1)
+            return KGRecTables(pairs, [], 12, 10, [f"item {number}" for number in range(10)], [])
+
+    fit_it = partial(fit, Interactions(None, negatives="items"), replace(config, epochs=1), tmp_path / "fit")
+    if isinstance(config, CollaborativeConfig):
+        assert fit_it().score.isfinite().all()
+    else:
+        with pytest.raises(ValueError, match=r"the data have no relation, which model='.*' learns from"):
+            fit_it()
+        assert not (tmp_path / "fit").exists()
