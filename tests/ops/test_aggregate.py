@@ -383,7 +383,7 @@ def test_no_channels(backend, num_tables):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("num_tables", [None, 2])
 @pytest.mark.parametrize("dtype", [torch.float, torch.bfloat16, torch.half])
-@pytest.mark.parametrize("num_edges", [3_000, 12_000, 300_000])
+@pytest.mark.parametrize("num_edges", [15_000, 300_000])
 def test_hubs_lose_no_digits(backend, num_tables, dtype, num_edges):
     num_relations, shape = 3, (1, 3) if num_tables is None else (num_tables, 1, 3)
     # The first target and the first source have two edges of three; terms of one sign, so that errors add up.
