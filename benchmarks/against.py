@@ -6,23 +6,18 @@ Both run with this environment. Each process imports its own checkout once, and 
 """
 
 import argparse
-import json
-import os
 import subprocess
-import sys
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.harness import environment, interruptible, table
-from benchmarks.layer import SIZES
+from benchmarks.layer import ROOT, SIZES, ask, worker
 from benchmarks.layer_worker import Job
 from mgwa_pyg.files import write_json
 
-HERE = Path(__file__).resolve().parents[1]
 JOBS = [
     ("aggregation", "ours, torch"),
     ("aggregation", "PyG softmax + scatter"),
@@ -31,13 +26,9 @@ JOBS = [
 ]
 
 
-def ask(process: "subprocess.Popen[str]", job: Job) -> float:
+def fastest(process: "subprocess.Popen[str]", job: Job) -> float:
     """The milliseconds of the fastest step of a job, forward and backward."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(json.dumps(asdict(job)) + "\n")
-    process.stdin.flush()
-    result = json.loads(process.stdout.readline())
+    result = ask(process, job)
     if "status" in result:
         raise RuntimeError(f"{job.part}, {job.implementation}: {result['status']} ({result['reason']})")
     return float(np.add(result["forward"], result["backward"]).min())
@@ -47,20 +38,7 @@ def compare(other: Path, sizes: list[str], rounds: int, seconds: float) -> list[
     """The times of both checkouts, medians over the rounds, and their ratio."""
     rows = []
     with ExitStack() as stack:
-        processes = []
-        for checkout in (HERE, other):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.layer_worker"],
-                cwd=checkout,
-                env={**os.environ, "PYTHONPATH": str(checkout)},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            stack.callback(process.kill)
-            assert process.stdout is not None
-            process.stdout.readline()  # Nothing is measured while another process still imports.
-            processes.append(process)
+        processes = [stack.enter_context(worker({}, checkout)) for checkout in (ROOT, other)]
         for size in sizes:
             for part, implementation in JOBS:
                 job = Job(part, implementation, *SIZES[size], 64, repeats=30, seconds=seconds)
@@ -68,7 +46,7 @@ def compare(other: Path, sizes: list[str], rounds: int, seconds: float) -> list[
                 order = [(n + turn) % 2 for turn in range(rounds) for n in (0, 1)]
                 times: tuple[list[float], list[float]] = ([], [])
                 for number in order:
-                    times[number].append(ask(processes[number], job))
+                    times[number].append(fastest(processes[number], job))
                 here, there = map(np.median, times)
                 case = f"{part} E={job.edges} d={job.channels} {job.dtype}"
                 for metric, value in (("time", here), ("time before", there)):

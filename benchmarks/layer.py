@@ -25,6 +25,8 @@ from benchmarks.layer_worker import IMPLEMENTATIONS, QUERIES, Job, attempt
 from mgwa_pyg.files import whole_file, write_json
 from mgwa_pyg.looks import label_lines, look
 
+ROOT = Path(__file__).resolve().parents[1]
+
 #: Edges and nodes of the graphs. The first has the size of Last.FM's knowledge graph.
 SIZES: dict[str, tuple[int, int]] = {
     "Last.FM's size": (31_036, 9_366),
@@ -228,12 +230,13 @@ def _workers(settings: Settings) -> Iterator[Callable[[Case, Job], dict[str, Any
         yield lambda case, job: _on_cuda(job)
         return
     with ExitStack() as stack:
-        processes = {name: stack.enter_context(_worker(variables)) for name, variables in MALLOCS.items()}
-        yield lambda case, job: _ask(processes[case.malloc], job)
+        processes = {name: stack.enter_context(worker(variables)) for name, variables in MALLOCS.items()}
+        yield lambda case, job: ask(processes[case.malloc], job)
 
 
 @contextmanager
-def _worker(variables: Mapping[str, str]) -> Iterator["subprocess.Popen[str]"]:
+def worker(variables: Mapping[str, str], checkout: Path = ROOT) -> Iterator["subprocess.Popen[str]"]:
+    """A process that does jobs with the code of a checkout, and with more variables in its environment."""
     with child_process(
         ["-m", "benchmarks.layer_worker"],
         stdin=subprocess.PIPE,
@@ -241,14 +244,15 @@ def _worker(variables: Mapping[str, str]) -> Iterator["subprocess.Popen[str]"]:
         text=True,
         # Inductor's own processes would count, and outlive a child that was ended.
         env={**os.environ, **variables, "TORCHINDUCTOR_COMPILE_THREADS": "1"},
-        cwd=Path(__file__).resolve().parents[1],
+        cwd=checkout,
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()  # Nothing is measured while another process still imports.
         yield process
 
 
-def _ask(process: "subprocess.Popen[str]", job: Job) -> dict[str, Any]:
+def ask(process: "subprocess.Popen[str]", job: Job) -> dict[str, Any]:
+    """What a process of :func:`worker` says of a job."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(json.dumps(asdict(job)) + "\n")
