@@ -20,8 +20,8 @@ from benchmarks.experiments import (
 )
 from benchmarks.harness import Report, Settings, table
 from benchmarks.table2 import differences
-from mgwa_pyg.files import whole_file, write_json
 from mgwa_pyg.train import MGWAConfig
+from mgwa_pyg.utils.files import whole_file, write_json
 
 _BASE = MGWAConfig()
 

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.harness import environment, interruptible, table
 from benchmarks.layer import ROOT, SIZES, ask, worker
 from benchmarks.layer_worker import Job
-from mgwa_pyg.files import write_json
+from mgwa_pyg.utils.files import write_json
 
 JOBS = [
     ("aggregation", "ours, torch"),

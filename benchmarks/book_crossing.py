@@ -16,8 +16,8 @@ from benchmarks.experiments import (
 )
 from benchmarks.harness import Report, Settings, table
 from mgwa_pyg.evaluation import HEURISTICS
-from mgwa_pyg.files import whole_file, write_json
 from mgwa_pyg.train import CollaborativeConfig, FitConfig, KGCNConfig, MGWAConfig
+from mgwa_pyg.utils.files import whole_file, write_json
 
 #: Chosen on validation rows by ``python -m benchmarks.search MODEL --data bookcrossing``.
 _MGWA: dict[str, Any] = {"lr": 1e-2, "weight_decay": 1e-4, "channels": 16}

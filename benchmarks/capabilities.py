@@ -24,8 +24,8 @@ from torch_geometric.nn import GATv2Conv, HeteroConv, RGATConv, RGCNConv, to_het
 from torch_geometric.utils import scatter, to_torch_csr_tensor
 
 from benchmarks.harness import environment
-from mgwa_pyg.files import write_json
 from mgwa_pyg.nn import GatedAggregationConv
+from mgwa_pyg.utils.files import write_json
 
 RELATIONS = 3
 FEATURES = 3  # Width of edge features.

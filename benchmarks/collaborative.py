@@ -20,8 +20,8 @@ from benchmarks.experiments import (
 )
 from benchmarks.harness import Report, Settings, table
 from benchmarks.table2 import differences
-from mgwa_pyg.files import whole_file, write_json
 from mgwa_pyg.train import CollaborativeConfig
+from mgwa_pyg.utils.files import whole_file, write_json
 
 CLICK, RANKING = CollaborativeConfig(), CollaborativeConfig.for_ranking()
 #: What is changed, one thing at a time. The names are those of the fields.

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.harness import NoDataError, Settings, environment, figure
 from mgwa_pyg.datasets import BookCrossingKG, DownloadError, KGRecDataset, LastFMKG, SyntheticKG
+from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import click_report, predict_heuristics
 from mgwa_pyg.train import FitConfig, fit
 
@@ -90,7 +91,7 @@ def run_job(job: Job) -> Outcome:
     """Fit and evaluate."""
     dataset = load(job.settings, job.negatives, job.seed)
     data = dataset[0]
-    listens = data["user", "listens", "entity"]
+    links = interactions(data)
     history: list[dict[str, float]] = []
     transe = seconds = None
     if job.config is None:
@@ -102,7 +103,7 @@ def run_job(job: Job) -> Outcome:
         history, transe, seconds = result.history, result.transe, result.train_seconds
     rows, frames = [], []
     key = {"negatives": job.negatives, "seed": job.seed}
-    label = listens.edge_label[listens.test_mask].long().numpy()
+    label = links.edge_label[links.test_mask].long().numpy()
     for model, (val_score, score) in scores.items():
         val_auc = max((epoch["val_auc"] for epoch in history), default=None)
         report = click_report(data, val_score, score)

@@ -17,7 +17,7 @@ import torch
 import torch_geometric
 
 import mgwa_pyg
-from mgwa_pyg.files import write_json
+from mgwa_pyg.utils.files import write_json
 
 
 @dataclass

@@ -22,8 +22,8 @@ import torch
 
 from benchmarks.harness import Report, Settings, child_process, environment, figure, table
 from benchmarks.layer_worker import IMPLEMENTATIONS, QUERIES, Job, attempt
-from mgwa_pyg.files import whole_file, write_json
-from mgwa_pyg.looks import label_lines, look
+from mgwa_pyg.utils.files import whole_file, write_json
+from mgwa_pyg.utils.looks import label_lines, look
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -9,6 +9,7 @@ import torch
 from benchmarks.experiments import load
 from benchmarks.harness import NoDataError, Report, Settings, figure
 from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.nn import KGCN, MGWA
 from mgwa_pyg.ops import RelationCSR
 from mgwa_pyg.sampler import NeighborSampler
@@ -59,7 +60,7 @@ def _measure(
     edges = kg.edge_index, kg.rel_type % dataset.num_relations
     graph = RelationCSR.from_edge_index(*edges, dataset.num_relations, (dataset.num_entities,) * 2)
     users = torch.arange(dataset.num_users, device=device)
-    seen = data["user", "listens", "entity"].edge_index
+    seen = interactions(data).edge_index
     num_pairs = dataset.num_users * dataset.num_items
 
     def rank() -> None:

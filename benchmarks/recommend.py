@@ -18,6 +18,7 @@ from benchmarks.experiments import load
 from benchmarks.harness import NoDataError, Report, Settings, figure
 from mgwa_pyg.datasets import DownloadError, KGRecDataset, LastFMKG, SyntheticKG
 from mgwa_pyg.datasets.base import KGRecTables
+from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL
 from mgwa_pyg.evaluation import full_ranking
 from mgwa_pyg.recommend import Recommender
@@ -198,7 +199,7 @@ def _newcomers(name: str, config: FitConfig, settings: Settings) -> list[dict]:
 
 
 def _newcomer_recall(recommender: Recommender, whole: KGRecDataset, new: Tensor) -> float:
-    user, item = whole[0]["user", "listens", "entity"].edge_index
+    user, item = interactions(whole[0]).edge_index
     catalog = recommender.catalog
     is_new = torch.zeros(whole.num_users, dtype=torch.bool)
     is_new[new] = True
@@ -220,8 +221,8 @@ def _newcomer_recall(recommender: Recommender, whole: KGRecDataset, new: Tensor)
 def _recall(scores: Callable[[Tensor], Tensor], whole: KGRecDataset, users: Tensor) -> float:
     """Recall@10 of some users' test positives among all items that were not in training or validation."""
     data = whole[0]
-    listens = data["user", "listens", "entity"]
-    listens.test_mask = listens.test_mask & torch.isin(listens.edge_label_index[0], users)
+    links = interactions(data)
+    links.test_mask = links.test_mask & torch.isin(links.edge_label_index[0], users)
     return full_ranking(scores, data, whole.num_items, ks=(10,))["recall@10"]
 
 
@@ -229,11 +230,11 @@ def _halves(settings: Settings, without: Tensor | None = None) -> KGRecDataset:
     """The data set, in which some users are known by nothing."""
 
     def forget(data: HeteroData) -> HeteroData:
-        listens = data["user", "listens", "entity"]
-        listens.edge_index = listens.edge_index[:, ~torch.isin(listens.edge_index[0], without)]
+        links = interactions(data)
+        links.edge_index = links.edge_index[:, ~torch.isin(links.edge_index[0], without)]
         for split in ("train", "val"):
-            mask = listens[f"{split}_mask"]
-            listens[f"{split}_mask"] = mask & ~torch.isin(listens.edge_label_index[0], without)
+            mask = links[f"{split}_mask"]
+            links[f"{split}_mask"] = mask & ~torch.isin(links.edge_label_index[0], without)
         return data
 
     transform = None if without is None else forget

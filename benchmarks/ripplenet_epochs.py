@@ -15,8 +15,8 @@ import numpy as np
 from benchmarks.experiments import PROTOCOLS, Job, parallel, short
 from benchmarks.harness import Settings, environment, interruptible, table
 from benchmarks.search import fit_history
-from mgwa_pyg.files import write_json
 from mgwa_pyg.train import RippleNetConfig
+from mgwa_pyg.utils.files import write_json
 
 EPOCHS = 40
 SHOWN = (1, 2, 5, 10, 20, 40)

@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks.experiments import PROTOCOLS, Interrupted, Job, load, parallel
 from benchmarks.harness import Settings, environment, interruptible
-from mgwa_pyg.files import write_json
 from mgwa_pyg.train import CONFIGS, fit
+from mgwa_pyg.utils.files import write_json
 
 # For each data set and model what is tried, and the forms in which it is tried.
 GRIDS: dict[str, dict[str, dict[str, list[Any]]]] = {

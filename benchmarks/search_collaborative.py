@@ -19,8 +19,8 @@ import optuna
 
 from benchmarks.experiments import Job, load, parallel
 from benchmarks.harness import Settings, environment, interruptible
-from mgwa_pyg.files import write_json
 from mgwa_pyg.train import CollaborativeConfig, fit
+from mgwa_pyg.utils.files import write_json
 
 #: What is tried for each loss: from, to, and whether the scale is logarithmic.
 RANGES: dict[str, dict[str, tuple[float, float, bool]]] = {

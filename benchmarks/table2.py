@@ -26,9 +26,9 @@ from benchmarks.experiments import (
 )
 from benchmarks.harness import Report, Settings, table
 from mgwa_pyg.evaluation import HEURISTICS, PAPER, corrected_t_test, holm
-from mgwa_pyg.files import whole_file, write_json
 from mgwa_pyg.train import CollaborativeConfig, FitConfig, KGCNConfig, MGWAConfig, RippleNetConfig
 from mgwa_pyg.train.plots import plot_metrics, plot_roc, plot_validation, roc_curves
+from mgwa_pyg.utils.files import whole_file, write_json
 
 MODELS: dict[str, FitConfig] = {
     "RippleNet": RippleNetConfig(),

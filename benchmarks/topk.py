@@ -22,8 +22,8 @@ from benchmarks.experiments import (
 from benchmarks.harness import Report, Settings, table
 from benchmarks.table2 import MODELS as CLICK_MODELS
 from mgwa_pyg.evaluation import HEURISTICS, fit_heuristics, full_ranking
-from mgwa_pyg.files import whole_file, write_json
 from mgwa_pyg.train import ClickModule, CollaborativeConfig, FitConfig, fit
+from mgwa_pyg.utils.files import whole_file, write_json
 
 MODELS: dict[str, FitConfig] = {
     **CLICK_MODELS,

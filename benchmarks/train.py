@@ -4,6 +4,7 @@ import tempfile
 
 from benchmarks.harness import Report, Settings, figure
 from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.train import MGWAConfig, fit
 
 
@@ -31,7 +32,7 @@ def run(settings: Settings) -> Report:
         for seed in range(2 if settings.quick else 5):
             with tempfile.TemporaryDirectory() as folder:
                 history = fit(dataset, config, folder, seed=seed, device=settings.device).history
-            train_rows = int(dataset[0]["user", "listens", "entity"].train_mask.sum())
+            train_rows = int(interactions(dataset[0]).train_mask.sum())
             # The first epoch warms up.
             speeds += [train_rows / entry["train_seconds"] for entry in history[1:]]
         case = f"layers={num_layers} d=16 K=8 batch=512"

@@ -35,11 +35,11 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 from torchmetrics.classification import BinaryAUROC
 
 from mgwa_pyg.datasets import BookCrossingKG, KGRecDataset, LastFMKG, SyntheticKG
-from mgwa_pyg.files import save_tensors
 from mgwa_pyg.nn import MGWA
 from mgwa_pyg.sampler import NeighborSampler
 from mgwa_pyg.train.fit import chosen_device
 from mgwa_pyg.train.quiet import quiet_lightning
+from mgwa_pyg.utils.files import save_tensors
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # User, item, label and number of each row.

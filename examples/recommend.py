@@ -21,9 +21,9 @@ from jinja2 import Environment, FileSystemLoader
 from rich.console import Console
 from rich.table import Table
 
-from mgwa_pyg.files import whole_file
 from mgwa_pyg.recommend import Explanation, Recommender
 from mgwa_pyg.recommend.catalog import one_line
+from mgwa_pyg.utils.files import whole_file
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

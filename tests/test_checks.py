@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mgwa_pyg.checks import check_tensors, forms
+from mgwa_pyg.utils.checks import check_tensors, forms
 
 FORMS = forms(
     edge_index="int: 2 edges",

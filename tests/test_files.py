@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
-from mgwa_pyg.files import DamagedFileError, locked_folder, read_json, whole_file, write_json
+from mgwa_pyg.utils.files import DamagedFileError, locked_folder, read_json, whole_file, write_json
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from mgwa_pyg.files import whole_file
+from mgwa_pyg.utils.files import whole_file
 with whole_file(Path(sys.argv[1])) as file:
     file.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -86,7 +86,7 @@ def test_damaged_json_is_named(tmp_path, text):
 HOLDING = """
 import sys, time
 from pathlib import Path
-from mgwa_pyg.files import locked_folder
+from mgwa_pyg.utils.files import locked_folder
 with locked_folder(Path(sys.argv[1])):
     print("there", flush=True)
     time.sleep(600)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy.optimize import minimize
 
-from mgwa_pyg.looks import LOOKS, is_ours, label_lines, look, spread
+from mgwa_pyg.utils.looks import LOOKS, is_ours, label_lines, look, spread
 
 
 @pytest.mark.parametrize(

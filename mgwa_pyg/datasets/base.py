@@ -19,7 +19,6 @@ import torch
 from torch_geometric.data import Data, HeteroData, InMemoryDataset
 from torch_geometric.data.data import BaseData
 
-from mgwa_pyg.checks import check_choice, check_count
 from mgwa_pyg.datasets.download import RAW_VARIABLE, RawFile, download_files
 from mgwa_pyg.datasets.kg_rec_tables import KGRecTables
 from mgwa_pyg.datasets.names import NumberedNames
@@ -31,7 +30,8 @@ from mgwa_pyg.datasets.origin import (
     is_unchanged,
 )
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, have_negatives, random_parts, sample_negatives
-from mgwa_pyg.files import load_mapped, save_tensors
+from mgwa_pyg.utils.checks import check_choice, check_count
+from mgwa_pyg.utils.files import load_mapped, save_tensors
 
 FORMAT = "v2"  # Of the processed file: a new one leaves old files alone.
 # As many as there are of these in the statistics.

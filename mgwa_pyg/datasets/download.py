@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mgwa_pyg.files import whole_file
+from mgwa_pyg.utils.files import whole_file
 
 RAW_VARIABLE = "MGWA_PYG_RAW"
 ANSWER_SECONDS = 4.0

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from mgwa_pyg.checks import check_count, form
 from mgwa_pyg.datasets.names import NumberedNames, checked_ids, checked_names
+from mgwa_pyg.utils.checks import check_count, form
 
 _Table = npt.NDArray[np.integer]
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from mgwa_pyg.checks import check_edges, check_indices, check_range, form, is_float
 from mgwa_pyg.datasets.base import KGRecDataset
+from mgwa_pyg.utils.checks import check_edges, check_indices, check_range, form, is_float
 
 _KG = ("entity", "kg", "entity")
 _LISTENS = ("user", "listens", "entity")

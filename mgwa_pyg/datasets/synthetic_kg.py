@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from mgwa_pyg.checks import check_count, check_pairs, check_range
 from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.names import NumberedNames
 from mgwa_pyg.datasets.raw import IntArray, index_type
+from mgwa_pyg.utils.checks import check_count, check_pairs, check_range
 
 FloatArray = npt.NDArray[np.floating]
 AnyIntArray = npt.NDArray[np.integer]

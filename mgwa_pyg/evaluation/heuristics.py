@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.data.storage import EdgeStorage
 
+from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation.metrics import as_array
 
 IntArray = npt.NDArray[np.int64]
@@ -41,7 +42,7 @@ class Heuristic:
     """
 
     def __init__(self, data: HeteroData, num_items: int) -> None:
-        user, item = data["user", "listens", "entity"].edge_index.cpu()
+        user, item = interactions(data).edge_index.cpu()
         if (item >= num_items).any():
             raise ValueError(
                 f"num_items={num_items}, but there are training positives of the entity {int(item.max())}: "
@@ -101,14 +102,14 @@ class Heuristic:
 
     def _calibrate(self, data: HeteroData) -> None:
         """Fit the logistic regression on the validation rows."""
-        listens = data["user", "listens", "entity"]
-        label = as_array(listens.edge_label[listens.val_mask])
+        links = interactions(data)
+        label = as_array(links.edge_label[links.val_mask])
         if len(np.unique(label)) != 2:
             raise ValueError(
                 f"the {len(label)} validation rows have the labels {np.unique(label).tolist()}: rows of "
                 f"both 0 and 1 are needed to turn scores into probabilities"
             )
-        features = self.features(*listens.edge_label_index[:, listens.val_mask])
+        features = self.features(*links.edge_label_index[:, links.val_mask])
         scaler = StandardScaler().fit(features)
         regression = LogisticRegression(C=1 / RIDGE, max_iter=1000).fit(scaler.transform(features), label)
         self._weight = regression.coef_[0] / scaler.scale_
@@ -300,8 +301,8 @@ def predict_heuristics(data: HeteroData, num_items: int) -> dict[str, tuple[Tens
 
     Arguments and errors are those of :func:`fit_heuristics`.
     """
-    listens = data["user", "listens", "entity"]
-    val, test = (listens.edge_label_index[:, mask] for mask in (listens.val_mask, listens.test_mask))
+    links = interactions(data)
+    val, test = (links.edge_label_index[:, mask] for mask in (links.val_mask, links.test_mask))
     return {
         name: (heuristic.predict(*val), heuristic.predict(*test))
         for name, heuristic in fit_heuristics(data, num_items).items()

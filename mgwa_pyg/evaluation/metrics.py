@@ -10,6 +10,8 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from mgwa_pyg.datasets.interactions import interactions
+
 
 def as_array(value: Any) -> NDArray[Any]:
     """An array of the same values; of a tensor whatever its type and device, with a gradient or without."""
@@ -126,18 +128,18 @@ def click_report(data: HeteroData, val_score: ArrayLike, test_score: ArrayLike) 
     Raises:
         ValueError: If the scores do not fit the rows, or as the functions named above raise it.
     """
-    listens = data["user", "listens", "entity"]
-    val_label = as_array(listens.edge_label[listens.val_mask])
-    label = as_array(listens.edge_label[listens.test_mask])
+    links = interactions(data)
+    val_label = as_array(links.edge_label[links.val_mask])
+    label = as_array(links.edge_label[links.test_mask])
     val_score, score = as_array(val_score), as_array(test_score).astype(np.float64)
-    user, item = as_array(listens.edge_label_index[:, listens.test_mask])
+    user, item = as_array(links.edge_label_index[:, links.test_mask])
     for name, given, rows in (("val", val_score, val_label), ("test", score, label)):
         if given.shape != rows.shape:
             raise ValueError(
                 f"{name}_score has shape {given.shape}, but {name}_mask selects {len(rows)} rows: pass one "
                 f"probability for each of them"
             )
-    warm = np.isin(item, as_array(listens.edge_index[1]))
+    warm = np.isin(item, as_array(links.edge_index[1]))
     threshold = best_threshold(val_label, val_score)
     calibrated = click_metrics(label, score, threshold)
     return {

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.metrics import LinkPredMetricCollection, LinkPredMRR, LinkPredNDCG, LinkPredRecall
 
+from mgwa_pyg.datasets.interactions import interactions
+
 _METRICS = {"recall": LinkPredRecall, "ndcg": LinkPredNDCG, "mrr": LinkPredMRR}
 # What is no longer to be found when a split is ranked.
 _MASKED = {"val": ("train",), "test": ("train", "val")}
@@ -77,9 +79,9 @@ def full_ranking(
 
 def _positives(data: HeteroData, splits: Sequence[str], num_items: int) -> Tensor:
     """Returns the distinct pairs of user and item that are positives of the splits, sorted."""
-    listens = data["user", "listens", "entity"]
-    mask = torch.stack([listens[f"{split}_mask"] for split in splits]).any(dim=0)
-    pairs = listens.edge_label_index[:, mask & (listens.edge_label == 1)].unique(dim=1)
+    links = interactions(data)
+    mask = torch.stack([links[f"{split}_mask"] for split in splits]).any(dim=0)
+    pairs = links.edge_label_index[:, mask & (links.edge_label == 1)].unique(dim=1)
     if (pairs[1] >= num_items).any():
         raise ValueError(f"num_items={num_items}, but a positive is the entity {int(pairs[1].max())}")
     return pairs

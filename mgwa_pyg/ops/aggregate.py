@@ -29,7 +29,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mgwa_pyg.checks import (
+from mgwa_pyg.ops.backends import (
+    SEGMENT_OPS,
+    ReferenceOps,
+    SegmentOps,
+    choose_backend,
+    segment_ops,
+)
+from mgwa_pyg.ops.hubs import Hubs, is_long, lift
+from mgwa_pyg.ops.plan import RelationCSR, check_plan, copies, index_type, pointer_copies
+from mgwa_pyg.utils.checks import (
     check_finite,
     check_no_nan,
     check_probability,
@@ -41,15 +50,6 @@ from mgwa_pyg.checks import (
     is_transformed,
     values_are_checked,
 )
-from mgwa_pyg.ops.backends import (
-    SEGMENT_OPS,
-    ReferenceOps,
-    SegmentOps,
-    choose_backend,
-    segment_ops,
-)
-from mgwa_pyg.ops.hubs import Hubs, is_long, lift
-from mgwa_pyg.ops.plan import RelationCSR, check_plan, copies, index_type, pointer_copies
 
 # Within this range of scores, exponentials are as exact beside the highest of the table as of the row.
 _NARROW = 16.0

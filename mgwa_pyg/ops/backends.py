@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from mgwa_pyg.checks import check_choice, has_values, is_transformed
 from mgwa_pyg.ops.hubs import is_long, spread
+from mgwa_pyg.utils.checks import check_choice, has_values, is_transformed
 
 
 class SegmentOps(Protocol):

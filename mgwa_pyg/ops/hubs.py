@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mgwa_pyg.checks import has_values
-from mgwa_pyg.ranges import ranges
+from mgwa_pyg.utils.checks import has_values
+from mgwa_pyg.utils.ranges import ranges
 
 # With a row of more than HUB edges, all rows of more than LONG_ROW are cut into pieces of PIECE. In other
 # graphs the error is 1e-4 at worst, where all terms are equal, and cutting would double the time of some.

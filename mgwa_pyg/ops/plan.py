@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils.sparse import index2ptr
 
-from mgwa_pyg.checks import (
+from mgwa_pyg.utils.checks import (
     check_count,
     check_range,
     check_tensors,

@@ -11,9 +11,9 @@ from unicodedata import east_asian_width
 import pandas as pd
 from torch import Tensor
 
-from mgwa_pyg.looks import plain
 from mgwa_pyg.recommend.catalog import INTERACTION, Catalog, one_line
 from mgwa_pyg.recommend.parts import Parts
+from mgwa_pyg.utils.looks import plain
 
 if TYPE_CHECKING:
     from torch_geometric.explain import Explanation as PyGExplanation

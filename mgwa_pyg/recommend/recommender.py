@@ -14,7 +14,8 @@ from torch_geometric.explain.algorithm import ExplainerAlgorithm
 
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.fixed import fixed
-from mgwa_pyg.nn.ranking import Pairs, Ranking, best_of
+from mgwa_pyg.datasets.interactions import interactions
+from mgwa_pyg.ops.top_k import Pairs, Ranking, top_k
 from mgwa_pyg.recommend.catalog import Catalog, is_one, listed, one_line, whole_number
 from mgwa_pyg.recommend.explanation import Explanation, table_of
 from mgwa_pyg.recommend.views import make_view
@@ -58,11 +59,11 @@ class Recommender:
         self.catalog = Catalog(dataset)
         self.num_users = dataset.num_users
         self.num_items = dataset.num_items
-        listens = dataset[0]["user", "listens", "entity"]
-        known = torch.cat(
-            [listens.edge_index, listens.edge_label_index[:, listens.edge_label == 1]], dim=1
-        ).unique(dim=1)
-        self._trained = Pairs(listens.edge_index, self.num_users, self.num_items)
+        links = interactions(dataset[0])
+        known = torch.cat([links.edge_index, links.edge_label_index[:, links.edge_label == 1]], dim=1).unique(
+            dim=1
+        )
+        self._trained = Pairs(links.edge_index, self.num_users, self.num_items)
         self._known = Pairs(known, self.num_users, self.num_items)
         self._view = make_view(scorer, dataset)
 
@@ -165,7 +166,7 @@ class Recommender:
         heard, k = self.catalog.items(items), self._k(k)
         score = self._view.newcomer_scores(heard).unsqueeze(0)
         pairs = Pairs(torch.stack([torch.zeros_like(heard), heard]), 1, self.num_items)
-        return self._table(best_of(score, torch.zeros(1, dtype=torch.long), k, 0, self.num_items, pairs))
+        return self._table(top_k(score, torch.zeros(1, dtype=torch.long), k, 0, self.num_items, pairs))
 
     @_asked
     def similar_items(self, item: int | str, k: int = 10) -> pd.DataFrame:
@@ -190,7 +191,7 @@ class Recommender:
         vector = torch.nn.functional.normalize(self._view.item_vectors(), dim=1)
         score = (vector @ vector[number]).unsqueeze(0)
         itself = Pairs(torch.tensor([[0], [number]]), 1, self.num_items)
-        return self._table(best_of(score, torch.zeros(1, dtype=torch.long), k, 0, self.num_items, itself))
+        return self._table(top_k(score, torch.zeros(1, dtype=torch.long), k, 0, self.num_items, itself))
 
     @_asked
     def explain(
@@ -260,7 +261,7 @@ class Recommender:
 
     def _best(self, users: Tensor, k: int, include_held_out: bool) -> Ranking:
         left_out = self._trained if include_held_out else self._known
-        return best_of(self._view.scores(users), users, k, 0, self.num_items, left_out)
+        return top_k(self._view.scores(users), users, k, 0, self.num_items, left_out)
 
     def _k(self, k: Any) -> int:
         number = whole_number(k)

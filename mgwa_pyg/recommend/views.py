@@ -13,8 +13,9 @@ from torch import Tensor
 from torch_geometric.utils import scatter
 
 from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.nn import GatedAggregationConv
-from mgwa_pyg.nn.ranking import ItemScorer, block_sizes
+from mgwa_pyg.nn.models.all_items import ItemBlock, block_sizes
 from mgwa_pyg.recommend.parts import Parts, Stack, split
 from mgwa_pyg.train.scorer import CollaborativeScorer, NeighborhoodScorer, RippleNetScorer, Scorer
 
@@ -80,12 +81,12 @@ class NeighborhoodView(View):
         self._model = scorer.model
         self._graph = scorer.graph()
         self._num_items = dataset.num_items
-        self._scorer = ItemScorer(self._model, self._graph, 0, self._num_items)
-        self._scorer_of_one = ItemScorer(self._model, self._graph, 0, self._num_items, many=False)
+        self._scorer = ItemBlock(self._model, self._graph, 0, self._num_items)
+        self._scorer_of_one = ItemBlock(self._model, self._graph, 0, self._num_items, many=False)
         device = self._model.entity_emb.weight.device
         self.users_at_once = block_sizes(self._model, self._graph, self._num_items, None, device)[0]
         # Newcomers are expected to be like the users that were trained.
-        trained = dataset[0]["user", "listens", "entity"].edge_index[0].unique()
+        trained = interactions(dataset[0]).edge_index[0].unique()
         users = self._model.user_emb.weight[trained].detach()
         self._mean, self._deviation = users.new_zeros(users.size(1)), users.new_ones(users.size(1))
         if len(users) > 0:

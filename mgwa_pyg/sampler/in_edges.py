@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgwa_pyg.checks import check_edges, check_range, form, is_integer, plain
-from mgwa_pyg.ranges import ranges
 from mgwa_pyg.sampler.draws import draw_distinct, uniform
+from mgwa_pyg.utils.checks import check_edges, check_range, form, is_integer, plain
+from mgwa_pyg.utils.ranges import ranges
 
 _INT32 = torch.iinfo(torch.int32)
 

@@ -24,9 +24,9 @@ from torch_geometric.sampler import NumNeighbors as PyGNumNeighbors
 from torch_geometric.sampler.neighbor_sampler import edge_sample, node_sample
 from torch_geometric.typing import EdgeType, NodeType
 
-from mgwa_pyg.checks import check_count, check_indices, check_range, form, is_float
 from mgwa_pyg.sampler.in_edges import InEdges
 from mgwa_pyg.sampler.reverse_types import ReverseTypes, is_edge_type
+from mgwa_pyg.utils.checks import check_count, check_indices, check_range, form, is_float
 
 NumNeighbors: TypeAlias = Sequence[int | None] | Mapping[EdgeType, Sequence[int | None]] | PyGNumNeighbors
 ReverseEdgeTypes: TypeAlias = Mapping[EdgeType, EdgeType | Sequence[EdgeType]]

@@ -7,8 +7,8 @@ import warnings
 import torch
 from torch import Tensor
 
-from mgwa_pyg.checks import check_count, check_edges, check_indices, check_range, values_are_checked
 from mgwa_pyg.sampler.draws import uniform
+from mgwa_pyg.utils.checks import check_count, check_edges, check_indices, check_range, values_are_checked
 
 # So often a known entity is drawn anew before those that are left are counted: where most are left, hardly
 # ever all in vain.

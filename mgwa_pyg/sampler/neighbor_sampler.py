@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mgwa_pyg.checks import check_count, check_indices, check_range, form, values_are_checked
-from mgwa_pyg.files import DamagedFileError, load_mapped, save_tensors
 from mgwa_pyg.sampler.draws import derive_key
 from mgwa_pyg.sampler.in_edges import InEdges
+from mgwa_pyg.utils.checks import check_count, check_indices, check_range, form, values_are_checked
+from mgwa_pyg.utils.files import DamagedFileError, load_mapped, save_tensors
 
 _FORMAT = "mgwa_pyg.NeighborSampler 1"
 

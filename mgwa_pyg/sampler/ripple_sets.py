@@ -7,8 +7,8 @@ from torch import Tensor
 from torch_geometric.utils import index_sort
 from torch_geometric.utils.sparse import index2ptr
 
-from mgwa_pyg.checks import check_count, form, is_integer
 from mgwa_pyg.sampler.draws import draw_distinct, uniform
+from mgwa_pyg.utils.checks import check_count, form, is_integer
 
 
 def ripple_sets(

@@ -11,8 +11,8 @@ from typing import Any
 from lightning.fabric.plugins.io import CheckpointIO
 
 from mgwa_pyg.datasets import KGRecDataset, from_recipe
-from mgwa_pyg.files import DamagedFileError, load_mapped, save_tensors
 from mgwa_pyg.train.config import FitConfig
+from mgwa_pyg.utils.files import DamagedFileError, load_mapped, save_tensors
 
 #: The version of what a checkpoint holds. A newer version of the package reads the older formats, too.
 FORMAT = 1

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, SequentialSampler, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 from torch_geometric.data import HeteroData
 
-from mgwa_pyg.checks import NaNError
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.fixed import fixed
+from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import full_ranking
 from mgwa_pyg.train.checkpoint import (
     FORMAT,
@@ -33,6 +33,7 @@ from mgwa_pyg.train.checkpoint import (
 )
 from mgwa_pyg.train.config import CollaborativeConfig, FitConfig
 from mgwa_pyg.train.scorer import make_scorer
+from mgwa_pyg.utils.checks import NaNError
 
 
 class DivergedError(RuntimeError):
@@ -57,10 +58,10 @@ class ClickData(L.LightningDataModule):
         super().__init__()
         self.seed = seed
         self.eval_batch_size = eval_batch_size
-        self._listens = data["user", "listens", "entity"]
+        self._links = interactions(data)
         self.batch_size, self._passes, self._train = config.batch_size, 1, self.rows("train")
         if isinstance(config, CollaborativeConfig):
-            user, item = self._listens.edge_index
+            user, item = self._links.edge_index
             self.batch_size = math.ceil((config.hold_out or 1.0) * user.numel())
             self._passes, self._train = config.passes, _Rows(user, item, torch.ones(user.numel()))
 
@@ -71,9 +72,9 @@ class ClickData(L.LightningDataModule):
 
     def rows(self, split: str) -> TensorDataset:
         """Return the rows of ``split``, one of ``"train"``, ``"val"`` and ``"test"``."""
-        mask = self._listens[f"{split}_mask"]
-        user, item = self._listens.edge_label_index[:, mask]
-        return _Rows(user, item, self._listens.edge_label[mask])
+        mask = self._links[f"{split}_mask"]
+        user, item = self._links.edge_label_index[:, mask]
+        return _Rows(user, item, self._links.edge_label[mask])
 
     def train_dataloader(self) -> DataLoader:
         order = _Passes(self._train, self._passes, self.seed)
@@ -124,17 +125,17 @@ def check_rows(data: HeteroData, config: FitConfig) -> None:
     Raises:
         ValueError: If they cannot.
     """
-    listens = data["user", "listens", "entity"]
-    label = listens.edge_label[listens.train_mask]
+    links = interactions(data)
+    label = links.edge_label[links.train_mask]
     if isinstance(config, CollaborativeConfig):
-        if listens.edge_index.size(1) == 0:
+        if links.edge_index.size(1) == 0:
             raise ValueError("there are no training positives: nothing can be learned")
     elif label.unique().numel() < 2:
         raise ValueError(
             f"the training rows are {kinds(label)}: rows of both labels are needed, unless the model draws "
             f"negatives of its own, as CollaborativeMGWA does"
         )
-    label = listens.edge_label[listens.val_mask]
+    label = links.edge_label[links.val_mask]
     if label.numel() == 0:
         return
     if config.monitor == "val_auc" and label.unique().numel() < 2:
@@ -177,7 +178,7 @@ class ClickModule(L.LightningModule):
         self.scorer = make_scorer(dataset, config, seed)
         self.model = self.scorer.model
         #: Whether there are validation rows, to judge epochs by.
-        self.validates = bool(dataset[0]["user", "listens", "entity"].val_mask.any())
+        self.validates = bool(interactions(dataset[0]).val_mask.any())
         #: One entry an epoch, of losses, AUCs and seconds of training.
         self.history: list[dict[str, float]] = []
         self._outputs: dict[str, list[tuple[Tensor, ...]]] = {"train": [], "val": []}

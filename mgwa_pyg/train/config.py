@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from torch import Tensor
 
-from mgwa_pyg.checks import check_choice, check_count
+from mgwa_pyg.utils.checks import check_choice, check_count
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,9 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
-from mgwa_pyg.checks import check_count
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.fixed import fixed
 from mgwa_pyg.datasets.schema import check_data
-from mgwa_pyg.files import locked_folder, read_json, write_json
 from mgwa_pyg.train.checkpoint import (
     CheckpointError,
     WholeCheckpoints,
@@ -39,6 +37,8 @@ from mgwa_pyg.train.click import ClickData, ClickModule, check_rows
 from mgwa_pyg.train.config import CONFIGS, CollaborativeConfig, FitConfig, NeighborhoodConfig
 from mgwa_pyg.train.quiet import OwnSigterm, plain_modes, quiet_lightning
 from mgwa_pyg.train.transe import fit_transe
+from mgwa_pyg.utils.checks import check_count
+from mgwa_pyg.utils.files import locked_folder, read_json, write_json
 
 # Torch takes no larger numbers, and each epoch has a seed a million times as large.
 _MAX_SEED = 2**43 - 1

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from mgwa_pyg.looks import is_ours, label_lines, look, plain
+from mgwa_pyg.utils.looks import is_ours, label_lines, look, plain
 
 PROTOCOL_TITLES = {"entities": "paper protocol", "items": "item protocol"}
 _TRAIN, _VAL, _OTHER = "#8aa4c8", "#1f4e9c", "#c8682a"

@@ -14,11 +14,12 @@ import torch_geometric
 from torch import Tensor
 
 from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import click_report, predict_heuristics, summarize
-from mgwa_pyg.files import read_json, whole_file, write_json
 from mgwa_pyg.train.click import kinds
 from mgwa_pyg.train.fit import FitResult
 from mgwa_pyg.train.plots import plot_curves, plot_roc, roc_curves
+from mgwa_pyg.utils.files import read_json, whole_file, write_json
 from mgwa_pyg.version import __version__
 
 #: The columns of ``predictions.csv``; user and item are row numbers of the data, the score is a probability.
@@ -107,9 +108,9 @@ class RunFolder:
             ValueError: If the test or the validation rows do not have both labels.
         """
         data = result.data
-        listens = data["user", "listens", "entity"]
-        for name, mask in (("validation", listens.val_mask), ("test", listens.test_mask)):
-            label = listens.edge_label[mask]
+        links = interactions(data)
+        for name, mask in (("validation", links.val_mask), ("test", links.test_mask)):
+            label = links.edge_label[mask]
             if label.unique().numel() < 2:
                 raise ValueError(
                     f"the {name} rows are {kinds(label)}, but both labels are needed for the figures of a "
@@ -125,8 +126,8 @@ class RunFolder:
             "rows_per_second": result.rows_per_second,
         }
         key = {"negatives": negatives, "seed": seed, "split": "test"}
-        pairs = listens.edge_label_index[:, listens.test_mask]
-        label = listens.edge_label[listens.test_mask].long()
+        pairs = links.edge_label_index[:, links.test_mask]
+        label = links.edge_label[links.test_mask].long()
         rows, frames = [], []
         for model, (val_score, score) in scores.items():
             frame = self._predictions(pairs, label, score)

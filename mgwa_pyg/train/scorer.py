@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.nn import KGCN, MGWA, CollaborativeMGWA, RippleNet
 from mgwa_pyg.ops import RelationCSR
 from mgwa_pyg.sampler import NegativeSampler, NeighborSampler, ripple_sets
@@ -203,12 +204,12 @@ class RippleNetScorer(Scorer):
         kept = kg.rel_type < (num_relations if config.directed else 2 * num_relations)
         self.edge_index = kg.edge_index[:, kept]
         self.edge_type = kg.rel_type[kept] % num_relations
-        self.memory = self.draw_memory(data["user", "listens", "entity"].edge_index, data["user"].num_nodes)
+        self.memory = self.draw_memory(interactions(data).edge_index, data["user"].num_nodes)
 
-    def draw_memory(self, listens: Tensor, num_users: int) -> Tensor:
+    def draw_memory(self, links: Tensor, num_users: int) -> Tensor:
         r"""The ripple sets of users who listened to these items, :math:`(U, H, M)`, always the same ones."""
         return ripple_sets(
-            listens,
+            links,
             self.edge_index,
             num_users=num_users,
             num_nodes=self.model.entity_emb.num_embeddings,
@@ -261,16 +262,16 @@ class CollaborativeScorer(Scorer):
         kg = data["entity", "kg", "entity"]
         end = kg.rel_type.numel() if config.knowledge_graph else 0
         self._kg = kg.edge_index[:, :end], kg.rel_type[:end]
-        self._listens = data["user", "listens", "entity"].edge_index
+        self._links = interactions(data).edge_index
         self._num_users = dataset.num_users
         pool = dataset.num_entities if dataset.negatives == "entities" else dataset.num_items
-        self._negatives = NegativeSampler(self._listens, dataset.num_users, pool)
-        self._key = self._pair_key(*self._listens)
+        self._negatives = NegativeSampler(self._links, dataset.num_users, pool)
+        self._key = self._pair_key(*self._links)
         self._whole: RelationCSR | None = None
 
     def to(self, device: torch.device | str) -> CollaborativeScorer:
         self._kg = self._kg[0].to(device), self._kg[1].to(device)
-        self._listens, self._key = self._listens.to(device), self._key.to(device)
+        self._links, self._key = self._links.to(device), self._key.to(device)
         self._negatives.to(device)
         self._whole = None
         return self
@@ -281,15 +282,15 @@ class CollaborativeScorer(Scorer):
     def graph(self) -> RelationCSR:
         """The graph of all training positives."""
         if self._whole is None:
-            self._whole = self.model.graph(self._listens, *self._kg, self._num_users)
+            self._whole = self.model.graph(self._links, *self._kg, self._num_users)
         return self._whole
 
     def loss(self, user: Tensor, item: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self._config.hold_out > 0:
-            visible = self._listens[:, ~torch.isin(self._key, self._pair_key(user, item))]
+            visible = self._links[:, ~torch.isin(self._key, self._pair_key(user, item))]
             z_user, z_item = self.model.encode(self.model.graph(visible, *self._kg, self._num_users))
         else:
-            visible = self._listens[
+            visible = self._links[
                 :, :0
             ]  # Here the graph shows what is to be predicted, a candidate all the same.
             z_user, z_item = self.model.encode(self.graph())

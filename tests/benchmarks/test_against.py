@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import against
-from mgwa_pyg.files import read_json
+from mgwa_pyg.utils.files import read_json
 
 
 def test_a_checkout_against_itself(tmp_path, monkeypatch, capsys):

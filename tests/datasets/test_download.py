@@ -15,7 +15,7 @@ import pytest
 
 from mgwa_pyg.datasets import DownloadError, download
 from mgwa_pyg.datasets.download import RawFile, download_files
-from mgwa_pyg.files import whole_file
+from mgwa_pyg.utils.files import whole_file
 
 CONTENT = b"some raw bytes\n" * 10_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

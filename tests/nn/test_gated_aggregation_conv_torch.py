@@ -272,7 +272,7 @@ def test_infinite_features_are_the_users_business():
 def test_values_are_checked_on_the_cpu_or_on_demand(monkeypatch):
     from torch_geometric import debug
 
-    from mgwa_pyg.checks import values_are_checked
+    from mgwa_pyg.utils.checks import values_are_checked
 
     assert values_are_checked(torch.device("cpu"))
     assert not values_are_checked(torch.device("cuda"))

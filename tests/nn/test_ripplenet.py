@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from mgwa_pyg.nn.ripplenet import ITEM_UPDATES, RippleNet
+from mgwa_pyg.nn.models.ripplenet import ITEM_UPDATES, RippleNet
 
 NUM_ENTITIES, NUM_RELATIONS, NUM_TRIPLES = 9, 4, 12
 

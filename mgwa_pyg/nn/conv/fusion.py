@@ -12,7 +12,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import reset, zeros
 
-from mgwa_pyg.checks import check_choice, check_same_type
+from mgwa_pyg.utils.checks import check_choice, check_same_type
 
 
 class HeadLinear(Linear):

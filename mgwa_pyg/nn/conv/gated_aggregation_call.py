@@ -12,7 +12,8 @@ from torch_geometric.typing import Adj, OptTensor, SparseTensor
 from torch_geometric.utils import degree, is_sparse, is_torch_sparse_tensor, to_edge_index
 from torch_geometric.utils.sparse import set_sparse_value
 
-from mgwa_pyg.checks import (
+from mgwa_pyg.ops import SEGMENT_OPS, RelationCSR, choose_backend
+from mgwa_pyg.utils.checks import (
     check_count,
     check_finite,
     check_no_nan,
@@ -25,10 +26,9 @@ from mgwa_pyg.checks import (
     is_integer,
     values_are_checked,
 )
-from mgwa_pyg.ops import SEGMENT_OPS, RelationCSR, choose_backend
 
 if TYPE_CHECKING:
-    from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
+    from mgwa_pyg.nn.conv.gated_aggregation_conv import GatedAggregationConv
 
 _FORMS = forms(
     x="float: sources channels",

@@ -13,17 +13,9 @@ from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import glorot, reset
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTensor
 
-from mgwa_pyg.checks import (
-    check_choice,
-    check_count,
-    check_number,
-    check_options,
-    check_probability,
-    optional,
-)
-from mgwa_pyg.nn import scores
-from mgwa_pyg.nn.fusion import apply_map, make_fusion
-from mgwa_pyg.nn.gated_aggregation_call import (
+from mgwa_pyg.nn.conv import scores
+from mgwa_pyg.nn.conv.fusion import apply_map, make_fusion
+from mgwa_pyg.nn.conv.gated_aggregation_call import (
     Call,
     aggregation,
     check_channels,
@@ -38,6 +30,14 @@ from mgwa_pyg.nn.gated_aggregation_call import (
 )
 from mgwa_pyg.ops import RelationCSR, segment_ops
 from mgwa_pyg.ops.aggregate import aggregate_unchecked
+from mgwa_pyg.utils.checks import (
+    check_choice,
+    check_count,
+    check_number,
+    check_options,
+    check_probability,
+    optional,
+)
 
 
 class GatedAggregationConv(MessagePassing):

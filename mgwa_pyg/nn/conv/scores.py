@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn.dense.linear import Linear
 
-from mgwa_pyg.checks import check_same_type
-from mgwa_pyg.nn.fusion import apply_map, check_map, is_plain
+from mgwa_pyg.nn.conv.fusion import apply_map, check_map, is_plain
 from mgwa_pyg.ops import RelationCSR, hubs
+from mgwa_pyg.utils.checks import check_same_type
 
 ACTIVATIONS = {
     "sigmoid": torch.sigmoid,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mgwa_pyg.checks import check_choice, check_count
-from mgwa_pyg.nn.neighborhood_recommender import NeighborhoodRecommender
+from mgwa_pyg.nn.models.neighborhood_model import NeighborhoodModel
+from mgwa_pyg.utils.checks import check_choice, check_count
 
 EQUATIONS = ("paper", "official")
 
 
-class KGCN(NeighborhoodRecommender):
+class KGCN(NeighborhoodModel):
     r"""The recommender of the `"Knowledge Graph Convolutional Networks for Recommender Systems"
     <https://arxiv.org/abs/1904.12575>`_ paper.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mgwa_pyg.nn.neighborhood_recommender import NeighborhoodRecommender
+from mgwa_pyg.nn.models.neighborhood_model import NeighborhoodModel
 
 
-class MGWA(NeighborhoodRecommender):
+class MGWA(NeighborhoodModel):
     r"""The recommender of the `"Music Recommendation Model Based on Graph Neural Network with Weighted
     Aggregation" <https://doi.org/10.12677/SEA.2024.131010>`_ paper.
 

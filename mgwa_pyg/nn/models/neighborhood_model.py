@@ -1,4 +1,4 @@
-"""`NeighborhoodRecommender`: what MGWA and KGCN share, a knowledge graph as each user sees it."""
+"""`NeighborhoodModel`: what MGWA and KGCN share, a knowledge graph as each user sees it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch_geometric.nn.inits import glorot
 
-from mgwa_pyg.checks import check_count, check_edges, check_indices, check_range, values_are_checked
-from mgwa_pyg.nn import ranking
-from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
+from mgwa_pyg.nn.conv.gated_aggregation_conv import GatedAggregationConv
+from mgwa_pyg.nn.models import all_items
 from mgwa_pyg.ops import RelationCSR
+from mgwa_pyg.ops.top_k import Ranking
+from mgwa_pyg.utils.checks import check_count, check_edges, check_indices, check_range, values_are_checked
 
 
-class NeighborhoodRecommender(torch.nn.Module):
+class NeighborhoodModel(torch.nn.Module):
     r"""Base class of recommenders that represent an item by its neighbourhood as one user sees it.
 
     The user's embedding is the query of every :class:`~mgwa_pyg.nn.GatedAggregationConv`, the relations'
@@ -173,7 +174,7 @@ class NeighborhoodRecommender(torch.nn.Module):
             ValueError: If an argument does not go with the model, or a score is NaN.
             IndexError: If a user is out of range.
         """
-        return ranking.score_items(self, users, graph, num_items, max_bytes)
+        return all_items.score_items(self, users, graph, num_items, max_bytes)
 
     @torch.no_grad()
     def rank(
@@ -184,7 +185,7 @@ class NeighborhoodRecommender(torch.nn.Module):
         num_items: int,
         exclude: Tensor | None = None,
         max_bytes: int | None = None,
-    ) -> ranking.Ranking:
+    ) -> Ranking:
         r"""Return the :math:`k` best of all items for each of :math:`n` users, by the scores of
         :meth:`score_items`.
 
@@ -208,7 +209,7 @@ class NeighborhoodRecommender(torch.nn.Module):
             ValueError: If an argument does not go with the model, or a score is NaN.
             IndexError: If a user or an excluded item is out of range.
         """
-        return ranking.rank(self, users, k, graph, num_items, exclude, max_bytes)
+        return all_items.rank(self, users, k, graph, num_items, exclude, max_bytes)
 
     def scaled_query(self, profile: Tensor) -> Tensor:
         """The queries of users with these embeddings."""

@@ -11,8 +11,8 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.typing import Adj, OptTensor
 from tqdm import tqdm
 
-from mgwa_pyg.checks import form
-from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
+from mgwa_pyg.nn.conv.gated_aggregation_conv import GatedAggregationConv
+from mgwa_pyg.utils.checks import form
 
 
 class GatedAggregationGNN(BasicGNN):

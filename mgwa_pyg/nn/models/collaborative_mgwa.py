@@ -10,7 +10,11 @@ from torch import Tensor
 from torch_geometric.nn.inits import glorot
 from torch_geometric.utils import degree, scatter
 
-from mgwa_pyg.checks import (
+from mgwa_pyg.nn.conv.gated_aggregation_conv import GatedAggregationConv
+from mgwa_pyg.ops import RelationCSR
+from mgwa_pyg.ops.plan import check_plan
+from mgwa_pyg.ops.top_k import Ranking, rank_by_product
+from mgwa_pyg.utils.checks import (
     check_count,
     check_edges,
     check_indices,
@@ -19,10 +23,6 @@ from mgwa_pyg.checks import (
     check_range,
     values_are_checked,
 )
-from mgwa_pyg.nn.gated_aggregation_conv import GatedAggregationConv
-from mgwa_pyg.nn.ranking import Ranking, rank_by_product
-from mgwa_pyg.ops import RelationCSR
-from mgwa_pyg.ops.plan import check_plan
 
 
 class CollaborativeMGWA(torch.nn.Module):

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch_geometric.nn.inits import glorot
 
-from mgwa_pyg.checks import (
+from mgwa_pyg.nn.conv.fusion import whole_table
+from mgwa_pyg.utils.checks import (
     check_choice,
     check_count,
     check_edges,
@@ -14,7 +15,6 @@ from mgwa_pyg.checks import (
     check_range,
     values_are_checked,
 )
-from mgwa_pyg.nn.fusion import whole_table
 
 ITEM_UPDATES = ("replace", "plus", "replace_transform", "plus_transform")
 

@@ -1,0 +1,40 @@
+"""The interactions in the data: one type of edges from users to entities, called as the data set calls it."""
+
+from typing import NamedTuple
+
+from torch_geometric.data import HeteroData
+from torch_geometric.data.storage import EdgeStorage
+
+
+class Interaction(NamedTuple):
+    """What users do with items, as edges and sentences say it."""
+
+    edge: str
+    """The name of the edges, as in ``("user", "listens", "entity")``."""
+    done: str
+    """What a user did, as in "listened to an item"."""
+    people: str
+    """The users of an item, as in "its listeners"."""
+
+
+LISTENS = Interaction("listens", "listened to", "listeners")
+READS = Interaction("reads", "read", "readers")
+WATCHES = Interaction("watches", "watched", "viewers")
+
+
+def interactions(data: HeteroData) -> EdgeStorage:
+    """Return the edges from users to items: the training positives as ``edge_index``, the labelled rows as
+    ``edge_label_index``.
+
+    Raises:
+        ValueError: If there is no such type of edges, or there are several.
+    """
+    types = [kind for kind in data.edge_types if (kind[0], kind[2]) == ("user", "entity")]
+    labelled = [kind for kind in types if "edge_label_index" in data[kind]]
+    found = labelled if labelled else types
+    if len(found) != 1:
+        raise ValueError(
+            f"the data have {found or 'no'} edges from users to entities, but one type of them is needed, "
+            f"such as ('user', 'listens', 'entity')"
+        )
+    return data[found[0]]

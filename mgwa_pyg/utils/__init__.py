@@ -1,0 +1,1 @@
+"""Checks, whole files, ranges and plots: what every subpackage may use."""
