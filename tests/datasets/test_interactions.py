@@ -21,7 +21,7 @@ def test_any_word_will_do():
 
 def test_of_several_the_labelled_one_counts():
     data = data_with(("user", "plays", "entity"), ("user", "likes", "entity"))
-    with pytest.raises(ValueError, match="'plays'.*'likes'"):
+    with pytest.raises(ValueError, match=r"'plays'.*'likes'"):
         interactions(data)
     data["user", "likes", "entity"].edge_label_index = torch.tensor([[0], [1]])
     assert interactions(data) is data["user", "likes", "entity"]
