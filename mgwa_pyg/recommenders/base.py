@@ -66,7 +66,7 @@ class FitConfig:
 
     @property
     def monitor(self) -> str:
-        """What a fit is judged by on the validation rows: ``"val_auc"`` or ``"val_recall"``."""
+        """The figure of the validation rows that a fit is judged by, ``"val_auc"`` or ``"val_recall"``."""
         return "val_auc"
 
     @property

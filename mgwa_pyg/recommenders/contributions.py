@@ -151,7 +151,8 @@ class LogitModel(torch.nn.Module):
         layers (Layers): The layers.
         x (torch.Tensor): What the nodes start from, :math:`(N, d)`.
         node (int): The node that the logit reads.
-        read (sequence of torch.Tensor): As for :func:`contributions`.
+        read (sequence of torch.Tensor): The vectors :math:`\mathbf{r}_0` to :math:`\mathbf{r}_L`, of size
+            :math:`d`.
         bias (torch.Tensor or float, optional): What is added to the logit. (default: :obj:`0.0`)
     """
 

@@ -1,15 +1,15 @@
 """From a recommender and a data set to a checkpoint and a run folder, in Lightning."""
 
-from mgwa_pyg.recommenders import (
-    RECOMMENDERS,
-    CheckpointError,
-    CollaborativeConfig,
-    FitConfig,
-    KGCNConfig,
-    MGWAConfig,
-    RippleNetConfig,
-    read_checkpoint,
-)
+from mgwa_pyg.recommenders import RECOMMENDERS
+
+# What a fit takes, and what it raises, can be had from here, too.
+from mgwa_pyg.recommenders import CheckpointError as CheckpointError
+from mgwa_pyg.recommenders import CollaborativeConfig as CollaborativeConfig
+from mgwa_pyg.recommenders import FitConfig as FitConfig
+from mgwa_pyg.recommenders import KGCNConfig as KGCNConfig
+from mgwa_pyg.recommenders import MGWAConfig as MGWAConfig
+from mgwa_pyg.recommenders import RippleNetConfig as RippleNetConfig
+from mgwa_pyg.recommenders import read_checkpoint as read_checkpoint
 from mgwa_pyg.train.click import ClickData, ClickModule, DivergedError
 from mgwa_pyg.train.fit import FitResult, fit
 from mgwa_pyg.train.run_folder import RunFolder
@@ -20,19 +20,12 @@ CONFIGS: dict[str, type[FitConfig]] = {name: kind.config_class for name, kind in
 
 __all__ = [
     "CONFIGS",
-    "CheckpointError",
     "ClickData",
     "ClickModule",
-    "CollaborativeConfig",
     "DivergedError",
-    "FitConfig",
     "FitResult",
-    "KGCNConfig",
-    "MGWAConfig",
-    "RippleNetConfig",
     "RunFolder",
     "TransEResult",
     "fit",
     "fit_transe",
-    "read_checkpoint",
 ]
