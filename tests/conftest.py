@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from machine import skip, start_browser
 
 from mgwa_pyg.datasets import SyntheticKG
+from tests.machine import skip, start_browser
 
 # What the tests compute is too small for more, and busy machines punish it.
 torch.set_num_threads(1)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from oracle import randomize, width
 
 from mgwa_pyg.nn import FUSIONS
+from tests.nn.oracle import randomize, width
 
 WIDTH_KEEPING = ["highway", "identity"]
 

@@ -7,13 +7,13 @@ import re
 
 import pytest
 import torch
-from oracle import aggregate, attention, fuse, head_parameters, randomize, scale_by_degree, width
 from torch.autograd import gradcheck
 from torch_geometric import EdgeIndex
 from torch_geometric.utils import to_torch_coo_tensor, to_torch_csr_tensor
 
 from mgwa_pyg.nn import FUSIONS, GatedAggregationConv
 from mgwa_pyg.ops import RelationCSR
+from tests.nn.oracle import aggregate, attention, fuse, head_parameters, randomize, scale_by_degree, width
 
 BACKENDS = ["auto", "torch", "reference", pytest.param("scatter", marks=pytest.mark.scatter)]
 ACTIVATIONS = ["sigmoid", "leaky_relu", "tanh", None]

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from oracle import randomize, width
-from test_gated_aggregation_conv import multigraph
 from torch.profiler import ProfilerActivity, profile
 from torch_geometric.utils import to_torch_csr_tensor
 
 from mgwa_pyg.nn import FUSIONS, GatedAggregationConv, GatedAggregationGNN
 from mgwa_pyg.ops import RelationCSR
+from tests.nn.conv.test_gated_aggregation_conv import multigraph
+from tests.nn.oracle import randomize, width
 
 
 def make_plan(edge_index, edge_type, size=(7, 7), num_relations=4):

@@ -6,13 +6,13 @@ import itertools
 import pytest
 import torch
 import torch_geometric.typing
-from oracle import randomize, width
-from test_gated_aggregation_conv import BACKENDS, multigraph
 from torch_geometric import EdgeIndex
 from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import coalesce, to_torch_coo_tensor, to_torch_csc_tensor
 
 from mgwa_pyg.nn import FUSIONS, GatedAggregationConv
+from tests.nn.conv.test_gated_aggregation_conv import BACKENDS, multigraph
+from tests.nn.oracle import randomize, width
 
 # What the layer does with neighbourhoods beyond the default.
 OPTIONS = [{}, {"fusion": "highway"}, {"fusion": "identity"}, {"degree_power": 0.5}]

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from oracle import aggregate, attention, fuse, head_parameters
 
 from mgwa_pyg.nn import KGCN
 from mgwa_pyg.sampler import NeighborSampler
+from tests.nn.oracle import aggregate, attention, fuse, head_parameters
 
 K = 4
 
