@@ -101,3 +101,15 @@ def randomize(fusion):
     for parameter in fusion.parameters():
         torch.nn.init.normal_(parameter)
     return fusion
+
+
+def assert_same(got, want, inputs, want_inputs=None):
+    """Equal values, and equal gradients by all inputs; those of the wanted values may be others."""
+    torch.testing.assert_close(got, want)
+    inputs = list(inputs)
+    weight = torch.randn_like(want)
+    gradients = (
+        torch.autograd.grad((out * weight).sum(), leaves, allow_unused=True, materialize_grads=True)
+        for out, leaves in ((got, inputs), (want, want_inputs or inputs))
+    )
+    torch.testing.assert_close(*gradients)

@@ -10,7 +10,7 @@ from torch_geometric import EdgeIndex
 
 from mgwa_pyg.nn import GatedAggregationConv
 from mgwa_pyg.ops import RelationCSR
-from tests.nn.conv.test_gated_aggregation_conv import multigraph
+from tests.graphs import multigraph
 
 VALUE_CHECKS = ("check_no_nan", "check_finite", "check_range")
 

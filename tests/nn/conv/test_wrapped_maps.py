@@ -9,7 +9,7 @@ from torch.nn import utils
 from torch.nn.utils import parametrizations, prune
 
 from mgwa_pyg.nn import FUSIONS, GatedAggregationConv
-from tests.nn.conv.test_gated_aggregation_conv import multigraph
+from tests.graphs import multigraph
 from tests.nn.oracle import aggregate, attention
 
 MAPS = ["lin_query", "lin_edge", "fusion.lin_self", "fusion.lin_neighbor"]
