@@ -80,7 +80,7 @@ def run(settings: Settings) -> Report:
     settings.record.keep("recommend", rows)
     dataset = load(settings, "items", 0)
     for name, config in _MODELS.items():
-        recommender = _recommender(_fit(dataset, config, settings), dataset)
+        recommender = _recommender(_fit(dataset, config, settings))
         rows += _times(name, recommender, 50 if settings.quick else _CALLS)
         rows += _explanations(name, recommender, 10 if settings.quick else 200)
         settings.record.keep("recommend", rows)
@@ -98,8 +98,8 @@ def _fit(dataset: KGRecDataset, config: FitConfig, settings: Settings) -> ClickM
         return ClickModule.restore(result.checkpoint, dataset)
 
 
-def _recommender(module: ClickModule, dataset: KGRecDataset) -> Recommender:
-    return Recommender(module.scorer, dataset)
+def _recommender(module: ClickModule) -> Recommender:
+    return Recommender(module.recommender)
 
 
 def _imports(times: int) -> list[dict]:
@@ -170,11 +170,10 @@ def _newcomers(name: str, config: FitConfig, settings: Settings) -> list[dict]:
     """Recall@10 of users that were left out of training, and of those that were not."""
     whole = _halves(settings)
     order = torch.randperm(whole.num_users, generator=torch.Generator().manual_seed(1))
-    generator = torch.Generator()
 
     def known_recall(module: ClickModule, users: Tensor) -> float:
         def scores(user: Tensor) -> Tensor:
-            return module.scorer.score_all(user, whole.num_items, generator.manual_seed(0))
+            return module.recommender.score_all(user)
 
         return _recall(scores, whole, users)
 
@@ -187,7 +186,7 @@ def _newcomers(name: str, config: FitConfig, settings: Settings) -> list[dict]:
         module = _fit(dataset, config, settings)
         values["others, same model"].append(known_recall(module, others))
         values["the same, trained with them"].append(known_recall(with_them, new))
-        values["new"].append(_newcomer_recall(_recommender(module, dataset), whole, new))
+        values["new"].append(_newcomer_recall(_recommender(module), whole, new))
     rows = [
         figure("recommend", f"Recall@10, {case}", name, "recall@10", "1", recalls, statistics.fmean)
         for case, recalls in values.items()

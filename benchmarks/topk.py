@@ -22,7 +22,8 @@ from benchmarks.experiments import (
 from benchmarks.harness import Report, Settings, table
 from benchmarks.table2 import MODELS as CLICK_MODELS
 from mgwa_pyg.evaluation import HEURISTICS, fit_heuristics, full_ranking
-from mgwa_pyg.train import ClickModule, CollaborativeConfig, FitConfig, fit
+from mgwa_pyg.recommenders import restore
+from mgwa_pyg.train import CollaborativeConfig, FitConfig, fit
 from mgwa_pyg.utils.files import whole_file, write_json
 
 MODELS: dict[str, FitConfig] = {
@@ -68,12 +69,10 @@ def run_job(job: Job) -> Outcome:
         )
     with tempfile.TemporaryDirectory() as folder:
         result = fit(dataset, job.config, folder, seed=job.seed, device=job.settings.device)
-        module = ClickModule.restore(result.checkpoint, dataset).to(job.settings.device)
-    scorer = module.scorer.to(job.settings.device)
-    generator = torch.Generator(job.settings.device).manual_seed(job.seed)
+        recommender = restore(result.checkpoint, dataset, job.settings.device)
 
     def score_all(user: torch.Tensor) -> torch.Tensor:
-        return scorer.score_all(user.to(job.settings.device), dataset.num_items, generator)
+        return recommender.score_all(user.to(recommender.device))
 
     return Outcome([{"model": job.model, **key, **full_ranking(score_all, data, dataset.num_items)}])
 

@@ -41,8 +41,8 @@ nitpick_ignore_regex = [
     # Names of other projects: the build needs no network. And private names.
     ("py:.*", r"(collections|lightning|np|numpy|os|pandas|pathlib|pd|torch|torch_geometric)\..*"),
     ("py:class", "Data|DataFrame|ExplainerAlgorithm|HeteroData|LinkLoader|PyGExplanation"),
-    ("py:class", "Scorer|SparseTensor|Table|Tensor"),
-    ("py:.*", r".*\._\w+|mgwa_pyg\.train\.scorer\.Scorer|DamagedFileError"),
+    ("py:class", "SparseTensor|Table|Tensor"),
+    ("py:.*", r".*\._\w+|DamagedFileError"),
 ]
 
 html_theme = "sphinx_rtd_theme"

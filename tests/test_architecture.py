@@ -8,10 +8,23 @@ from pathlib import Path
 
 import pytest
 
+import mgwa_pyg.nn
+from mgwa_pyg.recommenders import RECOMMENDERS
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mgwa_pyg"
 # From low to high: a subpackage imports only what stands before it.
-SUBPACKAGES = ["utils", "ops", "datasets", "sampler", "nn", "evaluation", "train", "recommend"]
+SUBPACKAGES = [
+    "utils",
+    "ops",
+    "datasets",
+    "sampler",
+    "nn",
+    "recommenders",
+    "evaluation",
+    "train",
+    "recommend",
+]
 # Those that know nothing of each other although one stands above the other.
 STRANGERS = {
     ("datasets", "ops"),
@@ -20,11 +33,13 @@ STRANGERS = {
     ("nn", "datasets"),
     ("nn", "sampler"),
     ("evaluation", "nn"),
+    ("evaluation", "recommenders"),
     ("evaluation", "sampler"),
     ("evaluation", "ops"),
     ("utils", "ops"),
     ("recommend", "sampler"),
     ("recommend", "evaluation"),
+    ("recommend", "train"),
 }
 
 
@@ -115,6 +130,23 @@ def test_the_documents_draw_the_same_subpackages():
     assert [subpackage for subpackage in drawn if subpackage in SUBPACKAGES] == SUBPACKAGES
 
 
+def test_only_the_trainer_imports_lightning():
+    for file in PACKAGE.rglob("*.py"):
+        above = [name for name in imports(file) if name.startswith(("lightning", "mgwa_pyg.train"))]
+        assert not above or file.parent.name == "train", f"{file} imports {above}"
+
+
+def test_the_trainer_knows_no_model_by_name():
+    kinds = [*RECOMMENDERS.values(), *(kind.config_class for kind in RECOMMENDERS.values())]
+    names = {*mgwa_pyg.nn.__all__, *(kind.__name__ for kind in kinds)}
+    for file in (PACKAGE / "train").glob("*.py"):
+        if file.name != "__init__.py":  # There the hyper-parameters are passed on.
+            nodes = list(ast.walk(ast.parse(file.read_text())))
+            used = {node.id for node in nodes if isinstance(node, ast.Name)}
+            used |= {node.value for node in nodes if isinstance(node, ast.Constant)}
+            assert not used & (names | {*RECOMMENDERS}), file
+
+
 def test_every_file_says_what_it_is_for():
     for folder in ("mgwa_pyg", "examples", "benchmarks", "tests"):
         for file in (ROOT / folder).rglob("*.py"):
@@ -128,6 +160,7 @@ def test_the_core_needs_no_extra():
         "for name in ('lightning', 'rich', 'matplotlib', 'torch_scatter', 'pytest'):\n"
         "    sys.modules[name] = None\n"
         "import mgwa_pyg.ops, mgwa_pyg.nn, mgwa_pyg.datasets, mgwa_pyg.sampler, mgwa_pyg.evaluation\n"
+        "import mgwa_pyg.recommenders, mgwa_pyg.recommend\n"
         "import torch\n"
         "conv = mgwa_pyg.nn.GatedAggregationConv(4, 2, num_relations=2)\n"
         "conv(torch.randn(3, 4), torch.tensor([[0, 1], [2, 2]]), torch.tensor([0, 1]))\n"

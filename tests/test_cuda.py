@@ -2,9 +2,11 @@
 
 import copy
 
+import pandas as pd
 import pytest
 import torch
 from torch_geometric.data import Data
+from torch_geometric.explain.algorithm import GNNExplainer
 from torch_geometric.loader import NodeLoader
 
 from mgwa_pyg.datasets import SyntheticKG
@@ -13,7 +15,7 @@ from mgwa_pyg.nn import FUSIONS, KGCN, MGWA, CollaborativeMGWA, GatedAggregation
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 from mgwa_pyg.recommend import Recommender
 from mgwa_pyg.sampler import KHopSampler, NeighborSampler
-from mgwa_pyg.train import CONFIGS, ClickModule, CollaborativeConfig, fit
+from mgwa_pyg.train import CONFIGS, CollaborativeConfig, fit
 
 CUDA = torch.device("cuda")
 NUM_NODES, NUM_RELATIONS = 300, 7
@@ -240,7 +242,19 @@ def test_fit_by_ranking_loss(data, tmp_path):
     assert result.score.isfinite().all()
 
 
-def test_a_checkpoint_from_the_device_serves_on_the_cpu(data, tmp_path):
-    result = fit(data, CollaborativeConfig(epochs=2), tmp_path, device="cuda")
-    scorer = ClickModule.restore(result.checkpoint, data).scorer
-    assert len(Recommender(scorer, data).recommend(3)) == 10
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_checkpoint_answers_alike_on_the_cpu_and_on_the_device(data, name, tmp_path):
+    fit(data, CONFIGS[name](epochs=2), tmp_path, device="cuda")
+    there, here = (Recommender.load(tmp_path, data, device=device) for device in ("cuda", "cpu"))
+    newcomer = here.recommend(3)["item"].tolist()[:3]
+    for answer in (
+        lambda recommender: recommender.recommend(3),
+        lambda recommender: recommender.recommend_batch([3, 4, 3]),
+        lambda recommender: recommender.recommend_for(newcomer),
+        lambda recommender: recommender.similar_items(5),
+        lambda recommender: recommender.explain(3, 5).parts,
+        lambda recommender: recommender.explain(newcomer, 5).parts,
+    ):
+        pd.testing.assert_frame_equal(answer(there), answer(here), rtol=1e-6, atol=1e-9)
+    if name != "ripplenet":
+        assert "mask" in there.explain(3, 5, GNNExplainer(epochs=2)).parts

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.datasets.interactions import LISTENS, Interaction
 
 # What is typed in many ways: quotes and dashes.
 _ALIKE = str.maketrans(
@@ -24,9 +25,6 @@ _ALIKE = str.maketrans(
 _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060\ufe00-\ufe0f\ufeff]")
 # What would break a line, or change how the rest of it is shown.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
-
-#: What the relation of users and items is called; no other has this name.
-INTERACTION = "listens"
 
 
 class ItemId(str):
@@ -49,6 +47,8 @@ class Catalog:
         self.num_users = dataset.num_users
         self.num_items = dataset.num_items
         self.num_relations = dataset.num_relations
+        #: What users do with items. No relation of the knowledge graph has its name.
+        self.interaction: Interaction = getattr(dataset, "interaction", LISTENS)
         self._num_entities = dataset.num_entities
         self._users: Sequence[int | str] = dataset.user_ids
         ids: Sequence[int | str] = dataset.item_ids
@@ -114,7 +114,7 @@ class Catalog:
         """
         rows = sorted({self.item(item) for item in listed("items", items)})
         if not rows:
-            raise ValueError("items is empty: pass at least one item that the user listened to")
+            raise ValueError("items is empty: pass at least one item that the newcomer has seen")
         return torch.tensor(rows)
 
     def user_ids(self, rows: Tensor) -> pd.Index:
@@ -140,9 +140,9 @@ class Catalog:
         come the two directions of an interaction.
         """
         if relation >= 2 * self.num_relations:
-            return INTERACTION
+            return self.interaction.edge
         name = str(self._relations[relation % self.num_relations])
-        return f"{name} (of entities)" if name == INTERACTION else name
+        return f"{name} (of entities)" if name == self.interaction.edge else name
 
     @cached_property
     def _user_rows(self) -> dict[str, int]:

@@ -11,14 +11,15 @@ from unicodedata import east_asian_width
 import pandas as pd
 from torch import Tensor
 
-from mgwa_pyg.recommend.catalog import INTERACTION, Catalog, one_line
-from mgwa_pyg.recommend.parts import Parts
+from mgwa_pyg.datasets.interactions import LISTENS, Interaction
+from mgwa_pyg.recommend.catalog import Catalog, one_line
+from mgwa_pyg.recommenders.contributions import Contributions
 from mgwa_pyg.utils.looks import plain
 
 if TYPE_CHECKING:
     from torch_geometric.explain import Explanation as PyGExplanation
 
-_MOST = 3  # How many neighbours, or items listened to, a sentence names.
+_MOST = 3  # How many neighbours, or seen items, a sentence names.
 _BARS = 10  # How many a picture shows by themselves.
 _SMALL = 0.01  # What is smaller than this share of the largest is not shown by itself.
 _NOTHING = 1e-9  # What is smaller is rounding.
@@ -42,10 +43,10 @@ class Explanation:
     """The score as a sum, in the columns ``part``, ``relation``, ``neighbor`` (a name), ``attention`` (of the
     last layer) and ``score``. A part is a ``"neighbor"`` of the item, or, for RippleNet, the tail of a triple
     in the user's ``"memory"``, the one that weighs most first, whether it adds or takes away; then come the
-    ``"item"`` itself, the ``"constant"`` of the layers, and ``"popularity"``: what is added for how well
-    known the item is. These have no relation and no neighbour, :obj:`None`, and the attention 0."""
+    ``"item"`` itself, the ``"constant"`` of the layers, and ``"popularity"``, what the
+    item's adds. These have no relation and no neighbour, :obj:`None`, and the attention 0."""
     history: pd.DataFrame | None
-    """The same score as a sum over what the user listened to (``"heard"``), in the same columns;
+    """The same score as a sum over the items that the user has seen (``"seen"``), in the same columns;
     :obj:`None` for models that know users otherwise."""
     gate: float | None
     """How far the gate of the last layer is open, the mean over its channels; :obj:`None` if there is
@@ -53,6 +54,8 @@ class Explanation:
     pyg: PyGExplanation | None = None
     """What the algorithm of :mod:`torch_geometric.explain` found, if one was asked; its edge mask is the
     column ``mask`` of :attr:`parts`, 0 for what is no edge."""
+    interaction: Interaction = LISTENS
+    """What users do with items, for the sentences."""
 
     @property
     def shares(self) -> dict[str, float]:
@@ -64,16 +67,16 @@ class Explanation:
 
     @property
     def reason(self) -> str:
-        """The names of what weighs most in the score, with what it adds. It is what was listened to, or where
-        that leads, if the model knows users by it, else what the item is linked to; nothing, where the item
-        itself does it all.
+        """The names of what weighs most in the score, with what it adds. It is what the user has seen,
+        or where that leads, if the model knows users by it, else what the item is linked to; nothing, where
+        the item itself does it all.
         """
-        return _named(self._personal) or _named(self.parts)
+        return self._named(self._personal) or self._named(self.parts)
 
     def sentence(self) -> str:
         """Say in words what the score comes from."""
         text = f"{one_line(self.name)} has the score {self.score:.2f} for {self.user}"
-        if personal := _named(self._personal):
+        if personal := self._named(self._personal):
             text += f", most of all for {personal}"
         if self._sum("item") != 0.0:
             share = self.shares
@@ -81,11 +84,11 @@ class Explanation:
                 f". The item itself adds {self._sum('item'):+.2f} ({share['self']:.0%}), its neighbourhood "
                 f"{self._sum('neighbor'):+.2f} ({share['neighborhood']:.0%})"
             )
-            neighbors = _named(self._rows("neighbor"))
+            neighbors = self._named(self._rows("neighbor"))
             if neighbors:
                 text += f", first of all {neighbors}"
         if self._sum("popularity") != 0.0:
-            text += f". How well known it is adds {self._sum('popularity'):+.2f}"
+            text += f". Its popularity adds {self._sum('popularity'):+.2f}"
         return text + "."
 
     def plot(self, file: Path | str | IO[bytes], kind: str | None = None) -> None:
@@ -103,8 +106,8 @@ class Explanation:
 
         tables = [("What it is and what it is linked to", self.parts)]
         if self.history is not None:
-            tables.insert(0, ("What was listened to", self.history))
-        bars = [_bars(table) for _, table in tables]
+            tables.insert(0, (f"What was {self.interaction.done}", self.history))
+        bars = [_bars(table, self.interaction) for _, table in tables]
         name, user = _shortened(one_line(self.name), 2 * _WIDTH), _shortened(one_line(self.user), 4 * _WIDTH)
         title = f"{name} for {user}: {self.score:.2f}"
         lines = textwrap.wrap(title, _room(title, 30 + 40 * len(tables)))
@@ -134,6 +137,9 @@ class Explanation:
         """What belongs to the user and not to the item."""
         return self._rows("memory") if self.history is None else self.history
 
+    def _named(self, table: pd.DataFrame) -> str:
+        return _named(table, self.interaction)
+
     def _rows(self, part: str) -> pd.DataFrame:
         return self.parts[self.parts["part"] == part]
 
@@ -141,10 +147,12 @@ class Explanation:
         return float(self._rows(part)["score"].sum())
 
 
-def table_of(parts: Parts, catalog: Catalog, edge_part: str, mask: Tensor | None = None) -> pd.DataFrame:
+def table_of(
+    parts: Contributions, catalog: Catalog, edge_part: str, mask: Tensor | None = None
+) -> pd.DataFrame:
     """The parts of a score as a table, the edges by what they weigh."""
     others = {"item": parts.own, "constant": parts.constant, "popularity": parts.bias}
-    if edge_part == "heard":  # The user has no part of its own: it is what was listened to.
+    if edge_part == "seen":  # The user has no part of its own: it is the seen items.
         del others["item"]
     others = {name: value for name, value in others.items() if abs(float(value)) > _NOTHING}
     order = parts.score.abs().argsort(descending=True, stable=True)
@@ -163,34 +171,37 @@ def table_of(parts: Parts, catalog: Catalog, edge_part: str, mask: Tensor | None
     return pd.DataFrame({name: pd.Series(column, dtype=types[name]) for name, column in columns.items()})
 
 
-def _links(table: pd.DataFrame, between: str = " through ") -> list[tuple[str, float]]:
-    """What the edges of a table add, listeners together, what weighs most first."""
-    edges = table[table["part"].isin(["neighbor", "memory", "heard"])]
-    listens = (edges["part"] == "neighbor") & (edges["relation"] == INTERACTION)
+def _links(
+    table: pd.DataFrame, interaction: Interaction, between: str = " through "
+) -> list[tuple[str, float]]:
+    """What the edges of a table add, users together, what weighs most first."""
+    edges = table[table["part"].isin(["neighbor", "memory", "seen"])]
+    from_user = (edges["part"] == "neighbor") & (edges["relation"] == interaction.edge)
     added: dict[str, float] = {}  # The same link may be there more than once.
-    for row in edges[~listens].itertuples():
+    for row in edges[~from_user].itertuples():
         name = one_line(row.neighbor)
-        name = name if row.part == "heard" else f"{name}{between}{one_line(row.relation)}"
+        name = name if row.part == "seen" else f"{name}{between}{one_line(row.relation)}"
         added[name] = added.get(name, 0.0) + row.score
     rows = list(added.items())
-    if listens.any():
-        rows.append((f"its {listens.sum()} listeners", float(edges.loc[listens, "score"].sum())))
+    if from_user.any():
+        people = f"its {from_user.sum()} {interaction.people}"
+        rows.append((people, float(edges.loc[from_user, "score"].sum())))
     return sorted(rows, key=lambda row: -abs(row[1]))
 
 
-def _named(table: pd.DataFrame) -> str:
+def _named(table: pd.DataFrame, interaction: Interaction) -> str:
     """The links that weigh most, in words; nothing where none adds what a reader would see."""
-    links = _links(table)
+    links = _links(table, interaction)
     least = max(0.005, _SMALL * abs(links[0][1])) if links else 0.0
     words = [f"{name} ({score:+.2f})" for name, score in links[:_MOST] if abs(score) >= least]
     return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + words[-1:])
 
 
-def _bars(table: pd.DataFrame) -> list[tuple[str, float]]:
+def _bars(table: pd.DataFrame, interaction: Interaction) -> list[tuple[str, float]]:
     """What a picture shows of a table."""
-    others = {"item": "the item itself", "constant": "constant", "popularity": "how well known it is"}
+    others = {"item": "the item itself", "constant": "constant", "popularity": "its popularity"}
     rows = [(others[row.part], row.score) for row in table.itertuples() if row.part in others]
-    links = _links(table, between="\n")
+    links = _links(table, interaction, between="\n")
     shown = sum(abs(score) >= _SMALL * abs(links[0][1]) for _, score in links[:_BARS])
     for name, score in links[:shown]:
         rows.append(("\n".join(_shortened(line, _WIDTH) for line in name.split("\n")), score))

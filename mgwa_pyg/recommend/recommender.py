@@ -13,15 +13,12 @@ from torch_geometric.explain import Explainer
 from torch_geometric.explain.algorithm import ExplainerAlgorithm
 
 from mgwa_pyg.datasets import KGRecDataset
-from mgwa_pyg.datasets.fixed import fixed
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.ops.top_k import Pairs, Ranking, top_k
 from mgwa_pyg.recommend.catalog import Catalog, is_one, listed, one_line, whole_number
 from mgwa_pyg.recommend.explanation import Explanation, table_of
-from mgwa_pyg.recommend.views import make_view
-from mgwa_pyg.train import ClickModule
-from mgwa_pyg.train.quiet import plain_modes
-from mgwa_pyg.train.scorer import Scorer
+from mgwa_pyg.recommenders import KGRecommender, restore
+from mgwa_pyg.utils.modes import chosen_device, plain_modes
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -41,35 +38,35 @@ class Recommender:
     name of another, :class:`ItemId` says which is meant. A whole number may be one of NumPy or an element of
     a tensor. Tables have ids in the columns ``user`` and ``item``, and no value is missing.
 
-    Nobody is recommended what they are known to have heard: all their positives, those of validation and
-    test included. The model has learned from the training positives alone.
+    Nobody is recommended an item that they have seen: all their positives, those of validation and test
+    included. The model has learned from the training positives alone.
 
     All answers are ranked by the model's logits, ``score``; of equal ones the item that is first in the data
     set comes first. The same question always has the same answer.
 
     Args:
-        scorer (Scorer): The scorer of a trained model, as :class:`~mgwa_pyg.train.ClickModule` has it; its
-            parameters are frozen. On the CPU.
-        dataset (KGRecDataset): The data set that it was made for. Its data are read once.
+        recommender (KGRecommender): A trained recommender, as :func:`mgwa_pyg.recommenders.restore` returns
+            it. It is prepared for use: its parameters become doubles that need no gradients.
     """
 
     @_asked
-    def __init__(self, scorer: Scorer, dataset: KGRecDataset) -> None:
-        self.dataset = dataset = fixed(dataset)
+    def __init__(self, recommender: KGRecommender) -> None:
+        self.dataset = dataset = recommender.dataset
         self.catalog = Catalog(dataset)
-        self.num_users = dataset.num_users
-        self.num_items = dataset.num_items
-        links = interactions(dataset[0])
-        known = torch.cat([links.edge_index, links.edge_label_index[:, links.edge_label == 1]], dim=1).unique(
-            dim=1
-        )
-        self._trained = Pairs(links.edge_index, self.num_users, self.num_items)
-        self._known = Pairs(known, self.num_users, self.num_items)
-        self._view = make_view(scorer, dataset)
+        self.num_users, self.num_items = dataset.num_users, dataset.num_items
+        links, device = interactions(dataset[0]), recommender.device
+        positives = links.edge_label_index[:, links.edge_label == 1]
+        seen = torch.cat([links.edge_index, positives], dim=1).unique(dim=1)
+        self._seen_in_training = Pairs(links.edge_index.to(device), self.num_users, self.num_items)
+        self._seen = Pairs(seen.to(device), self.num_users, self.num_items)
+        recommender.prepare()
+        self._model = recommender
 
     @classmethod
     @_asked
-    def load(cls, run_folder: Path | str, dataset: KGRecDataset | None = None) -> Recommender:
+    def load(
+        cls, run_folder: Path | str, dataset: KGRecDataset | None = None, device: str = "cpu"
+    ) -> Recommender:
         """Return a recommender with the best checkpoint of a run.
 
         Args:
@@ -77,19 +74,21 @@ class Recommender:
                 :func:`mgwa_pyg.train.fit` leave one.
             dataset (KGRecDataset, optional): The data set that the model was trained on; by default it is
                 opened where it was. (default: :obj:`None`)
+            device (str, optional): ``"cpu"``, ``"cuda"`` or ``"auto"``. (default: ``"cpu"``)
 
         Raises:
             FileNotFoundError: If there is no checkpoint, or the data set is not where it was.
+            ValueError: If the device is unknown or not there.
             CheckpointError: If the checkpoint cannot be used, or belongs to another data set.
         """
+        device = chosen_device(device)
         checkpoint = Path(run_folder).expanduser() / "best.ckpt"
         if not checkpoint.is_file():
             raise FileNotFoundError(
                 f"{checkpoint} is missing: pass the folder of a run that has finished, such as "
                 f"`make lastfm` leaves one"
             )
-        module = ClickModule.restore(checkpoint, dataset)
-        return cls(module.scorer, module.dataset)
+        return cls(restore(checkpoint, dataset, device))
 
     @_asked
     def recommend(self, user: int | str, k: int = 10, *, include_held_out: bool = False) -> pd.DataFrame:
@@ -136,22 +135,22 @@ class Recommender:
         """
         rows = torch.tensor([self.catalog.user(user) for user in listed("users", users)], dtype=torch.long)
         k = self._k(k)
-        parts = [self._best(part, k, include_held_out) for part in rows.split(self._view.users_at_once)]
+        parts = [self._best(part, k, include_held_out) for part in rows.split(self._model.users_at_once)]
         best = Ranking(torch.cat([part.item for part in parts]), torch.cat([part.score for part in parts]))
         table = self._table(best)
-        counts = (best.item < self.num_items).sum(dim=1)
+        counts = (best.item < self.num_items).sum(dim=1).cpu()
         table.insert(0, "user", self.catalog.user_ids(rows.repeat_interleave(counts)))
         return table
 
     @_asked
     def recommend_for(self, items: Iterable[int | str], k: int = 10) -> pd.DataFrame:
-        """Return the best :math:`k` items for somebody who is not in the data, but listened to ``items``.
+        """Return the best :math:`k` items for a newcomer, who is not in the data, but has seen ``items``.
 
         The model stays as it is. MGWA and KGCN fit one vector, that of the new user; ``CollaborativeMGWA``
         lets messages reach the new user; RippleNet draws a memory of triples.
 
         Args:
-            items (iterable of int or str): What the new user listened to, by id or name; they are not
+            items (iterable of int or str): What the newcomer has seen, by id or name; none of it is
                 recommended.
             k (int, optional): How many items. (default: :obj:`10`)
 
@@ -163,10 +162,8 @@ class Recommender:
             IndexError: If there is no item of a number.
             ValueError: If no item or several have a name, there is no item at all, or ``k`` is less than 1.
         """
-        heard, k = self.catalog.items(items), self._k(k)
-        score = self._view.newcomer_scores(heard).unsqueeze(0)
-        pairs = Pairs(torch.stack([torch.zeros_like(heard), heard]), 1, self.num_items)
-        return self._table(top_k(score, torch.zeros(1, dtype=torch.long), k, 0, self.num_items, pairs))
+        seen, k = self.catalog.items(items).to(self._model.device), self._k(k)
+        return self._table(self._best_of_one(self._model.score_newcomer(seen), k, seen))
 
     @_asked
     def similar_items(self, item: int | str, k: int = 10) -> pd.DataFrame:
@@ -188,10 +185,9 @@ class Recommender:
             ValueError: If no item or several have the name, or ``k`` is less than 1.
         """
         number, k = self.catalog.item(item), self._k(k)
-        vector = torch.nn.functional.normalize(self._view.item_vectors(), dim=1)
-        score = (vector @ vector[number]).unsqueeze(0)
-        itself = Pairs(torch.tensor([[0], [number]]), 1, self.num_items)
-        return self._table(top_k(score, torch.zeros(1, dtype=torch.long), k, 0, self.num_items, itself))
+        vector = torch.nn.functional.normalize(self._model.item_vectors(), dim=1)
+        itself = torch.tensor([number], device=vector.device)
+        return self._table(self._best_of_one(vector @ vector[number], k, itself))
 
     @_asked
     def explain(
@@ -206,8 +202,8 @@ class Recommender:
         are taken as they are for this pair, and what is left is a sum.
 
         Args:
-            user (int, str or iterable): The id of a user of the data set, or the items that somebody else
-                listened to, by id or name.
+            user (int, str or iterable): The id of a user of the data set, or the items that a newcomer has
+                seen, by id or name.
             item (int or str): The item, by id or name.
             algorithm (ExplainerAlgorithm, optional): An algorithm of :mod:`torch_geometric.explain`, such as
                 :class:`~torch_geometric.explain.algorithm.GNNExplainer`, to weigh the edges of the same
@@ -220,14 +216,15 @@ class Recommender:
                 messages that an algorithm could explain (RippleNet).
         """
         number = self.catalog.item(item)
-        who: int | Tensor
+        row: int | Tensor
         if is_one(user):
-            who = self.catalog.user(user)
-            label = self.catalog.name(self.dataset.num_entities + who)
+            row = self.catalog.user(user)
+            label = self.catalog.name(self.dataset.num_entities + row)
         else:
-            who = self.catalog.items(user)
-            label = f"a new user who heard {_and([self.catalog.name(heard) for heard in who.tolist()])}"
-        neighbors, heard = self._view.explain(who, number)
+            row = self.catalog.items(user).to(self._model.device)
+            names = [self.catalog.name(item) for item in row.tolist()]
+            label = f"a new user who {self.catalog.interaction.done} {_and(names)}"
+        neighbors, seen = self._model.explain(row, number)
         found = mask = None
         if algorithm is not None:
             if not isinstance(algorithm, ExplainerAlgorithm):
@@ -236,32 +233,37 @@ class Recommender:
                     f"GNNExplainer()"
                 )
             # Some algorithms make parameters of their own in single precision.
-            stack = self._view.stack(who, number).float()
+            model = self._model.logit_model(row, number).float()
             explainer = Explainer(
-                stack,
+                model,
                 algorithm,
                 explanation_type="model",
                 edge_mask_type="object",
                 model_config={"mode": "regression", "task_level": "graph", "return_type": "raw"},
             )
             with torch.enable_grad():
-                found = explainer(stack.x, stack.edge_index, edge_type=stack.edge_type)
-            mask = found.edge_mask[stack.edge_index[1] == stack.node]
-        total = neighbors.own + neighbors.score.sum() + neighbors.constant + neighbors.bias
+                found = explainer(model.x, model.edge_index, edge_type=model.edge_type)
+            mask = found.edge_mask[model.edge_index[1] == model.node]
         return Explanation(
             user=one_line(label),
             item=self.catalog.item_id(number),
             name=self.catalog.name(number),
-            score=float(total),
-            parts=table_of(neighbors, self.catalog, self._view.edges, mask),
-            history=None if heard is None else table_of(heard, self.catalog, "heard"),
+            score=float(neighbors.total),
+            parts=table_of(neighbors, self.catalog, self._model.edge_part, mask),
+            history=None if seen is None else table_of(seen, self.catalog, "seen"),
+            interaction=self.catalog.interaction,
             gate=neighbors.gate,
             pyg=found,
         )
 
     def _best(self, users: Tensor, k: int, include_held_out: bool) -> Ranking:
-        left_out = self._trained if include_held_out else self._known
-        return top_k(self._view.scores(users), users, k, 0, self.num_items, left_out)
+        users, seen = users.to(self._model.device), self._seen_in_training if include_held_out else self._seen
+        return top_k(self._model.score_all(users), users, k, 0, self.num_items, seen)
+
+    def _best_of_one(self, score: Tensor, k: int, without: Tensor) -> Ranking:
+        """The best items by one vector of scores, without some of them."""
+        pairs = Pairs(torch.stack([torch.zeros_like(without), without]), 1, self.num_items)
+        return top_k(score.unsqueeze(0), without.new_zeros(1), k, 0, self.num_items, pairs)
 
     def _k(self, k: Any) -> int:
         number = whole_number(k)
@@ -272,15 +274,16 @@ class Recommender:
         return min(number, self.num_items)
 
     def _table(self, best: Ranking) -> pd.DataFrame:
-        there = best.item < self.num_items
-        rank = torch.arange(1, best.item.size(1) + 1).expand_as(best.item)[there]
-        rows = best.item[there]
+        item, score = best.item.cpu(), best.score.cpu()
+        there = item < self.num_items
+        rank = torch.arange(1, item.size(1) + 1).expand_as(item)[there]
+        rows = item[there]
         return pd.DataFrame(
             {
                 "rank": rank.numpy(),
                 "item": self.catalog.item_ids(rows),
                 "name": pd.Series([self.catalog.name(row) for row in rows.tolist()], dtype=str),
-                "score": best.score[there].double().numpy(),
+                "score": score[there].double().numpy(),
             }
         )
 

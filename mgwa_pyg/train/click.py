@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,21 +17,10 @@ from torch.utils.data.distributed import DistributedSampler
 from torch_geometric.data import HeteroData
 
 from mgwa_pyg.datasets import KGRecDataset
-from mgwa_pyg.datasets.fixed import fixed
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import full_ranking
-from mgwa_pyg.train.checkpoint import (
-    FORMAT,
-    FORMAT_KEY,
-    check_fit,
-    describe,
-    in_words_of,
-    kept_config,
-    read_checkpoint,
-    remake_data,
-)
-from mgwa_pyg.train.config import CollaborativeConfig, FitConfig
-from mgwa_pyg.train.scorer import make_scorer
+from mgwa_pyg.recommenders import RECOMMENDERS, FitConfig, KGRecommender, restore
+from mgwa_pyg.recommenders.checkpoint import FORMAT, FORMAT_KEY, describe
 from mgwa_pyg.utils.checks import NaNError
 
 
@@ -44,8 +32,8 @@ class ClickData(L.LightningDataModule):
     """The labelled user-item rows of a data set, in batches of ``(user, item, label)``.
 
     Training rows come in an order that depends on the seed and the epoch alone, so that a resumed fit
-    sees the same batches as one that was never interrupted. A model that draws its own negatives gets the
-    positives only, in shares of those that are left out of its graph.
+    sees the same batches as one that was never interrupted. A recommender that draws its own negatives gets
+    the training positives only.
 
     Args:
         data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
@@ -59,11 +47,12 @@ class ClickData(L.LightningDataModule):
         self.seed = seed
         self.eval_batch_size = eval_batch_size
         self._links = interactions(data)
-        self.batch_size, self._passes, self._train = config.batch_size, 1, self.rows("train")
-        if isinstance(config, CollaborativeConfig):
+        if config.draws_negatives:
             user, item = self._links.edge_index
-            self.batch_size = math.ceil((config.hold_out or 1.0) * user.numel())
-            self._passes, self._train = config.passes, _Rows(user, item, torch.ones(user.numel()))
+            self._train: TensorDataset = _Rows(user, item, torch.ones(user.numel()))
+        else:
+            self._train = self.rows("train")
+        self.batch_size, self._passes = config.deal(len(self._train))
 
     @property
     def rows_per_epoch(self) -> int:
@@ -127,13 +116,14 @@ def check_rows(data: HeteroData, config: FitConfig) -> None:
     """
     links = interactions(data)
     label = links.edge_label[links.train_mask]
-    if isinstance(config, CollaborativeConfig):
+    if config.draws_negatives:
         if links.edge_index.size(1) == 0:
             raise ValueError("there are no training positives: nothing can be learned")
     elif label.unique().numel() < 2:
+        others = [name for name, kind in RECOMMENDERS.items() if kind.config_class.draws_negatives]
         raise ValueError(
             f"the training rows are {kinds(label)}: rows of both labels are needed, unless the model draws "
-            f"negatives of its own, as CollaborativeMGWA does"
+            f"negatives of its own, as model={' or '.join(map(repr, others))} does"
         )
     label = links.edge_label[links.val_mask]
     if label.numel() == 0:
@@ -157,28 +147,22 @@ def kinds(label: Tensor) -> str:
 
 
 class ClickModule(L.LightningModule):
-    """Learns clicks by the loss of the model's scorer.
+    """Learns clicks by the loss of a recommender.
 
     What is random in validation and prediction has a fixed seed.
 
     Args:
-        dataset (KGRecDataset): The data set, for its knowledge graph, training positives and sizes. Its
-            data are read once, so that a transform may draw at random.
-        config (FitConfig): The hyper-parameters, and with them the model.
-        seed (int): The seed of everything random in training.
+        recommender (KGRecommender): The recommender, whose model is trained.
     """
 
-    def __init__(self, dataset: KGRecDataset, config: FitConfig, seed: int) -> None:
+    def __init__(self, recommender: KGRecommender) -> None:
         super().__init__()
-        dataset = fixed(dataset)
-        self.save_hyperparameters(describe(dataset, config, seed))
-        self.config = config
-        self.seed = seed
-        self.dataset = dataset
-        self.scorer = make_scorer(dataset, config, seed)
-        self.model = self.scorer.model
+        self.recommender = recommender
+        self.config, self.seed, self.dataset = recommender.config, recommender.seed, recommender.dataset
+        self.save_hyperparameters(describe(self.dataset, self.config, self.seed))
+        self.model = recommender.model
         #: Whether there are validation rows, to judge epochs by.
-        self.validates = bool(interactions(dataset[0]).val_mask.any())
+        self.validates = bool(interactions(self.dataset[0]).val_mask.any())
         #: One entry an epoch, of losses, AUCs and seconds of training.
         self.history: list[dict[str, float]] = []
         self._outputs: dict[str, list[tuple[Tensor, ...]]] = {"train": [], "val": []}
@@ -186,30 +170,14 @@ class ClickModule(L.LightningModule):
 
     @classmethod
     def restore(cls, checkpoint: Path | str, dataset: KGRecDataset | None = None) -> ClickModule:
-        """Return the module that a fit left in ``checkpoint``, on the CPU and not training.
+        """Return the module that a fit left in a checkpoint, on the CPU and not training.
 
-        Args:
-            checkpoint (path): The checkpoint.
-            dataset (KGRecDataset, optional): The data set of that fit; :obj:`None` makes it again from what
-                the checkpoint says of it. (default: :obj:`None`)
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            CheckpointError: If the checkpoint is damaged, not ours, too new or of other data, its data
-                cannot be made again, or it holds no parameters of its model.
+        Arguments and errors are those of :func:`mgwa_pyg.recommenders.restore`.
         """
-        content = read_checkpoint(checkpoint)
-        kept = content["hyper_parameters"]
-        config = kept_config(checkpoint, kept)
-        dataset = remake_data(checkpoint, kept["recipe"]) if dataset is None else fixed(dataset)
-        check_fit(checkpoint, kept, describe(dataset, config, kept["seed"]))
-        with in_words_of(checkpoint):
-            module = cls(dataset, config, kept["seed"])
-            module.load_state_dict(content["state_dict"])
-        return module.eval()
+        return cls(restore(checkpoint, dataset)).eval()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        decayed = self.scorer.decayed()
+        decayed = self.recommender.decayed()
         others = [p for p in self.parameters() if all(p is not d for d in decayed)]
         groups = [
             {"params": parameters, "weight_decay": weight_decay}
@@ -219,7 +187,7 @@ class ClickModule(L.LightningModule):
         return torch.optim.Adam(groups, lr=self.config.lr, fused=True)
 
     def setup(self, stage: str) -> None:
-        self.scorer.to(self.device)
+        self.recommender.to(self.device)
 
     def on_train_epoch_start(self) -> None:
         self._started = time.perf_counter()
@@ -236,7 +204,7 @@ class ClickModule(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         user, item, label = batch
         try:
-            loss, logit, label = self.scorer.loss(user, item, label)
+            loss, logit, label = self.recommender.loss(user, item, label)
         except NaNError as error:
             raise self._diverged(self._place(batch, batch_idx)) from error
         if not loss.isfinite():
@@ -251,7 +219,7 @@ class ClickModule(L.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         user, item, label = batch
         try:
-            logit = self.scorer.score(user, item, self._generator)
+            logit = self.recommender.score(user, item, self._generator)
         except NaNError as error:
             raise self._diverged("the val predictions") from error
         self._outputs["val"].append((logit, label, user, item))
@@ -277,7 +245,7 @@ class ClickModule(L.LightningModule):
                 raise self._diverged(f"the {split} predictions")
             if split == "val":
                 user, item = pair
-                logit = self.scorer.calibrate(user, item, logit, label)
+                logit = self.recommender.calibrate(user, item, logit, label)
             logit, label = logit.double().cpu(), label.double().cpu()
             entry[f"{split}_loss"] = F.binary_cross_entropy_with_logits(logit, label).item()
             if label.unique().numel() == 2:  # There is no AUC of one kind of rows.
@@ -290,12 +258,12 @@ class ClickModule(L.LightningModule):
     def _val_recall(self) -> float:
         num_items = self.dataset.num_items
         ranked = full_ranking(
-            lambda user: self.scorer.score_all(user.to(self.device), num_items, self._generator),
+            lambda user: self.recommender.score_all(user.to(self.device), self._generator),
             self.dataset[0],
             num_items,
             ks=(10,),
             split="val",
-            users_per_step=max(64, self.scorer.eval_batch_size // num_items),
+            users_per_step=max(64, self.recommender.eval_batch_size // num_items),
         )
         return ranked["recall@10"]
 
@@ -305,7 +273,9 @@ class ClickModule(L.LightningModule):
         if batch_idx == 0:
             self._generator = torch.Generator(self.device).manual_seed(self.seed)
         user, item, _ = batch
-        return self.scorer.calibrated(item, self.scorer.score(user, item, self._generator)).sigmoid()
+        return self.recommender.calibrated(
+            item, self.recommender.score(user, item, self._generator)
+        ).sigmoid()
 
     def _place(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> str:
         user, item = ("{} to {}".format(*(end.item() for end in index.aminmax())) for index in batch[:2])

@@ -24,9 +24,9 @@ from tqdm import tqdm
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.fixed import fixed
 from mgwa_pyg.datasets.schema import check_data
-from mgwa_pyg.train.checkpoint import (
+from mgwa_pyg.recommenders import RECOMMENDERS, FitConfig, make_recommender
+from mgwa_pyg.recommenders.checkpoint import (
     CheckpointError,
-    WholeCheckpoints,
     check_fit,
     check_state,
     describe,
@@ -34,11 +34,11 @@ from mgwa_pyg.train.checkpoint import (
     read_checkpoint,
 )
 from mgwa_pyg.train.click import ClickData, ClickModule, check_rows
-from mgwa_pyg.train.config import CONFIGS, CollaborativeConfig, FitConfig, NeighborhoodConfig
-from mgwa_pyg.train.quiet import OwnSigterm, plain_modes, quiet_lightning
+from mgwa_pyg.train.trainer import lightning_as_guest, make_trainer
 from mgwa_pyg.train.transe import fit_transe
 from mgwa_pyg.utils.checks import check_count
 from mgwa_pyg.utils.files import locked_folder, read_json, write_json
+from mgwa_pyg.utils.modes import chosen_device, plain_modes
 
 # Torch takes no larger numbers, and each epoch has a seed a million times as large.
 _MAX_SEED = 2**43 - 1
@@ -161,11 +161,11 @@ def fit(
             f"dataset is a {type(dataset).__name__}, but a KGRecDataset is needed: pass the data set itself, "
             f"not dataset[0]"
         )
-    if not isinstance(config, tuple(CONFIGS.values())):
-        kinds = ", ".join(kind.__name__ for kind in CONFIGS.values())
+    config_classes = [kind.config_class for kind in RECOMMENDERS.values()]
+    if not isinstance(config, tuple(config_classes)):
+        kinds = ", ".join(kind.__name__ for kind in config_classes)
         raise TypeError(
-            f"config={config!r:.60}: one of {kinds} is needed, such as MGWAConfig(); FitConfig.from_dict "
-            f"makes one of a dict"
+            f"config={config!r:.60}: one of {kinds} is needed; FitConfig.from_dict makes one of a dict"
         )
     if not isinstance(folder, str | os.PathLike):
         raise TypeError(f"folder={folder!r:.60}: a path is needed")
@@ -175,16 +175,17 @@ def fit(
     dataset = fixed(dataset)
     check_data(dataset, dataset[0])
     check_rows(dataset[0], config)
-    if dataset.num_relations == 0 and not isinstance(config, CollaborativeConfig):
+    if dataset.num_relations == 0 and config.needs_relations:
+        others = " or ".join(kind.__name__ for kind in config_classes if not kind.needs_relations)
         raise ValueError(
-            f"the data have no relation, which model={config.model!r} learns from: take CollaborativeConfig, "
-            f"whose model learns from interactions, too"
+            f"the data have no relation, which model={config.model!r} learns from: take {others}, whose "
+            f"model learns from interactions, too"
         )
     folder = Path(folder).expanduser().absolute()
     with (
         locked_folder(folder) as died,
         _TURN,
-        quiet_lightning("(?s).*Checkpoint directory .* exists and is not empty.*"),
+        lightning_as_guest("(?s).*Checkpoint directory .* exists and is not empty.*"),
         # Lightning takes the first GPU, and makes it the current one.
         torch.random.fork_rng(devices=[0] if device == "cuda" else []),
         torch.cuda.device(torch.cuda.current_device()) if device == "cuda" else nullcontext(),
@@ -197,30 +198,15 @@ def fit(
             return _fit(dataset, config, folder, seed, device, name)
 
 
-def chosen_device(device: str) -> str:
-    """Return ``"cpu"`` or ``"cuda"`` for what a user asked for.
-
-    Raises:
-        ValueError: If the device is unknown or not there.
-    """
-    if not isinstance(device, str) or device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device={device!r:.60} is unknown: choose 'auto', 'cpu' or 'cuda'")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device='cuda', but torch finds no CUDA device here: choose 'cpu' or 'auto'")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
 def _fit(
     dataset: KGRecDataset, config: FitConfig, folder: Path, seed: int, device: str, name: str
 ) -> FitResult:
     best, last, transe = folder / "best.ckpt", folder / "last.ckpt", folder / "transe.json"
-    from_transe = isinstance(config, NeighborhoodConfig) and config.transe
     data = dataset[0]
     torch.default_generator.manual_seed(seed)
-    module = ClickModule(dataset, config, seed)
-    rows = ClickData(data, config, seed, module.scorer.eval_batch_size)
+    recommender = make_recommender(dataset, config, seed)
+    module = ClickModule(recommender)
+    rows = ClickData(data, config, seed, recommender.eval_batch_size)
     # Two callbacks need two keys: without a metric, the mode tells them apart.
     monitor = config.monitor if module.validates else None
     at_epoch_end = {"save_on_train_epoch_end": True, "enable_version_counter": False}
@@ -233,20 +219,9 @@ def _fit(
         _Keep(folder, best.stem, monitor=monitor, mode="max", **at_epoch_end),
         _Keep(folder, last.stem, **at_epoch_end),
         bar,
-        OwnSigterm(),
     ]
-    trainer = L.Trainer(
-        accelerator="gpu" if device == "cuda" else device,
-        devices=1,
-        max_epochs=config.epochs,
-        callbacks=callbacks,
-        plugins=[WholeCheckpoints()],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=None if module.validates else 0,
-    )
+    limit = None if module.validates else 0
+    trainer = make_trainer(device, config.epochs, callbacks, limit_val_batches=limit)
     started = time.perf_counter()
     if last.exists():
         kept = read_checkpoint(last)
@@ -256,9 +231,9 @@ def _fit(
             module.load_state_dict(kept["state_dict"])
         module.history = kept["history"]
         print(f"{name}: resumed after epoch {len(module.history)} of {last}", file=sys.stderr)
-    elif from_transe:
+    elif config.from_transe:
         start = fit_transe(data, dataset.num_relations, config.channels, seed)
-        module.scorer.start_from(start.entity, start.relation)
+        recommender.start_from(start.entity, start.relation)
         write_json(transe, start.metrics)
     if not _has_stopped(module.history, config):
         resumed = last if last.exists() else None
@@ -286,7 +261,7 @@ def _fit(
         best_epoch=_best_epoch(history, config),
         train_seconds=seconds,
         rows_per_second=len(history) * rows.rows_per_epoch / sum(e["train_seconds"] for e in history),
-        transe=read_json(transe, (), "delete the folder") if from_transe else None,
+        transe=read_json(transe, (), "delete the folder") if config.from_transe else None,
     )
 
 

@@ -13,7 +13,8 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn.kge import TransE
 
 from mgwa_pyg.evaluation.link_prediction import filtered_ranks, link_prediction_metrics
-from mgwa_pyg.train.quiet import OwnSigterm, plain_modes, quiet_lightning
+from mgwa_pyg.train.trainer import lightning_as_guest, make_trainer
+from mgwa_pyg.utils.modes import plain_modes
 
 # The share of the triples that is held out for choosing, and again for testing.
 _HELD_OUT = 0.05
@@ -148,17 +149,8 @@ def _split(triples: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _quiet_fit(module: L.LightningModule, loader: DataLoader, epochs: int) -> None:
-    with quiet_lightning(".*GPU available but not used.*"):
-        trainer = L.Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_epochs=epochs,
-            callbacks=[OwnSigterm()],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+    with lightning_as_guest(".*GPU available but not used.*"):
+        trainer = make_trainer("cpu", epochs, enable_checkpointing=False)
         trainer.fit(module, loader)
 
 

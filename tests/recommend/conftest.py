@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
+from mgwa_pyg import recommenders
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.recommend import Recommender
 from mgwa_pyg.train import CollaborativeConfig, KGCNConfig, MGWAConfig, RippleNetConfig
-from mgwa_pyg.train.scorer import make_scorer
 
 SIZES = {
     "num_users": 20,
@@ -61,29 +61,29 @@ def own_data():
 
 
 @pytest.fixture(scope="session")
-def make_scorer_of(data):
-    """Makes the scorer of a kind of model, with parameters large enough to make a difference."""
+def make_model_of(data):
+    """Makes a kind of model, with parameters large enough to make a difference."""
 
-    def make(kind):
+    def make(kind, data=data):
         torch.manual_seed(1)
-        scorer = make_scorer(data, CONFIGS[kind], seed=0)
+        made = recommenders.make_recommender(data, CONFIGS[kind], seed=0)
         with torch.no_grad():
-            for parameter in scorer.model.parameters():
+            for parameter in made.model.parameters():
                 parameter.normal_(std=0.4)
-        scorer.model.eval()
-        return scorer
+        made.model.eval()
+        return made
 
     return make
 
 
 @pytest.fixture(scope="session")
-def make_recommender(data, make_scorer_of):
+def make_recommender(data, make_model_of):
     """Makes the recommender of a kind of model, each once."""
     made = {}
 
     def make(kind):
         if kind not in made:
-            made[kind] = Recommender(make_scorer_of(kind), data)
+            made[kind] = Recommender(make_model_of(kind))
         return made[kind]
 
     return make

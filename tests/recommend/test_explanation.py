@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch_geometric.explain.algorithm import AttentionExplainer, DummyExplainer, GNNExplainer
 
+from mgwa_pyg.datasets.interactions import LISTENS
 from mgwa_pyg.recommend import Explanation, Recommender
 from mgwa_pyg.recommend.explanation import _bars
 
@@ -24,9 +25,9 @@ def test_parts_add_up_to_the_score(recommender, data, who):
     for item in (1, 4, 29):
         got = recommender.explain(who, item)
         if who == HEARD:
-            score = recommender._view.newcomer_scores(torch.tensor(HEARD))[item]
+            score = recommender._model.score_newcomer(torch.tensor(HEARD))[item]
         else:
-            score = recommender._view.scores(torch.tensor([who]))[0, item]
+            score = recommender._model.score_all(torch.tensor([who]))[0, item]
         assert got.score == pytest.approx(float(score), abs=1e-9)
         assert got.parts["score"].sum() == pytest.approx(got.score, abs=1e-9)
         if got.history is not None:
@@ -42,8 +43,8 @@ def edges_into(data, item):
     ]
 
 
-def test_one_gated_layer_by_hand(make_recommender, make_scorer_of, data):
-    model = make_scorer_of("mgwa").model.double()
+def test_one_gated_layer_by_hand(make_recommender, make_model_of, data):
+    model = make_model_of("mgwa").model.double()
     user, item = 5, 2
     with torch.no_grad():
         u, e, r = (table.weight.numpy() for table in (model.user_emb, model.entity_emb, model.relation_emb))
@@ -94,9 +95,9 @@ def test_one_gated_layer_by_hand(make_recommender, make_scorer_of, data):
     assert sum(got.shares.values()) == pytest.approx(1.0)
 
 
-def test_a_history_by_hand(make_recommender, make_scorer_of, data):
+def test_a_history_by_hand(make_recommender, make_model_of, data):
     """One layer, no triples: a user is h / sqrt(n) and the weighted mean of the items' own vectors."""
-    model = make_scorer_of("collaborative, no triples").model.double()
+    model = make_model_of("collaborative, no triples").model.double()
     user, item = 6, 11
     listens = data[0]["user", "listens", "entity"].edge_index
     heard = listens[1][listens[0] == user].tolist()
@@ -109,11 +110,11 @@ def test_a_history_by_hand(make_recommender, make_scorer_of, data):
         data.item_names[i]: (history[i] / n**0.5 + n**0.5 * entity[i] / n) @ z_item[:-1] / 2 for i in heard
     }
     got = make_recommender("collaborative, no triples").explain(user, item).history
-    rows = got[got["part"] == "heard"].set_index("neighbor")["score"]
+    rows = got[got["part"] == "seen"].set_index("neighbor")["score"]
     assert rows.to_dict() == pytest.approx(part, abs=1e-9)
     assert float(got.loc[got["part"] == "popularity", "score"].iloc[0]) == pytest.approx(z_item[-1], abs=1e-9)
     # All of a user's edges have one relation, hence the same attention.
-    np.testing.assert_allclose(got.loc[got["part"] == "heard", "attention"], 1 / n)
+    np.testing.assert_allclose(got.loc[got["part"] == "seen", "attention"], 1 / n)
 
 
 def test_attention_sums_to_one(recommender):
@@ -130,7 +131,7 @@ def test_pygs_explainers_take_the_same_model(recommender, kind, who):
             recommender.explain(who, 1, DummyExplainer())
         return
     plain = recommender.explain(who, 1)
-    stack = recommender._view.stack(torch.tensor(HEARD) if who == HEARD else who, 1)
+    stack = recommender._model.logit_model(torch.tensor(HEARD) if who == HEARD else who, 1)
     assert stack(stack.x, stack.edge_index, stack.edge_type).item() == pytest.approx(plain.score, abs=1e-9)
 
     torch.manual_seed(0)
@@ -165,7 +166,7 @@ TABLE = pd.DataFrame(
 def test_a_sentence_says_it_in_words():
     history = pd.DataFrame(
         {
-            "part": ["heard", "heard", "popularity"],
+            "part": ["seen", "seen", "popularity"],
             "relation": ["listens", "listens", None],
             "neighbor": ["Blur", "Air", None],
             "attention": [0.5, 0.5, None],
@@ -176,7 +177,7 @@ def test_a_sentence_says_it_in_words():
     assert str(explanation) == (
         "ABBA has the score 2.25 for user 3, most of all for Blur (+2.00) and Air (-0.12). The item itself "
         "adds +1.00 (53%), its neighbourhood +0.88 (47%), first of all pop through genre (+0.50), its 2 "
-        "listeners (+0.50) and a $mall town through origin (-0.12). How well known it is adds +0.38."
+        "listeners (+0.50) and a $mall town through origin (-0.12). Its popularity adds +0.38."
     )
 
 
@@ -210,7 +211,7 @@ def test_what_is_no_algorithm_is_refused(make_recommender, algorithm):
 @pytest.mark.parametrize("algorithm", [Interrupted, Failed])
 def test_an_explainer_that_stops_leaves_the_recommender_as_it_was(make_recommender, kind, algorithm):
     recommender = make_recommender(kind)
-    model = recommender._view._model
+    model = recommender._model.model
     before = [traces(module) for module in model.modules()]
     want = recommender.explain(0, 3), recommender.explain(HEARD, 3)
     with pytest.raises(algorithm.error):
@@ -229,7 +230,7 @@ def test_table_sentence_and_picture_agree_on_what_weighs_most(make_recommender, 
     for user in range(20):
         why = recommender.explain(user, 1)
         table = why.parts if why.history is None else why.history
-        edges = table[table["part"].isin(["neighbor", "memory", "heard"])]
+        edges = table[table["part"].isin(["neighbor", "memory", "seen"])]
         assert edges["score"].abs().is_monotonic_decreasing
         first = edges.groupby(["neighbor", "relation"])["score"].sum()
         name, relation = first.abs().idxmax()
@@ -238,16 +239,16 @@ def test_table_sentence_and_picture_agree_on_what_weighs_most(make_recommender, 
             said = f"{name} through {relation} ({first[name, relation]:+.2f})"
         assert why.reason.startswith(said)
         assert said in str(why)
-        bars = [bar for bar in _bars(table) if bar[0] not in ("the item itself", "constant")]
-        bars = [bar for bar in bars if bar[0] != "how well known it is"]
+        bars = [bar for bar in _bars(table, LISTENS) if bar[0] not in ("the item itself", "constant")]
+        bars = [bar for bar in bars if bar[0] != "its popularity"]
         assert bars[0][0].startswith(name)
         assert bars[0][1] == pytest.approx(first[name, relation])
         negative += first[name, relation] < 0
     assert negative > 0
 
 
-def test_an_explanation_names_the_entities_of_the_files(make_scorer_of, own_data):
-    recommender = Recommender(make_scorer_of("mgwa"), own_data)
+def test_an_explanation_names_the_entities_of_the_files(make_model_of, own_data):
+    recommender = Recommender(make_model_of("mgwa", own_data))
     for row in range(30):
         got = recommender.explain("3", own_data.item_ids[row]).parts["neighbor"].dropna()
         assert sorted(got) == sorted(f"band {source}" for source, _ in edges_into(own_data, row))
@@ -317,7 +318,7 @@ def test_what_adds_next_to_nothing_is_not_shown_by_itself():
     parts = pd.DataFrame(rows, columns=["part", "relation", "neighbor", "score"])
     why = Explanation("user 1", 2, "x", 5.32, parts, None, None)
     assert why.reason == "A through by (+5.00) and B through in (+0.20)"
-    assert _bars(parts) == [
+    assert _bars(parts, LISTENS) == [
         ("the item itself", 0.1),
         ("A\nby", 5.0),
         ("B\nin", 0.2),

@@ -42,11 +42,11 @@ def heard_by(data, user, parts=("train", "val", "test")):
 
 
 @pytest.mark.smoke
-def test_recommends_the_best_that_the_user_has_not_heard(recommender, data, make_scorer_of, kind):
+def test_recommends_the_best_that_the_user_has_not_heard(recommender, data, make_model_of, kind):
     # Sampled neighbourhoods of deep models are no oracle; the whole graph, in single precision, is.
-    scorer = make_scorer_of(kind)
+    trained = make_model_of(kind)
     with torch.no_grad():
-        want = scorer.score_all(torch.arange(data.num_users), data.num_items, torch.Generator()).double()
+        want = trained.score_all(torch.arange(data.num_users)).double()
     for user in range(data.num_users):
         known = heard_by(data, user, ["train"])
         got = recommender.recommend(user, k=7, include_held_out=True)
@@ -62,7 +62,7 @@ def test_recommends_the_best_that_the_user_has_not_heard(recommender, data, make
 
 def test_a_batch_is_its_users_one_by_one(recommender, data):
     users = [4, 0, 4, 19]
-    recommender._view.users_at_once = 3
+    recommender._model.users_at_once = 3
     got = recommender.recommend_batch(users, k=5)
     assert got["user"].tolist() == [user for user in users for _ in range(5)]
     for number, user in enumerate(users):
@@ -100,10 +100,11 @@ def test_what_is_left_is_all_that_is_returned(recommender, data):
 
 
 @pytest.mark.parametrize("kind", ["mgwa"])
-def test_data_that_a_transform_draws_at_random_are_read_once(make_scorer_of, data, kind):
+def test_data_that_a_transform_draws_at_random_are_read_once(make_model_of, data, kind):
     def shuffled(data):
         reads.append(data)
-        order = torch.randperm(data["user", "listens", "entity"].edge_label.numel())
+        generator = torch.Generator().manual_seed(len(reads))
+        order = torch.randperm(data["user", "listens", "entity"].edge_label.numel(), generator=generator)
         for name in ("edge_label_index", "edge_label", "train_mask", "val_mask", "test_mask"):
             value = data["user", "listens", "entity"][name]
             data["user", "listens", "entity"][name] = value[..., order]
@@ -112,19 +113,19 @@ def test_data_that_a_transform_draws_at_random_are_read_once(make_scorer_of, dat
     reads = []
     moving = copy.copy(data)
     moving.transform = shuffled
-    recommender = Recommender(make_scorer_of(kind), moving)
+    recommender = Recommender(make_model_of(kind, moving))
     assert len(reads) == 1
-    assert recommender.recommend(3).equals(Recommender(make_scorer_of(kind), data).recommend(3))
+    assert recommender.recommend(3).equals(Recommender(make_model_of(kind)).recommend(3))
     assert len(reads) == 1
 
 
 @pytest.mark.parametrize("kind", ["mgwa", "ripplenet", "collaborative"])
-def test_equal_scores_rank_by_number(make_scorer_of, data, kind):
-    scorer = make_scorer_of(kind)
+def test_equal_scores_rank_by_number(make_model_of, data, kind):
+    trained = make_model_of(kind)
     with torch.no_grad():
-        for parameter in scorer.model.parameters():
+        for parameter in trained.model.parameters():
             parameter.zero_()
-    recommender = Recommender(scorer, data)
+    recommender = Recommender(trained)
     for user in range(data.num_users):
         got = recommender.recommend(user, k=10)
         assert got["item"].tolist() == ranked([0.0] * data.num_items, heard_by(data, user), 10)
@@ -143,7 +144,7 @@ def test_a_newcomer_gets_the_same_by_names_and_in_any_order(recommender, data):
 
 
 def test_nothing_of_the_model_changes(recommender):
-    model = recommender._view._model
+    model = recommender._model.model
     before = {name: value.clone() for name, value in model.state_dict().items()}
     recommender.recommend_for(HEARD)
     recommender.recommend(0)
@@ -152,9 +153,9 @@ def test_nothing_of_the_model_changes(recommender):
 
 
 @pytest.mark.parametrize("kind", ["mgwa", "mgwa, 3 layers", "kgcn"])
-def test_a_newcomers_vector_is_the_best_there_is(make_recommender, make_scorer_of, data, kind):
+def test_a_newcomers_vector_is_the_best_there_is(make_recommender, make_model_of, data, kind):
     """The smallest value of the loss, by scipy and pairs of a subgraph each."""
-    recommender, model = make_recommender(kind), make_scorer_of(kind).model.double()
+    recommender, model = make_recommender(kind), make_model_of(kind).model.double()
     kg = data[0]["entity", "kg", "entity"]
     edge_type = kg.rel_type % data.num_relations
     hood = NeighborSampler(kg.edge_index, edge_type, data.num_entities).sample(
@@ -185,9 +186,9 @@ def test_a_newcomers_vector_is_the_best_there_is(make_recommender, make_scorer_o
 @pytest.mark.parametrize(
     "kind", ["collaborative", "collaborative, gated", "collaborative, no attention"], scope="session"
 )
-def test_a_newcomer_hears_and_is_not_heard(make_recommender, make_scorer_of, data, kind):
+def test_a_newcomer_hears_and_is_not_heard(make_recommender, make_model_of, data, kind):
     """A node more in the graph, with edges into it alone."""
-    recommender, model = make_recommender(kind), make_scorer_of(kind).model.double()
+    recommender, model = make_recommender(kind), make_model_of(kind).model.double()
     kg, listens = data[0]["entity", "kg", "entity"], data[0]["user", "listens", "entity"].edge_index
     graph = model.graph(listens, kg.edge_index, kg.rel_type, data.num_users + 1)
     edge_index, edge_type = graph.to_edge_index()
@@ -207,7 +208,7 @@ def test_a_newcomer_hears_and_is_not_heard(make_recommender, make_scorer_of, dat
 
 
 def test_similar_items_are_those_of_the_closest_vectors(recommender, data):
-    vectors = recommender._view.item_vectors().numpy()
+    vectors = recommender._model.item_vectors().numpy()
     assert vectors.shape[0] == data.num_items
     got = recommender.similar_items(5, k=9)
     norms = np.linalg.norm(vectors, axis=1)
@@ -218,8 +219,8 @@ def test_similar_items_are_those_of_the_closest_vectors(recommender, data):
 
 
 @pytest.mark.parametrize("kind", ["mgwa", "ripplenet", "collaborative"])
-def test_answers_are_for_whom_the_files_call_so(make_scorer_of, make_recommender, own_data, kind):
-    rows, recommender = make_recommender(kind), Recommender(make_scorer_of(kind), own_data)
+def test_answers_are_for_whom_the_files_call_so(make_model_of, make_recommender, own_data, kind):
+    rows, recommender = make_recommender(kind), Recommender(make_model_of(kind, own_data))
     item_of = dict(enumerate(own_data.item_ids))
     for row in (0, 4, 19):
         want = rows.recommend(row, k=6)
@@ -268,16 +269,16 @@ def nothing():
 @pytest.mark.parametrize(
     "mode", [torch.no_grad, torch.inference_mode, nothing], ids=lambda mode: mode.__name__
 )
-def test_a_servers_modes_and_threads_change_nothing(make_scorer_of, data, make_recommender, kind, mode):
+def test_a_servers_modes_and_threads_change_nothing(make_model_of, data, make_recommender, kind, mode):
     def asked(recommender):
         answers = [recommender.recommend(3), recommender.recommend_for(HEARD), recommender.similar_items(2)]
         why = recommender.explain(HEARD, 4)
         return [*answers, why.parts, recommender.explain(3, 4).parts]
 
     want = asked(make_recommender(kind))
-    scorer = make_scorer_of(kind)
+    trained = make_model_of(kind)
     with mode():
-        made = Recommender(scorer, data)
+        made = Recommender(trained)
         answers = [asked(made)]
         if kind != "ripplenet":
             mask = made.explain(3, 4, GNNExplainer(epochs=1)).parts["mask"]
@@ -295,22 +296,22 @@ def test_a_servers_modes_and_threads_change_nothing(make_scorer_of, data, make_r
 
 @pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["mgwa", "ripplenet", "collaborative"])
-def test_a_model_in_half_precision_answers(make_scorer_of, data, kind, dtype):
-    scorer, rounded = make_scorer_of(kind), make_scorer_of(kind)
-    scorer.model.to(dtype)
+def test_a_model_in_half_precision_answers(make_model_of, data, kind, dtype):
+    trained, rounded = make_model_of(kind), make_model_of(kind)
+    trained.model.to(dtype)
     rounded.model.to(dtype).double()
-    got, want = Recommender(scorer, data), Recommender(rounded, data)
+    got, want = Recommender(trained), Recommender(rounded)
     assert got.recommend(3).equals(want.recommend(3))
     assert got.recommend_for(HEARD).equals(want.recommend_for(HEARD))
     assert got.explain(3, 4).score == want.explain(3, 4).score
 
 
-def test_ripplenet_says_whom_it_knows_nothing_of(make_scorer_of, data):
-    scorer = make_scorer_of("ripplenet")
+def test_ripplenet_says_whom_it_knows_nothing_of(make_model_of, data):
+    trained = make_model_of("ripplenet")
     lonely = 11
-    scorer.edge_index = torch.where(scorer.edge_index == lonely, 12, scorer.edge_index)
-    scorer.memory[5] = -1
-    recommender = Recommender(scorer, data)
+    trained.edge_index = torch.where(trained.edge_index == lonely, 12, trained.edge_index)
+    trained.memory[5] = -1
+    recommender = Recommender(trained)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         recommender.recommend(4)
@@ -389,7 +390,7 @@ import numpy as np, os, torch
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.recommend import Recommender
 from mgwa_pyg.train import CONFIGS
-from mgwa_pyg.train.scorer import make_scorer
+from mgwa_pyg.recommenders import make_recommender
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -398,7 +399,7 @@ def resident():
 torch.set_num_threads(1)
 data = SyntheticKG(num_users=50, num_items=200, num_entities=400, num_triples=1500)
 for name in ("mgwa", "collaborative"):
-    recommender = Recommender(make_scorer(data, CONFIGS[name](), 0), data)
+    recommender = Recommender(make_recommender(data, CONFIGS[name](), 0))
     generator = np.random.default_rng(0)
     def ask(times):
         for _ in range(times):

@@ -20,6 +20,7 @@ from torch_geometric.transforms import ToUndirected
 
 from mgwa_pyg.datasets import KGRecDataset, KGRecTables, SyntheticKG
 from mgwa_pyg.evaluation import Popularity, click_metrics
+from mgwa_pyg.recommenders import MGWARecommender, make_recommender
 from mgwa_pyg.train import (
     ClickData,
     ClickModule,
@@ -32,7 +33,6 @@ from mgwa_pyg.train import (
     fit_transe,
     read_checkpoint,
 )
-from mgwa_pyg.train.scorer import MGWAScorer
 from mgwa_pyg.train.transe import _TransEModule
 
 
@@ -123,7 +123,7 @@ def test_numbers_that_are_not_finite_end_the_fit(synthetic, tmp_path, monkeypatc
         loss, *others = clean(self, user, item, label)
         return (loss * float(name) if len(calls) == 2 * steps + 3 else loss), *others
 
-    clean = MGWAScorer.loss
+    clean = MGWARecommender.loss
     steps = math.ceil(int(synthetic[0]["user", "listens", "entity"].train_mask.sum()) / 512)
     config = MGWAConfig(lr=0.02, patience=3)
     two = fit(synthetic, replace(config, epochs=2), tmp_path / "two")
@@ -132,7 +132,7 @@ def test_numbers_that_are_not_finite_end_the_fit(synthetic, tmp_path, monkeypatc
     for name in ("nan", "inf", "-inf"):
         calls.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(MGWAScorer, "loss", poisoned)
+            patch.setattr(MGWARecommender, "loss", poisoned)
             with pytest.raises(DivergedError) as error:
                 fit(synthetic, config, tmp_path / name)
         user, item = calls[-1]
@@ -179,7 +179,7 @@ def test_a_checkpoint_is_restored(synthetic, tmp_path, config):
     pairs = listens.edge_label_index[:, listens.test_mask]
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():  # In the batches of the fit: they share the random numbers of deeper models.
-        logits = [module.scorer.score(*batch, generator) for batch in pairs.split(2048, dim=1)]
+        logits = [module.recommender.score(*batch, generator) for batch in pairs.split(2048, dim=1)]
     torch.testing.assert_close(torch.cat(logits).sigmoid(), result.score)
     with pytest.raises(ValueError, match=r"num_users=400, but the data have 30"):
         ClickModule.restore(result.checkpoint, SyntheticKG(num_users=30))
@@ -221,7 +221,7 @@ def test_batches_hold_every_training_row_once(synthetic):
     ],
 )
 def test_what_is_regularised(synthetic, config, decayed):
-    module = ClickModule(synthetic, config, seed=0)
+    module = ClickModule(make_recommender(synthetic, config, seed=0))
     groups = module.configure_optimizers().param_groups
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     for name, parameter in module.named_parameters():
@@ -285,7 +285,7 @@ def test_without_validation_rows_all_epochs_are_trained(small, tmp_path, config)
     user, item = module.dataset[0]["user", "listens", "entity"].edge_label_index[:, result.data[
         "user", "listens", "entity"].test_mask]  # fmt: skip
     with torch.no_grad():
-        score = module.scorer.score(user, item, torch.Generator().manual_seed(1)).sigmoid()
+        score = module.recommender.score(user, item, torch.Generator().manual_seed(1)).sigmoid()
     torch.testing.assert_close(result.score, score)
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.recommenders import make_recommender
 from mgwa_pyg.sampler import ripple_sets
 from mgwa_pyg.train import CONFIGS, KGCNConfig, MGWAConfig, RippleNetConfig
-from mgwa_pyg.train.scorer import make_scorer
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +17,9 @@ def dataset():
     return SyntheticKG(**sizes, num_interactions=120)
 
 
-def scorer(dataset, config, seed=0):
+def make(dataset, config, seed=0):
     torch.manual_seed(seed)
-    made = make_scorer(dataset, config, seed)
+    made = make_recommender(dataset, config, seed)
     with torch.no_grad():
         for parameter in made.model.parameters():
             parameter.normal_(std=0.5)
@@ -39,10 +39,10 @@ def scorer(dataset, config, seed=0):
 )
 @torch.no_grad()
 def test_ranking_scores_are_those_of_the_pairs(dataset, config):
-    made = scorer(dataset, config)
+    made = make(dataset, config)
     user = torch.tensor([3, 0, 19])
     generator = torch.Generator()
-    got = made.score_all(user, dataset.num_items, generator)
+    got = made.score_all(user, generator)
     assert got.shape == (3, dataset.num_items)
     for u, row in zip(user, got, strict=True):
         for item in range(dataset.num_items):
@@ -62,7 +62,7 @@ def heard(model, made, item):
 def test_neighbours_are_drawn_anew_or_once(dataset):
     item = torch.arange(dataset.num_items)
     for resample in (True, False):
-        made = scorer(dataset, MGWAConfig(fanout=2, resample=resample))
+        made = make(dataset, MGWAConfig(fanout=2, resample=resample))
         (first, edges, *_), (second, _, *_) = heard(made.model, made, item), heard(made.model, made, item)
         assert torch.equal(first, second) is not resample
         assert torch.bincount(edges[1]).max() == 2
@@ -74,13 +74,13 @@ def test_neighbours_are_drawn_anew_or_once(dataset):
         kg = dataset[0]["entity", "kg", "entity"]
         whole = torch.bincount(kg.edge_index[1], minlength=dataset.num_entities)[item].sum().item()
         assert (calls[0][1].size(1) == whole) is resample
-    other = scorer(dataset, MGWAConfig(fanout=2, resample=False), seed=1)
+    other = make(dataset, MGWAConfig(fanout=2, resample=False), seed=1)
     assert not torch.equal(heard(other.model, other, item)[0], first)
 
 
 @pytest.mark.parametrize("config", [MGWAConfig(), KGCNConfig(), RippleNetConfig(directed=False)])
 def test_an_inverse_relation_counts_as_the_relation(dataset, config):
-    made = scorer(dataset, config)
+    made = make(dataset, config)
     if isinstance(config, RippleNetConfig):
         edge_type, num_relations = made.edge_type, made.model.relation.size(0)
     else:
@@ -95,7 +95,7 @@ def test_ripples_follow_triples_from_head_to_tail_or_both_ways(dataset):
     kg, listens = data["entity", "kg", "entity"], data["user", "listens", "entity"]
     for directed in (True, False):
         config = RippleNetConfig(directed=directed, memory_size=5, num_layers=2)
-        made = scorer(dataset, config, seed=3)
+        made = make(dataset, config, seed=3)
         edge_index = kg.edge_index[:, : dataset.num_triples] if directed else kg.edge_index
         want = ripple_sets(listens.edge_index, edge_index, 20, 50, 2, 5, torch.Generator().manual_seed(3))
         assert torch.equal(made.memory, want)
@@ -114,14 +114,14 @@ def test_ripples_follow_triples_in_any_order(dataset, directed):
     config = RippleNetConfig(directed=directed)
     edges, turned_edges = (
         sorted(zip(*made.edge_index.tolist(), made.edge_type.tolist(), strict=True))
-        for made in (scorer(dataset, config), scorer(turned, config))
+        for made in (make(dataset, config), make(turned, config))
     )
     assert edges == turned_edges
 
 
 def test_the_ripples_loss_has_both_terms(dataset):
     user, item = torch.tensor([0, 5, 5]), torch.tensor([1, 2, 3])
-    made = scorer(dataset, RippleNetConfig(kge_weight=0.3, weight_decay=0.2))
+    made = make(dataset, RippleNetConfig(kge_weight=0.3, weight_decay=0.2))
     logit, penalty = made.train_step(user, item)
     seen = made.memory[user], made.edge_index, made.edge_type
     want = 0.3 * made.model.kge_loss(*seen) + 0.2 * made.model.embedding_penalty(*seen)
@@ -131,9 +131,9 @@ def test_the_ripples_loss_has_both_terms(dataset):
 
 def test_other_embeddings_to_start_from(dataset):
     entity, relation = torch.randn(50, 8), torch.randn(4, 8)
-    made = scorer(dataset, MGWAConfig())
+    made = make(dataset, MGWAConfig())
     made.start_from(entity, relation)
     assert torch.equal(made.model.entity_emb.weight, entity)
     assert torch.equal(made.model.relation_emb.weight, relation)
     with pytest.raises(NotImplementedError, match="RippleNet cannot start"):
-        scorer(dataset, RippleNetConfig()).start_from(entity, relation)
+        make(dataset, RippleNetConfig()).start_from(entity, relation)

@@ -1,4 +1,4 @@
-"""Lightning as a guest: without its remarks, and what it changes is given back."""
+"""One trainer for all: Lightning as a guest, with whole checkpoints, and what it changes given back."""
 
 from __future__ import annotations
 
@@ -6,27 +6,17 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import torch
+import lightning as L
+from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch.callbacks import Callback
 
-
-@contextmanager
-def plain_modes() -> Iterator[None]:
-    """Run a block as if none of torch's modes was on: with gradients, each number in its own precision, and
-    what is made on the CPU.
-    """
-    with ExitStack() as modes:
-        modes.enter_context(torch.inference_mode(False))
-        modes.enter_context(torch.enable_grad())
-        for device in ("cpu", "cuda"):
-            modes.enter_context(torch.autocast(device, enabled=False))
-        if torch.get_default_device().type != "cpu":
-            modes.enter_context(torch.device("cpu"))
-        yield
+from mgwa_pyg.recommenders import read_checkpoint
+from mgwa_pyg.utils.files import save_tensors
 
 
 class OwnSigterm(Callback):
@@ -44,8 +34,44 @@ class OwnSigterm(Callback):
     on_train_start = on_predict_start = _give_back
 
 
+class WholeCheckpoints(CheckpointIO):
+    """How Lightning writes and reads checkpoints here: whole or not at all, and as plain data."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        save_tensors(Path(path), checkpoint)
+
+    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        return read_checkpoint(path)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def make_trainer(
+    device: str, max_epochs: int, callbacks: Sequence[Callback] = (), **options: Any
+) -> L.Trainer:
+    """Return a trainer that shows nothing, logs nothing and keeps only what its callbacks do.
+
+    Args:
+        device (str): ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        max_epochs (int): The number of epochs at most.
+        callbacks (sequence of Callback, optional): What follows the fit. (default: none)
+        **options: What else :class:`lightning.Trainer` takes, or takes otherwise.
+    """
+    chosen: dict[str, Any] = {
+        "accelerator": "gpu" if device == "cuda" else device,
+        "devices": 1,
+        "plugins": [WholeCheckpoints()],
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    return L.Trainer(max_epochs=max_epochs, callbacks=[*callbacks, OwnSigterm()], **(chosen | options))
+
+
 @contextmanager
-def quiet_lightning(*remarks: str) -> Iterator[None]:
+def lightning_as_guest(*remarks: str) -> Iterator[None]:
     """Keep Lightning's log and warnings from the user, among them those that match one of ``remarks``.
 
     The level of the log, the filters of warnings and what Ctrl-C does are given back, and Ctrl-C ends the

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.recommenders.checkpoint import FORMAT, FORMAT_KEY
 from mgwa_pyg.train import (
     CheckpointError,
     ClickModule,
@@ -19,7 +20,6 @@ from mgwa_pyg.train import (
     fit,
     read_checkpoint,
 )
-from mgwa_pyg.train.checkpoint import FORMAT, FORMAT_KEY
 
 SIZES = {
     "num_users": 30, "num_items": 60, "num_entities": 120, "num_relations": 5, "num_triples": 400,
@@ -62,7 +62,7 @@ def test_checkpoints_are_plain_data_that_say_what_they_are_of(small, checkpoint)
 def test_a_checkpoint_is_restored_without_its_data(small, checkpoint):
     again, given = ClickModule.restore(checkpoint), ClickModule.restore(checkpoint, small)
     user, item = torch.arange(30), torch.arange(30, 60)
-    scores = [m.scorer.score(user, item, torch.Generator().manual_seed(0)) for m in (again, given)]
+    scores = [m.recommender.score(user, item, torch.Generator().manual_seed(0)) for m in (again, given)]
     assert torch.equal(*scores)
 
 

@@ -11,8 +11,8 @@ from sklearn.metrics import log_loss
 
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.evaluation import Popularity, click_metrics, full_ranking
+from mgwa_pyg.recommenders import make_recommender
 from mgwa_pyg.train import ClickData, ClickModule, CollaborativeConfig, fit
-from mgwa_pyg.train.scorer import make_scorer
 
 SIZES = {"num_users": 30, "num_items": 40, "num_entities": 60, "num_relations": 4, "num_triples": 400}
 
@@ -22,9 +22,9 @@ def dataset():
     return SyntheticKG(**SIZES, num_interactions=300)
 
 
-def interactions(scorer, graph):
+def interactions(recommender, graph):
     """The pairs of user and item whose edges a graph holds, in both directions."""
-    model = scorer.model
+    model = recommender.model
     (source, target), relation = graph.to_edge_index()
     there, back = relation == model.num_relations, relation == model.num_relations + 1
     pairs = set(zip((source[there] - model.num_entities).tolist(), target[there].tolist(), strict=True))
@@ -33,30 +33,30 @@ def interactions(scorer, graph):
     return pairs
 
 
-def graphs(scorer):
+def graphs(recommender):
     """The graphs that reach the model, as they come."""
     seen = []
-    encode = scorer.model.encode
-    scorer.model.encode = lambda graph: (seen.append(graph), encode(graph))[1]
+    encode = recommender.model.encode
+    recommender.model.encode = lambda graph: (seen.append(graph), encode(graph))[1]
     return seen
 
 
 @pytest.mark.parametrize("loss", ["click", "ranking"])
 def test_what_is_predicted_passes_no_message(dataset, loss):
-    scorer = make_scorer(dataset, CollaborativeConfig(loss=loss), seed=0)
-    seen = graphs(scorer)
+    recommender = make_recommender(dataset, CollaborativeConfig(loss=loss), seed=0)
+    seen = graphs(recommender)
     train = set(map(tuple, dataset[0]["user", "listens", "entity"].edge_index.t().tolist()))
     rows = ClickData(dataset[0], CollaborativeConfig(loss=loss), seed=0)
     for user, item, label in rows.train_dataloader():
-        scorer.loss(user, item, label)
+        recommender.loss(user, item, label)
         supervised = set(zip(user.tolist(), item.tolist(), strict=True))
         assert supervised <= train
-        assert interactions(scorer, seen.pop()) == train - supervised
+        assert interactions(recommender, seen.pop()) == train - supervised
 
-    scorer = make_scorer(dataset, CollaborativeConfig(loss=loss, hold_out=0), seed=0)
-    seen = graphs(scorer)
-    scorer.loss(user, item, label)
-    assert interactions(scorer, seen.pop()) == train
+    recommender = make_recommender(dataset, CollaborativeConfig(loss=loss, hold_out=0), seed=0)
+    seen = graphs(recommender)
+    recommender.loss(user, item, label)
+    assert interactions(recommender, seen.pop()) == train
 
 
 @pytest.mark.parametrize("loss", ["click", "ranking"])
@@ -72,32 +72,32 @@ def test_labels_of_validation_and_test_rows_change_nothing_in_training(dataset, 
     states = []
     for data in (dataset, other):
         torch.manual_seed(3)
-        module = ClickModule(data, config, seed=3)
+        module = ClickModule(make_recommender(data, config, seed=3))
         optimizer = module.configure_optimizers()
         for batch in ClickData(data[0], config, seed=3).train_dataloader():
             optimizer.zero_grad()
-            module.scorer.loss(*batch)[0].backward()
+            module.recommender.loss(*batch)[0].backward()
             optimizer.step()
         with torch.no_grad():
             states.append(
-                [*module.model.state_dict().values(), *module.model.eval().encode(module.scorer.graph())]
+                [*module.model.state_dict().values(), *module.model.eval().encode(module.recommender.plan)]
             )
     for one, two in zip(*states, strict=True):
         assert torch.equal(one, two)
 
 
 def test_negatives_are_spared_for_training_positives_only(dataset):
-    scorer = make_scorer(dataset, CollaborativeConfig(), seed=0)
+    recommender = make_recommender(dataset, CollaborativeConfig(), seed=0)
     listens = dataset[0]["user", "listens", "entity"]
     train = set(map(tuple, listens.edge_index.t().tolist()))
     held = set(map(tuple, listens.edge_label_index[:, listens.edge_label == 1].t().tolist())) - train
     user = torch.arange(30).repeat(400)
-    drawn = set(zip(user.tolist(), scorer._negatives.draw(user).tolist(), strict=True))
+    drawn = set(zip(user.tolist(), recommender._negatives.draw(user).tolist(), strict=True))
     assert not drawn & train
     assert held <= drawn
     assert max(item for _, item in drawn) < dataset.num_items
     other = SyntheticKG(**SIZES, num_interactions=300, negatives="entities")
-    assert make_scorer(other, CollaborativeConfig(), seed=0)._negatives.pool == dataset.num_entities
+    assert make_recommender(other, CollaborativeConfig(), seed=0)._negatives.pool == dataset.num_entities
 
 
 @pytest.mark.parametrize("loss", ["click", "ranking"])
@@ -108,9 +108,9 @@ def test_a_user_who_knows_all_items_has_no_negatives(dataset, loss):
     everything = torch.stack([torch.zeros(dataset.num_items), torch.arange(dataset.num_items)]).long()
     listens.edge_index = torch.cat([listens.edge_index, everything], dim=1).unique(dim=1)
     with pytest.warns(UserWarning, match="1 of 30, the first is user 0"):
-        scorer = make_scorer(other, CollaborativeConfig(loss=loss), seed=0)
+        recommender = make_recommender(other, CollaborativeConfig(loss=loss), seed=0)
     user, item = torch.tensor([0, 3, 0, 5, 3]), torch.tensor([7, 1, 2, 9, 4])
-    value, logit, label = scorer.loss(user, item, torch.ones(5))
+    value, logit, label = recommender.loss(user, item, torch.ones(5))
     assert value.isfinite()
     assert label.tolist() == [1.0] * 5 + [0.0] * 3  # Of users 3, 5 and 3.
     assert logit.shape == label.shape
@@ -140,14 +140,14 @@ def test_the_ranking_loss_keeps_no_table_of_users_and_items(dataset, monkeypatch
     user, item = dataset[0]["user", "listens", "entity"].edge_index
     losses, gradients, kept = [], [], []
     for cells in (2**23, 3 * dataset.num_items, 1):
-        monkeypatch.setattr("mgwa_pyg.train.scorer._CELLS", cells)
+        monkeypatch.setattr("mgwa_pyg.recommenders.collaborative._CELLS", cells)
         torch.manual_seed(2)
-        scorer = make_scorer(dataset, CollaborativeConfig(loss="ranking", dropout=0.0), seed=0)
+        recommender = make_recommender(dataset, CollaborativeConfig(loss="ranking", dropout=0.0), seed=0)
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
-            loss, *_ = scorer.loss(user[:200], item[:200], torch.ones(200))
+            loss, *_ = recommender.loss(user[:200], item[:200], torch.ones(200))
         loss.backward()
         losses.append(loss.item())
-        gradients.append([parameter.grad for parameter in scorer.model.parameters()])
+        gradients.append([parameter.grad for parameter in recommender.model.parameters()])
     assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-5)
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0], rtol=1e-3, atol=1e-6)
@@ -159,14 +159,14 @@ def test_losses_equal_their_definitions(dataset):
     user, item = dataset[0]["user", "listens", "entity"].edge_index[:, :50]
     label = torch.ones(50)
     for name in ("click", "ranking"):
-        scorer = make_scorer(dataset, CollaborativeConfig(loss=name), seed=0)
-        model = scorer.model.eval()
+        recommender = make_recommender(dataset, CollaborativeConfig(loss=name), seed=0)
+        model = recommender.model.eval()
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.4)
         torch.manual_seed(5)
-        loss, logit, labels = scorer.loss(user, item, label)
+        loss, logit, labels = recommender.loss(user, item, label)
         torch.manual_seed(5)
-        negative = scorer._negatives.draw(user)
+        negative = recommender._negatives.draw(user)
         train = dataset[0]["user", "listens", "entity"].edge_index
         kg = dataset[0]["entity", "kg", "entity"]
         visible = train[:, 50:]
@@ -189,20 +189,20 @@ def test_losses_equal_their_definitions(dataset):
 
 
 def test_logits_are_calibrated_on_the_validation_rows(dataset):
-    scorer = make_scorer(dataset, CollaborativeConfig(), seed=0)
+    recommender = make_recommender(dataset, CollaborativeConfig(), seed=0)
     listens = dataset[0]["user", "listens", "entity"]
     user, item = listens.edge_label_index[:, listens.val_mask]
     label = listens.edge_label[listens.val_mask]
     logit = torch.randn(len(label)) + 2 * label + 3
-    got = scorer.calibrate(user, item, logit, label)
-    features = np.column_stack([logit, scorer.model.evidence(scorer.graph())[item]])
+    got = recommender.calibrate(user, item, logit, label)
+    features = np.column_stack([logit, recommender.model.evidence(recommender.plan)[item]])
     want = LogisticRegression(C=100, max_iter=1000).fit(features, label).decision_function(features)
     torch.testing.assert_close(got, torch.from_numpy(want).float(), atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(scorer.calibrated(item, logit), got)
+    torch.testing.assert_close(recommender.calibrated(item, logit), got)
     assert log_loss(label, got.sigmoid()) < log_loss(label, logit.sigmoid())
     # One label cannot be calibrated on: what was learned stays.
-    scorer.calibrate(user, item, logit, torch.ones_like(label))
-    torch.testing.assert_close(scorer.calibrated(item, logit), got)
+    recommender.calibrate(user, item, logit, torch.ones_like(label))
+    torch.testing.assert_close(recommender.calibrated(item, logit), got)
 
 
 def test_it_finds_the_planted_preferences(synthetic, tmp_path):
@@ -217,8 +217,8 @@ def test_it_finds_the_planted_preferences(synthetic, tmp_path):
     module = ClickModule.restore(result.checkpoint, synthetic)
     pairs = listens.edge_label_index[:, listens.test_mask]
     with torch.no_grad():
-        logit = module.scorer.score(*pairs, torch.Generator())
-    torch.testing.assert_close(module.scorer.calibrated(pairs[1], logit).sigmoid(), result.score)
+        logit = module.recommender.score(*pairs, torch.Generator())
+    torch.testing.assert_close(module.recommender.calibrated(pairs[1], logit).sigmoid(), result.score)
 
 
 def test_ranking_is_judged_by_the_recall_of_validation_positives(synthetic, tmp_path):
@@ -226,8 +226,8 @@ def test_ranking_is_judged_by_the_recall_of_validation_positives(synthetic, tmp_
     result = fit(synthetic, config, tmp_path, seed=0)
     recall = [entry["val_recall"] for entry in result.history]
     assert result.best_epoch == 1 + int(np.argmax(recall))
-    scorer = ClickModule.restore(result.checkpoint, synthetic).scorer
-    score_all = lambda user: scorer.score_all(user, synthetic.num_items, torch.Generator())  # noqa: E731
+    recommender = ClickModule.restore(result.checkpoint, synthetic).recommender
+    score_all = lambda user: recommender.score_all(user)  # noqa: E731
     got = full_ranking(score_all, synthetic[0], synthetic.num_items, ks=(10,), split="val")
     assert got["recall@10"] == pytest.approx(max(recall))
 

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.plugins.io import CheckpointIO
+import torch
 
 from mgwa_pyg.datasets import KGRecDataset, from_recipe
-from mgwa_pyg.train.config import FitConfig
-from mgwa_pyg.utils.files import DamagedFileError, load_mapped, save_tensors
+from mgwa_pyg.datasets.fixed import fixed
+from mgwa_pyg.recommenders.base import FitConfig, KGRecommender, make_recommender
+from mgwa_pyg.utils.files import DamagedFileError, load_mapped
 
 #: The version of what a checkpoint holds. A newer version of the package reads the older formats, too.
 FORMAT = 1
@@ -108,6 +109,36 @@ def check_state(path: Path | str, content: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{path} has no state of the optimizer: pass a whole checkpoint")
 
 
+def restore(
+    checkpoint: Path | str, dataset: KGRecDataset | None = None, device: torch.device | str = "cpu"
+) -> KGRecommender:
+    """Return the recommender that a fit left in a checkpoint, not training.
+
+    Args:
+        checkpoint (path): The checkpoint.
+        dataset (KGRecDataset, optional): The data set of that fit; :obj:`None` makes it again from what
+            the checkpoint says of it. (default: :obj:`None`)
+        device (torch.device or str, optional): Where the recommender goes. (default: ``"cpu"``)
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the checkpoint is damaged, not ours, too new or of other data, its data
+            cannot be made again, or it holds no parameters of its model.
+    """
+    content = read_checkpoint(checkpoint)
+    kept = content["hyper_parameters"]
+    config = kept_config(checkpoint, kept)
+    dataset = remake_data(checkpoint, kept["recipe"]) if dataset is None else fixed(dataset)
+    check_fit(checkpoint, kept, describe(dataset, config, kept["seed"]))
+    with in_words_of(checkpoint):
+        recommender = make_recommender(dataset, config, kept["seed"])
+        # The trainer's module has the model, and nothing else.
+        state = {name.removeprefix("model."): value for name, value in content["state_dict"].items()}
+        recommender.model.load_state_dict(state)
+    recommender.model.to(device).eval()
+    return recommender.to(device)
+
+
 @contextmanager
 def in_words_of(path: Path | str) -> Iterator[None]:
     """Make a :class:`CheckpointError` of what is raised where a model takes its parameters from one."""
@@ -180,19 +211,6 @@ def remake_data(path: Path | str, recipe: Mapping[str, Any]) -> KGRecDataset:
             f"{path} was made with {_text(recipe)}, which cannot be made again here ({error}): pass it as "
             f"`dataset=`"
         ) from error
-
-
-class WholeCheckpoints(CheckpointIO):
-    """How Lightning writes and reads checkpoints here: whole or not at all, and as plain data."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        save_tensors(Path(path), checkpoint)
-
-    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
-        return read_checkpoint(path)
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
 
 
 def _text(recipe: Mapping[str, Any]) -> str:

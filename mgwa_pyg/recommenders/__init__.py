@@ -1,0 +1,29 @@
+"""The recommenders that people pick by name, a file for each, and their checkpoints."""
+
+from mgwa_pyg.recommenders.base import RECOMMENDERS, FitConfig, KGRecommender, make_recommender
+from mgwa_pyg.recommenders.checkpoint import CheckpointError, read_checkpoint, restore
+from mgwa_pyg.recommenders.collaborative import CollaborativeConfig, CollaborativeRecommender
+from mgwa_pyg.recommenders.kgcn import KGCNConfig, KGCNRecommender
+from mgwa_pyg.recommenders.mgwa import MGWAConfig, MGWARecommender
+from mgwa_pyg.recommenders.ripplenet import RippleNetConfig, RippleNetRecommender
+
+for recommender in (MGWARecommender, KGCNRecommender, RippleNetRecommender, CollaborativeRecommender):
+    RECOMMENDERS[recommender.config_class.model] = recommender
+
+__all__ = [
+    "RECOMMENDERS",
+    "CheckpointError",
+    "CollaborativeConfig",
+    "CollaborativeRecommender",
+    "FitConfig",
+    "KGCNConfig",
+    "KGCNRecommender",
+    "KGRecommender",
+    "MGWAConfig",
+    "MGWARecommender",
+    "RippleNetConfig",
+    "RippleNetRecommender",
+    "make_recommender",
+    "read_checkpoint",
+    "restore",
+]

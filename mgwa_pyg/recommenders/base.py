@@ -1,0 +1,276 @@
+"""What every recommender is: its hyper-parameters, and one interface in training, evaluation and use."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.datasets.fixed import fixed
+from mgwa_pyg.datasets.interactions import interactions
+from mgwa_pyg.recommenders.contributions import Contributions, LogitModel
+from mgwa_pyg.utils.checks import check_choice, check_count
+
+#: A user of the data by the row, or a newcomer by the rows of the seen items, :math:`(n)`.
+UserOrItems = int | Tensor
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    r"""The hyper-parameters that every recommender has; each has a subclass of its own.
+
+    The defaults of the subclasses were chosen on the validation rows of Last.FM by
+    ``python -m benchmarks.search``, except where they say otherwise.
+
+    Numbers of NumPy, decimals, fractions and tensors of one element become plain numbers of Python, as
+    checkpoints keep them.
+
+    Args:
+        num_layers (int): The number of layers, or hops.
+        channels (int): The size of the embeddings.
+        lr (float): The learning rate of Adam.
+        weight_decay (float): The weight :math:`\lambda` of the L2 regularisation.
+        batch_size (int): Rows per step.
+        epochs (int): Epochs at most; without validation rows, so many.
+        patience (int): Training ends after so many epochs without a better AUC on the validation rows.
+
+    Raises:
+        ValueError: If a value is of another type than said above, or out of range.
+    """
+
+    #: The name of the recommender.
+    model: ClassVar[str]
+    #: Whether a fit learns from the training positives alone, and the recommender draws the negatives.
+    draws_negatives: ClassVar[bool] = False
+    #: Whether there is nothing to learn without a relation.
+    needs_relations: ClassVar[bool] = True
+
+    num_layers: int = 1
+    channels: int = 16
+    lr: float = 1e-2
+    weight_decay: float = 1e-4
+    batch_size: int = 512
+    epochs: int = 30
+    patience: int = 5
+
+    @property
+    def monitor(self) -> str:
+        """What a fit is judged by on the validation rows: ``"val_auc"`` or ``"val_recall"``."""
+        return "val_auc"
+
+    @property
+    def from_transe(self) -> bool:
+        """Whether the embeddings of entities and relations start from TransE."""
+        return False
+
+    def deal(self, num_rows: int) -> tuple[int, int]:
+        """Return how many of the training rows a step takes, and how often an epoch takes each of them."""
+        return self.batch_size, 1
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = _plain(field.name, getattr(self, field.name), str(field.type))
+            object.__setattr__(self, field.name, value)
+        if self.lr <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                f"lr={self.lr} and weight_decay={self.weight_decay}: the first must be positive, the "
+                f"second not negative"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the hyper-parameters with the name of the recommender, as plain values."""
+        return {"model": self.model, **asdict(self)}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> FitConfig:
+        """Undo :meth:`to_dict`; what is missing takes the recommender's default.
+
+        Raises:
+            TypeError: If these are no hyper-parameters by name.
+            ValueError: If the recommender or a hyper-parameter is unknown, or a value is not allowed.
+        """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"values={values!r:.60}: hyper-parameters by name are needed, as to_dict() gives")
+        values = dict(values)
+        model = values.pop("model", None)
+        check_choice("model", model, RECOMMENDERS)
+        config_class = RECOMMENDERS[model].config_class
+        known = [field.name for field in fields(config_class)]
+        if unknown := [name for name in values if name not in known]:
+            raise ValueError(
+                f"{', '.join(map(str, unknown))}: unknown to model={model!r}, whose hyper-parameters are "
+                f"{', '.join(known)}"
+            )
+        return config_class(**values)
+
+
+def _plain(name: str, value: Any, kind: str) -> Any:
+    """Return a hyper-parameter as a plain value of the type that its annotation says, if it is one."""
+    kind, _, optional = kind.partition(" | ")
+    if isinstance(value, np.generic | np.ndarray | Tensor) and math.prod(value.shape) == 1:
+        with suppress(RuntimeError):  # Some tensors have no values.
+            value = value.item()
+    if optional and value is None:
+        return None
+    if kind == "int":  # Numbers of something, all of them.
+        count = check_count(name, value)
+        if count > sys.maxsize:
+            raise ValueError(f"{name}={value!r:.60}: a whole number of at most {sys.maxsize} is needed")
+        return count
+    if kind == "bool" and not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r:.60}: True or False is needed")
+    if kind == "str":
+        if not isinstance(value, str):
+            raise ValueError(f"{name}={value!r:.60}: a word is needed")
+        return str.__str__(value)
+    if kind == "float":
+        number = math.nan
+        if not isinstance(value, bool) and isinstance(value, numbers.Number):
+            with suppress(TypeError, ValueError, OverflowError):  # Complex ones, Decimal("sNaN"), 10**400.
+                number = float(cast(Any, value))
+        if not math.isfinite(number):
+            raise ValueError(f"{name}={value!r:.60}: a finite number is needed")
+        return number
+    return value
+
+
+class KGRecommender(ABC):
+    """A model together with what it looks at: users and items go in, a loss or logits come out.
+
+    A subclass sets :attr:`config_class`, makes :attr:`model` in its constructor, and defines
+    :meth:`train_step` or :meth:`loss`, and :meth:`score`. With these it can be trained and evaluated; the
+    methods of the last group are needed for use, each by the answers of
+    :class:`~mgwa_pyg.recommend.Recommender` that it is named for.
+
+    Args:
+        dataset (KGRecDataset): The data set. Its data are read once, so that a transform may draw at random.
+        config (FitConfig): The hyper-parameters.
+        seed (int): The seed of what is drawn once for all.
+    """
+
+    #: The class of the hyper-parameters, which has the recommender's name.
+    config_class: ClassVar[type[FitConfig]]
+    #: The parameters.
+    model: torch.nn.Module
+    #: Pairs scored at once outside training, where neighbourhoods are whole.
+    eval_batch_size: ClassVar[int] = 2048
+    #: Users whose items are scored at once in use.
+    users_at_once: int = 64
+    #: What the edges of an explanation are.
+    edge_part: ClassVar[str] = "neighbor"
+    #: Whether :meth:`prepare` was called.
+    in_use: bool = False
+
+    def __init__(self, dataset: KGRecDataset, config: FitConfig, seed: int) -> None:
+        self.dataset = dataset = fixed(dataset)
+        self.config, self.seed = config, seed
+        self.num_items = dataset.num_items
+        #: The training positives, user and item, :math:`(2, P)`.
+        self.seen: Tensor = interactions(dataset[0]).edge_index
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device | str) -> KGRecommender:
+        """Move what the model looks at, but not the model, which belongs to its trainer."""
+        self.seen = self.seen.to(device)
+        return self
+
+    # In training
+
+    def decayed(self) -> list[Tensor]:
+        """Return the parameters whose squares the optimizer keeps small."""
+        return []
+
+    def start_from(self, entity: Tensor, relation: Tensor) -> None:
+        r"""Start from other embeddings of entities, :math:`(N, d)`, and relations, :math:`(R, d)`."""
+        raise NotImplementedError(f"{type(self.model).__name__} cannot start from other embeddings")
+
+    def train_step(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor | float]:
+        r"""Return the logits in training, :math:`(B)`, and what is added to their loss."""
+        raise NotImplementedError
+
+    def loss(self, user: Tensor, item: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss of a batch, and logits and labels that show how it goes."""
+        logit, penalty = self.train_step(user, item)
+        return F.binary_cross_entropy_with_logits(logit, label) + penalty, logit, label
+
+    def calibrate(self, user: Tensor, item: Tensor, logit: Tensor, label: Tensor) -> Tensor:
+        """Learn from the validation rows, whose logits these are, what probabilities logits stand for, and
+        return the calibrated logits. Most models are taken at their word.
+        """
+        return logit
+
+    # Outside training
+
+    def calibrated(self, item: Tensor, logit: Tensor) -> Tensor:
+        """Return logits as :meth:`calibrate` came to read them."""
+        return logit
+
+    @abstractmethod
+    def score(self, user: Tensor, item: Tensor, generator: torch.Generator) -> Tensor:
+        r"""Return the logits of :math:`B` pairs outside training, :math:`(B)`."""
+
+    def score_all(self, user: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        r"""Return the logits of all :math:`M` items for :math:`n` users, :math:`(n, M)`."""
+        item = torch.arange(self.num_items, device=user.device)
+        pairs = user.repeat_interleave(self.num_items), item.repeat(user.numel())
+        generator = generator or torch.Generator(user.device).manual_seed(self.seed)
+        return self.score(*pairs, generator).view(user.numel(), self.num_items)
+
+    # In use
+
+    def prepare(self) -> None:
+        """Prepare the model for use: in double precision, without gradients; what all answers share is
+        computed once.
+        """
+        # In double precision rounding reorders nothing, and contributions add up.
+        self.model.eval().requires_grad_(False).double()
+        self.in_use = True
+
+    def score_newcomer(self, items: Tensor) -> Tensor:
+        r"""Return the logits of all items for a newcomer who has seen these, :math:`(M)`."""
+        raise NotImplementedError(f"model={self.config.model!r} scores no items for newcomers")
+
+    def item_vectors(self) -> Tensor:
+        r"""Return the items as far as no user matters, :math:`(M, d)`."""
+        raise NotImplementedError(f"model={self.config.model!r} has no vectors of items to compare")
+
+    def explain(self, user: UserOrItems, item: int) -> tuple[Contributions, Contributions | None]:
+        """Return what the score of an item comes from: its neighbourhood, and, if the model knows users by
+        them, the items that the user has seen. Each adds up to the score.
+        """
+        raise NotImplementedError(f"model={self.config.model!r} does not explain its scores")
+
+    def logit_model(self, user: UserOrItems, item: int) -> LogitModel:
+        """Return the model as PyG's explainers take it, for one pair.
+
+        Raises:
+            ValueError: If the model passes no messages.
+        """
+        raise ValueError(
+            f"{type(self.model).__name__} passes no messages along edges, which is what PyG's explainers "
+            f"look at: leave `algorithm` out"
+        )
+
+
+#: The recommenders by name. A further one is known everywhere once it stands here.
+RECOMMENDERS: dict[str, type[KGRecommender]] = {}
+
+
+def make_recommender(dataset: KGRecDataset, config: FitConfig, seed: int) -> KGRecommender:
+    """Return the recommender whose hyper-parameters these are; arguments as for :class:`KGRecommender`."""
+    return RECOMMENDERS[config.model](dataset, config, seed)
