@@ -1,9 +1,14 @@
-"""Small random graphs that many tests are on, and the backends that they go through."""
+"""Small graphs and data that many tests are on, and the backends that they go through."""
 
 import pytest
 import torch
 
 BACKENDS = ["torch", "reference", pytest.param("scatter", marks=pytest.mark.scatter)]
+#: Of the data set `small`.
+SIZES = {
+    "num_users": 30, "num_items": 60, "num_entities": 120, "num_relations": 5, "num_triples": 400,
+    "num_interactions": 300,
+}  # fmt: skip
 
 
 def random_edges(num_nodes, num_edges, num_relations, isolated=0):
