@@ -96,11 +96,11 @@ def width(fusion, in_channels, out_channels):
     return in_channels if fusion in ("highway", "identity") else out_channels
 
 
-def randomize(fusion):
+def randomize(module, std=1.0):
     """Draw all parameters, so that no term of the equations is missing because it starts at zero."""
-    for parameter in fusion.parameters():
-        torch.nn.init.normal_(parameter)
-    return fusion
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=std)
+    return module
 
 
 def assert_same(got, want, inputs, want_inputs=None):

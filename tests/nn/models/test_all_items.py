@@ -10,6 +10,7 @@ from mgwa_pyg.nn import KGCN, MGWA
 from mgwa_pyg.nn.models import all_items
 from mgwa_pyg.ops import RelationCSR
 from mgwa_pyg.sampler import NeighborSampler
+from tests.nn.oracle import randomize
 
 NUM_USERS, NUM_ITEMS, NUM_ENTITIES, NUM_RELATIONS = 6, 9, 14, 3
 
@@ -35,9 +36,7 @@ def graph(num_relations=NUM_RELATIONS):
 def make(name, num_layers=1, num_relations=NUM_RELATIONS):
     model_class, options = MODELS[name]
     model = model_class(NUM_USERS, NUM_ENTITIES, num_relations, channels=5, num_layers=num_layers, **options)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.7)
-    return model
+    return randomize(model, std=0.7)
 
 
 def pairwise(model, sampler, users):

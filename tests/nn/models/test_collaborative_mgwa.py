@@ -7,7 +7,7 @@ import torch
 
 from mgwa_pyg.nn import CollaborativeMGWA
 from mgwa_pyg.ops import RelationCSR
-from tests.nn.oracle import assert_same
+from tests.nn.oracle import assert_same, randomize
 
 NUM_USERS, NUM_ITEMS, NUM_ENTITIES, NUM_RELATIONS = 4, 5, 8, 3
 LISTENS = torch.tensor([[0, 0, 1, 2, 2, 2], [0, 1, 1, 0, 2, 3]])  # User 3 and item 4 have no interaction.
@@ -17,9 +17,7 @@ TYPES = torch.tensor([0, 1, 0, 1, 2, 2, 0])
 
 def make(**options):
     model = CollaborativeMGWA(NUM_ITEMS, NUM_ENTITIES, NUM_RELATIONS, channels=6, **options).double().eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.6)
-    return model
+    return randomize(model, std=0.6)
 
 
 def naive(model, listens):

@@ -6,7 +6,7 @@ import torch
 from mgwa_pyg.nn import KGCN, MGWA
 from mgwa_pyg.sampler import NeighborSampler
 from tests.graphs import random_edges
-from tests.nn.oracle import aggregate, assert_same, attention, fuse, head_parameters
+from tests.nn.oracle import aggregate, assert_same, attention, fuse, head_parameters, randomize
 
 
 def naive_score(model, fusion, user, item, edge_index, edge_type):
@@ -28,8 +28,7 @@ def naive_score(model, fusion, user, item, edge_index, edge_type):
 def test_scores_and_gradients_equal_the_equations(fusion, num_layers):
     edge_index, edge_type = random_edges(8, 20, 3, isolated=1)
     model = MGWA(4, 8, 3, channels=5, num_layers=num_layers, fusion=fusion).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.7)
+    randomize(model, std=0.7)
     user, item = torch.tensor([0, 3, 3, 1]), torch.tensor([2, 2, 7, 0])
     hood = NeighborSampler(edge_index, edge_type, 8).sample(item, num_layers)
 

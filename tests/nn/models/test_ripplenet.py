@@ -7,7 +7,7 @@ import torch
 
 from mgwa_pyg.nn.models.ripplenet import ITEM_UPDATES, RippleNet
 from tests.graphs import random_edges
-from tests.nn.oracle import assert_same
+from tests.nn.oracle import assert_same, randomize
 
 NUM_ENTITIES, NUM_RELATIONS, NUM_TRIPLES = 9, 4, 12
 
@@ -15,8 +15,7 @@ NUM_ENTITIES, NUM_RELATIONS, NUM_TRIPLES = 9, 4, 12
 def make(item_update="plus_transform", all_hops=True, num_hops=3, channels=5, size=4):
     """A model of double precision, and five users of whom the second and the last have no triples."""
     model = RippleNet(NUM_ENTITIES, NUM_RELATIONS, channels, num_hops, item_update, all_hops).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.6)
+    randomize(model, std=0.6)
     # The last relation is not used.
     edge_index, edge_type = random_edges(NUM_ENTITIES, NUM_TRIPLES, NUM_RELATIONS - 1)
     memory = torch.randint(NUM_TRIPLES, (5, num_hops, size))
