@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from machine import skip, start_browser
 
 from mgwa_pyg.datasets import SyntheticKG
+from tests.graphs import SIZES
+from tests.machine import skip, start_browser
 
 # What the tests compute is too small for more, and busy machines punish it.
 torch.set_num_threads(1)
@@ -61,3 +62,9 @@ def _seed():
 def synthetic():
     """The default synthetic data set, shared by tests that only read it."""
     return SyntheticKG()
+
+
+@pytest.fixture(scope="session")
+def small():
+    """A smaller one, which is quick to fit."""
+    return SyntheticKG(**SIZES)

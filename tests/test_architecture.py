@@ -44,11 +44,47 @@ STRANGERS = {
 
 
 def imports(file):
+    """The names that a file imports from, wherever in it: in functions and for types alone, too."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module
+
+
+def module_graph():
+    """The modules of the package, and those that each of them imports by name."""
+    files = {}
+    for file in PACKAGE.rglob("*.py"):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    graph = {}
+    for module, file in files.items():
+        graph[module] = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                graph[module] |= {alias.name for alias in node.names} & files.keys()
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:  # `from mgwa_pyg.ops import top_k` is of the module top_k alone.
+                    whole = f"{node.module}.{alias.name}"
+                    graph[module] |= {whole if whole in files else node.module} & files.keys()
+    return graph
+
+
+def circle_in(graph):
+    """Modules each of which imports the next, the last one the first; empty where there are none."""
+    done = set()
+
+    def search(module, path):
+        if module in path:
+            return path[path.index(module) :]
+        if module in done:
+            return []
+        found = next(filter(None, (search(other, [*path, module]) for other in sorted(graph[module]))), [])
+        done.add(module)
+        return found
+
+    return next(filter(None, (search(module, []) for module in sorted(graph))), [])
 
 
 def test_every_subpackage_is_known():
@@ -67,6 +103,25 @@ def test_a_subpackage_imports_lower_ones_only(subpackage):
                         f"{file.name} imports {name}"
                     )
                     assert (subpackage, other) not in STRANGERS, f"{file.name} imports {name}"
+
+
+def test_modules_import_each_other_in_no_circle():
+    circle = circle_in(module_graph())
+    assert not circle, " → ".join([*circle, circle[0]])
+
+
+def test_a_circle_is_found_and_named():
+    assert circle_in({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": set()}) == []
+    assert circle_in({"a": {"b"}, "b": {"c", "d"}, "c": set(), "d": {"e"}, "e": {"b"}}) == ["b", "d", "e"]
+    assert circle_in({"a": {"a"}}) == ["a"]
+
+
+def test_the_tests_have_the_folders_of_the_package():
+    def folders(root):
+        return {file.parent.relative_to(root).as_posix() for file in root.rglob("*.py")}
+
+    # What tests the benchmarks and the examples stands beside it.
+    assert folders(ROOT / "tests") == folders(PACKAGE) | {"benchmarks", "examples"}
 
 
 def test_the_documents_draw_the_same_subpackages():

@@ -11,7 +11,8 @@ from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from pages import assert_runs, blocks_of
+
+from tests.pages import assert_runs, blocks_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -1,7 +1,8 @@
 """A machine without a browser, or one that cannot be driven: the test is skipped, and in CI fails."""
 
 import pytest
-from machine import start_browser
+
+from tests.machine import start_browser
 
 
 @pytest.mark.browser

@@ -16,10 +16,10 @@ from shutil import which
 
 import pytest
 from markdown_it import MarkdownIt
-from pages import assert_runs, blocks_of
 
 from benchmarks import table2, topk
 from benchmarks.layer import short
+from tests.pages import assert_runs, blocks_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -96,8 +96,20 @@ def width(fusion, in_channels, out_channels):
     return in_channels if fusion in ("highway", "identity") else out_channels
 
 
-def randomize(fusion):
+def randomize(module, std=1.0):
     """Draw all parameters, so that no term of the equations is missing because it starts at zero."""
-    for parameter in fusion.parameters():
-        torch.nn.init.normal_(parameter)
-    return fusion
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=std)
+    return module
+
+
+def assert_same(got, want, inputs, want_inputs=None):
+    """Equal values, and equal gradients by all inputs; those of the wanted values may be others."""
+    torch.testing.assert_close(got, want)
+    inputs = list(inputs)
+    weight = torch.randn_like(want)
+    gradients = (
+        torch.autograd.grad((out * weight).sum(), leaves, allow_unused=True, materialize_grads=True)
+        for out, leaves in ((got, inputs), (want, want_inputs or inputs))
+    )
+    torch.testing.assert_close(*gradients)

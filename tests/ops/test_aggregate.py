@@ -5,8 +5,7 @@ import torch
 
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 from mgwa_pyg.ops.aggregate import _aggregate, _aggregate_backward, _by_table
-
-BACKENDS = ["torch", "reference", pytest.param("scatter", marks=pytest.mark.scatter)]
+from tests.graphs import BACKENDS
 
 
 class Case:

@@ -13,6 +13,7 @@ from mgwa_pyg.ops import (
     segment_ops,
 )
 from mgwa_pyg.ops.backends import fused_backend
+from tests.graphs import random_edges
 
 NAMES = [pytest.param(name, marks=pytest.mark.scatter) if name == "scatter" else name for name in SEGMENT_OPS]
 
@@ -79,7 +80,7 @@ def test_auto_goes_by_device_and_size(monkeypatch):
 def test_what_auto_stands_for_is_the_op_that_runs():
     x, table = torch.randn(50, 4), torch.randn(1, 3)
     for num_edges, expected in [(10, False), (8000, True)]:
-        edge_index, edge_type = torch.randint(50, (2, num_edges)), torch.randint(3, (num_edges,))
+        edge_index, edge_type = random_edges(50, num_edges, 3)
         plan = RelationCSR.from_edge_index(edge_index, edge_type, 3, (50, 50))
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
             relation_softmax_aggregate(x, table, plan)

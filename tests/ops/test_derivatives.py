@@ -7,10 +7,10 @@ from torch.autograd import forward_ad, functional
 
 from mgwa_pyg.nn import GatedAggregationConv
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
+from tests.graphs import BACKENDS, random_edges
 
-BACKENDS = ["torch", "reference", pytest.param("scatter", marks=pytest.mark.scatter)]
 N, R = 7, 3
-EDGES, TYPES = torch.randint(N, (2, 30)), torch.randint(R, (30,))
+EDGES, TYPES = random_edges(N, 30, R)
 PLAN = RelationCSR.from_edge_index(EDGES, TYPES, R, (N, N))
 
 
@@ -137,7 +137,7 @@ def test_ensembles_and_gradients_of_layers(backend, graph):
 @pytest.mark.parametrize("num_edges", [200, 40_000])
 def test_every_size_of_the_default_layer(num_edges):
     num_nodes = num_edges // 10
-    edges, types = torch.randint(num_nodes, (2, num_edges)), torch.randint(R, (num_edges,))
+    edges, types = random_edges(num_nodes, num_edges, R)
     x, tangent = torch.randn(2, num_nodes, 16, dtype=torch.double)
     conv = GatedAggregationConv(16, 8, R).double()
     plan = RelationCSR.from_edge_index(edges, types, R, (num_nodes, num_nodes))
@@ -163,7 +163,7 @@ def test_every_size_of_the_default_layer(num_edges):
 @pytest.mark.parametrize("backend", ["auto", *BACKENDS])
 def test_shapes_without_values(backend):
     with FakeTensorMode():
-        x, edges, types = torch.randn(N, 8), torch.randint(N, (2, 30)), torch.randint(R, (30,))
+        x, (edges, types) = torch.randn(N, 8), random_edges(N, 30, R)
         conv = GatedAggregationConv(8, 8, R, backend=backend)
         plan = RelationCSR.from_edge_index(edges, types, R, (N, N))
         for graph in ((edges, types), (plan,)):

@@ -5,6 +5,7 @@ import torch
 
 from mgwa_pyg.ops import RelationCSR
 from mgwa_pyg.sampler import NeighborSampler
+from tests.graphs import random_edges
 
 
 def edges_by_target(plan):
@@ -48,7 +49,7 @@ def test_random_multigraphs(size, dtype):
 
 @pytest.mark.parametrize("num_edges", [0, 1, 2**15 - 1, 2**15])
 def test_few_and_many_edges_are_sorted_alike(num_edges):
-    edge_index, edge_type = torch.randint(50, (2, num_edges)), torch.randint(3, (num_edges,))
+    edge_index, edge_type = random_edges(50, num_edges, 3)
     plan = RelationCSR.from_edge_index(edge_index, edge_type, 3, (50, 50))
     check_consistent(plan, edge_index, edge_type)
     if plan.perm is not None:
@@ -144,7 +145,7 @@ def test_errors_name_what_is_wrong(changes, error, match):
 
 
 def test_part_of_the_targets_and_copies_side_by_side():
-    edge_index, edge_type = torch.randint(6, (2, 30)), torch.randint(3, (30,))
+    edge_index, edge_type = random_edges(6, 30, 3)
     plan = RelationCSR.from_edge_index(edge_index, edge_type, 3, (6, 6))
 
     inside = (edge_index[1] >= 2) & (edge_index[1] < 5)

@@ -6,8 +6,8 @@ import torch
 from torch_geometric import EdgeIndex, Index
 
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
+from tests.graphs import BACKENDS
 
-BACKENDS = ["torch", "reference", pytest.param("scatter", marks=pytest.mark.scatter)]
 NUM_SRC, NUM_DST, NUM_RELATIONS, NUM_EDGES = 9, 7, 3, 40
 
 

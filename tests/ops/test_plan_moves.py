@@ -15,16 +15,14 @@ from torch_geometric.data.storage import GlobalStorage
 
 from mgwa_pyg.nn import MGWA, CollaborativeMGWA, GatedAggregationConv
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
+from tests.graphs import random_edges
 
 NUM_NODES, NUM_RELATIONS = 20, 3
 
 
 def make(num_edges=60):
-    edge_index, edge_type = (
-        torch.randint(NUM_NODES, (2, num_edges)),
-        torch.randint(NUM_RELATIONS, (num_edges,)),
-    )
-    return RelationCSR.from_edge_index(edge_index, edge_type, NUM_RELATIONS, (NUM_NODES, NUM_NODES))
+    edges = random_edges(NUM_NODES, num_edges, NUM_RELATIONS)
+    return RelationCSR.from_edge_index(*edges, NUM_RELATIONS, (NUM_NODES, NUM_NODES))
 
 
 def tensors(plan):
@@ -171,8 +169,7 @@ def test_copies_side_by_side_know_their_edges():
 @pytest.mark.parametrize("num_edges", [60, 2**15])
 def test_the_default_device_does_not_matter(num_edges):
     # "meta" stands for a GPU again: whatever is made on it by mistake cannot be used.
-    edge_index = torch.randint(NUM_NODES, (2, num_edges))
-    edge_type = torch.randint(NUM_RELATIONS, (num_edges,))
+    edge_index, edge_type = random_edges(NUM_NODES, num_edges, NUM_RELATIONS)
     x, table, users = torch.randn(NUM_NODES, 4), torch.randn(2, NUM_RELATIONS), torch.arange(5)
     query_index, pairs = torch.arange(NUM_NODES) % 2, torch.stack([users, users])
     conv, mgwa = GatedAggregationConv(4, 4, NUM_RELATIONS), MGWA(5, NUM_NODES, NUM_RELATIONS, num_layers=2)

@@ -7,14 +7,13 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from mgwa_pyg.nn import GatedAggregationConv
 from mgwa_pyg.ops import RelationCSR
+from tests.graphs import BACKENDS, random_edges
 
-BACKENDS = ["auto", "torch", "reference", pytest.param("scatter", marks=pytest.mark.scatter)]
 R = 3
 
 
 def graph(num_nodes, num_edges):
-    edges = torch.randint(num_nodes, (2, num_edges))
-    return torch.randn(num_nodes, 8), edges, torch.randint(R, (num_edges,))
+    return torch.randn(num_nodes, 8), *random_edges(num_nodes, num_edges, R)
 
 
 class Net(nn.Module):
@@ -29,7 +28,7 @@ class Net(nn.Module):
         return self.conv(x, edge_index, edge_type)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
 @pytest.mark.parametrize("with_plan", [False, True])
 def test_one_program_for_all_sizes(backend, with_plan):
     torch._dynamo.reset()
@@ -47,7 +46,7 @@ def test_one_program_for_all_sizes(backend, with_plan):
     assert counter.frame_count <= 2
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
 @pytest.mark.parametrize("with_plan", [False, True])
 @pytest.mark.parametrize("strict", [False, True])
 def test_export_for_all_sizes(backend, with_plan, strict):

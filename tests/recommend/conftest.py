@@ -9,6 +9,7 @@ from mgwa_pyg import recommenders
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.recommend import Recommender
 from mgwa_pyg.train import CollaborativeConfig, KGCNConfig, MGWAConfig, RippleNetConfig
+from tests.nn.oracle import randomize
 
 SIZES = {
     "num_users": 20,
@@ -67,9 +68,7 @@ def make_model_of(data):
     def make(kind, data=data):
         torch.manual_seed(1)
         made = recommenders.make_recommender(data, CONFIGS[kind], seed=0)
-        with torch.no_grad():
-            for parameter in made.model.parameters():
-                parameter.normal_(std=0.4)
+        randomize(made.model, std=0.4)
         made.model.eval()
         return made
 

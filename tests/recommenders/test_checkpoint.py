@@ -20,17 +20,10 @@ from mgwa_pyg.train import (
     fit,
     read_checkpoint,
 )
+from tests.fits import interrupted
+from tests.graphs import SIZES
 
-SIZES = {
-    "num_users": 30, "num_items": 60, "num_entities": 120, "num_relations": 5, "num_triples": 400,
-    "num_interactions": 300,
-}  # fmt: skip
 CONFIG = MGWAConfig(epochs=2, channels=4)
-
-
-@pytest.fixture(scope="module")
-def small():
-    return SyntheticKG(**SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -205,19 +198,10 @@ def test_data_that_cannot_be_made_again_are_asked_for(small, checkpoint, copy, t
 
 
 @pytest.fixture
-def cut(small, tmp_path, monkeypatch):
+def cut(small, tmp_path):
     """The folder of a fit that was interrupted in its second epoch."""
-    step = ClickModule.training_step
-
-    def interrupted(self, batch, batch_idx):
-        if self.current_epoch == 1:
-            raise OSError("the power is gone")
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ClickModule, "training_step", interrupted)
-        with pytest.raises(OSError, match="power"):
-            fit(small, CONFIG, tmp_path / "cut")
+    with interrupted(epoch=1):
+        fit(small, CONFIG, tmp_path / "cut")
     return tmp_path / "cut"
 
 

@@ -13,6 +13,7 @@ from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.evaluation import Popularity, click_metrics, full_ranking
 from mgwa_pyg.recommenders import make_recommender
 from mgwa_pyg.train import ClickData, ClickModule, CollaborativeConfig, fit
+from tests.nn.oracle import randomize
 
 SIZES = {"num_users": 30, "num_items": 40, "num_entities": 60, "num_relations": 4, "num_triples": 400}
 
@@ -161,8 +162,7 @@ def test_losses_equal_their_definitions(dataset):
     for name in ("click", "ranking"):
         recommender = make_recommender(dataset, CollaborativeConfig(loss=name), seed=0)
         model = recommender.model.eval()
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.4)
+        randomize(model, std=0.4)
         torch.manual_seed(5)
         loss, logit, labels = recommender.loss(user, item, label)
         torch.manual_seed(5)

@@ -9,6 +9,7 @@ from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.recommenders import make_recommender
 from mgwa_pyg.sampler import ripple_sets
 from mgwa_pyg.train import CONFIGS, KGCNConfig, MGWAConfig, RippleNetConfig
+from tests.nn.oracle import randomize
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +21,7 @@ def dataset():
 def make(dataset, config, seed=0):
     torch.manual_seed(seed)
     made = make_recommender(dataset, config, seed)
-    with torch.no_grad():
-        for parameter in made.model.parameters():
-            parameter.normal_(std=0.5)
+    randomize(made.model, std=0.5)
     made.model.eval()
     return made
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from mgwa_pyg.sampler import NeighborSampler
+from tests.graphs import random_edges
 
 
 def random_graph(num_nodes=12, num_edges=60, num_types=3):
-    return torch.randint(num_nodes - 1, (2, num_edges)), torch.randint(num_types, (num_edges,))
+    return random_edges(num_nodes, num_edges, num_types, isolated=1)
 
 
 def neighbors(edge_index, edge_type, node):

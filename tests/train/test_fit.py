@@ -34,6 +34,8 @@ from mgwa_pyg.train import (
     read_checkpoint,
 )
 from mgwa_pyg.train.transe import _TransEModule
+from tests.fits import interrupted
+from tests.graphs import SIZES
 
 
 def test_mgwa_finds_the_planted_preferences(synthetic, tmp_path):
@@ -75,21 +77,12 @@ def test_the_same_seed_gives_the_same_bits(synthetic, tmp_path, num_layers):
     ],
     ids=str,
 )
-def test_an_interrupted_fit_goes_on_to_the_same_bits(synthetic, tmp_path, monkeypatch, config):
+def test_an_interrupted_fit_goes_on_to_the_same_bits(synthetic, tmp_path, config):
     config = replace(config, epochs=4, patience=4)
     whole = fit(synthetic, config, tmp_path / "whole", seed=1)
 
-    step = ClickModule.training_step
-
-    def interrupted(self, batch, batch_idx):
-        if self.current_epoch == 2 and batch_idx == 3:
-            raise OSError("the power is gone")
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ClickModule, "training_step", interrupted)
-        with pytest.raises(OSError, match="power"):
-            fit(synthetic, config, tmp_path / "cut", seed=1)
+    with interrupted(epoch=2, batch=3):
+        fit(synthetic, config, tmp_path / "cut", seed=1)
     assert (tmp_path / "cut" / "last.ckpt").exists()
 
     resumed = fit(synthetic, config, tmp_path / "cut", seed=1)
@@ -237,19 +230,10 @@ def test_bad_devices(synthetic, tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
-SIZES = {
-    "num_users": 30, "num_items": 60, "num_entities": 120, "num_relations": 5, "num_triples": 400,
-    "num_interactions": 300,
-}  # fmt: skip
 ALL = [
     MGWAConfig(), KGCNConfig(), RippleNetConfig(memory_size=4), CollaborativeConfig(passes=2),
     CollaborativeConfig(passes=2, loss="ranking"),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def small():
-    return SyntheticKG(**SIZES)
 
 
 def moved(**parts):
@@ -289,23 +273,14 @@ def test_without_validation_rows_all_epochs_are_trained(small, tmp_path, config)
     torch.testing.assert_close(result.score, score)
 
 
-def test_all_rows_may_be_trained_on(small, tmp_path, monkeypatch):
+def test_all_rows_may_be_trained_on(tmp_path):
     everything = moved(train=lambda mask, label: torch.ones_like(mask), val=nothing, test=nothing)
     whole = fit(everything, MGWAConfig(epochs=3), tmp_path / "whole")
     assert whole.score.shape == whole.val_score.shape == (0,)
     assert len(ClickData(whole.data, MGWAConfig(), 0).rows("train")) == 2 * SIZES["num_interactions"]
 
-    step = ClickModule.training_step
-
-    def interrupted(self, batch, batch_idx):
-        if self.current_epoch == 2:
-            raise OSError("the power is gone")
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ClickModule, "training_step", interrupted)
-        with pytest.raises(OSError, match="power"):
-            fit(everything, MGWAConfig(epochs=3), tmp_path / "cut")
+    with interrupted(epoch=2):
+        fit(everything, MGWAConfig(epochs=3), tmp_path / "cut")
     resumed = fit(everything, MGWAConfig(epochs=3), tmp_path / "cut")
     states = [read_checkpoint(result.checkpoint)["state_dict"] for result in (whole, resumed)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -503,17 +478,8 @@ def test_the_bar_goes_on_where_it_was_and_shows_what_counts(small, tmp_path, mon
 
     bars = []
     monkeypatch.setattr(sys.modules["mgwa_pyg.train.fit"], "tqdm", Bar)
-    step = ClickModule.training_step
-
-    def interrupted(self, batch, batch_idx):
-        if self.current_epoch == 1:
-            raise OSError("the power is gone")
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ClickModule, "training_step", interrupted)
-        with pytest.raises(OSError, match="power"):
-            fit(small, config, tmp_path)
+    with interrupted(epoch=1):
+        fit(small, config, tmp_path)
     result = fit(small, config, tmp_path)
     assert [(bar.begun, bar.total) for bar in bars] == [(0, 3), (1, 3)]
     first = result.history[0]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
+from torch_geometric.nn import MessagePassing
 from torch_geometric.typing import Adj, OptTensor, SparseTensor
 from torch_geometric.utils import degree, is_sparse, is_torch_sparse_tensor, to_edge_index
 from torch_geometric.utils.sparse import set_sparse_value
@@ -26,9 +27,6 @@ from mgwa_pyg.utils.checks import (
     is_integer,
     values_are_checked,
 )
-
-if TYPE_CHECKING:
-    from mgwa_pyg.nn.conv.gated_aggregation_conv import GatedAggregationConv
 
 _FORMS = forms(
     x="float: sources channels",
@@ -81,7 +79,7 @@ class Call(NamedTuple):
 
 
 def read_call(
-    conv: GatedAggregationConv,
+    conv: MessagePassing,
     x: Any,
     edge_index: Any,
     edge_type: OptTensor,
@@ -156,7 +154,7 @@ def read_call(
     )
 
 
-def looks_at_edges(conv: GatedAggregationConv, base: type) -> bool:
+def looks_at_edges(conv: MessagePassing, base: type) -> bool:
     """Whether somebody wants to see or change what lies on the edges, so that it has to be made: ``base`` is
     the layer itself, whose methods a subclass may have replaced.
     """
@@ -167,7 +165,7 @@ def looks_at_edges(conv: GatedAggregationConv, base: type) -> bool:
     return any(getattr(conv, name) for name in _HOOKS)
 
 
-def read_query(conv: GatedAggregationConv, query: Any, relation: OptTensor) -> tuple[Tensor, Tensor]:
+def read_query(conv: MessagePassing, query: Any, relation: OptTensor) -> tuple[Tensor, Tensor]:
     """Read queries without targets: the queries in rows, and the vectors of the relations."""
     needed = {**_FORMS, "query": _FORMS["query"]._replace(is_optional=False)}
     tensors = {"query": query, "relation": relation}
@@ -175,14 +173,14 @@ def read_query(conv: GatedAggregationConv, query: Any, relation: OptTensor) -> t
     return query if query.dim() == 2 else query.unsqueeze(0), _relation(conv, relation)
 
 
-def check_scores(conv: GatedAggregationConv, score: Tensor) -> None:
+def check_scores(conv: MessagePassing, score: Tensor) -> None:
     """Raise a :class:`ValueError` if scores are NaN or infinite."""
     if values_are_checked(score.device):
         others = "relation" if conv.edge_dim is None else "relation or edge_attr"
         check_finite(f"the product of query and {others}", score)
 
 
-def count_edges(conv: GatedAggregationConv, call: Call) -> Tensor:
+def count_edges(conv: MessagePassing, call: Call) -> Tensor:
     """The number of edges into each target."""
     edge_index, target = call.edge_index, _target(conv)
     if call.plan is not None:
@@ -242,13 +240,13 @@ def aggregation(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {**kwargs, "aggr": "add", "node_dim": 0}
 
 
-def _target(conv: GatedAggregationConv) -> int:
+def _target(conv: MessagePassing) -> int:
     """The row of edges that holds the targets."""
     return 1 if conv.flow == "source_to_target" else 0
 
 
 def _check_given(
-    conv: GatedAggregationConv, x: Any, x_target: Any, edge_attr: Any, query: Any, query_index: Any
+    conv: MessagePassing, x: Any, x_target: Any, edge_attr: Any, query: Any, query_index: Any
 ) -> None:
     """Check the features of nodes, and that what is needed is there."""
     if not is_float(x) or x.dim() != 2:
@@ -272,7 +270,7 @@ def _check_given(
         )
 
 
-def _relation(conv: GatedAggregationConv, relation: OptTensor) -> OptTensor:
+def _relation(conv: MessagePassing, relation: OptTensor) -> OptTensor:
     """The vectors of the relations, the layer's own where none are given."""
     relation = conv.relation if relation is None else relation
     if relation is None and conv.is_scored:
@@ -280,9 +278,7 @@ def _relation(conv: GatedAggregationConv, relation: OptTensor) -> OptTensor:
     return relation
 
 
-def _check_query(
-    conv: GatedAggregationConv, query: OptTensor, query_index: OptTensor, num_targets: int
-) -> None:
+def _check_query(conv: MessagePassing, query: OptTensor, query_index: OptTensor, num_targets: int) -> None:
     """Check that each target has a query."""
     if query is None and conv.is_scored and conv.lin_query is None:
         raise ValueError("query is None, but this layer has no projection of its own: pass query")
@@ -316,9 +312,7 @@ def _edges(edge_index: Any) -> tuple[Tensor, int, OptTensor]:
     return edge_index, edge_index.size(1), None
 
 
-def _edge_type(
-    conv: GatedAggregationConv, edge_index: Any, edge_type: OptTensor, values: OptTensor
-) -> OptTensor:
+def _edge_type(conv: MessagePassing, edge_index: Any, edge_type: OptTensor, values: OptTensor) -> OptTensor:
     """The types of edges, wherever they are given; :obj:`None` in a plan."""
     if isinstance(edge_index, RelationCSR):
         if edge_type is not None:
@@ -337,7 +331,7 @@ def _edge_type(
 
 
 def _size(
-    conv: GatedAggregationConv, x: Tensor, x_target: OptTensor, edge_index: Any, size: Any
+    conv: MessagePassing, x: Tensor, x_target: OptTensor, edge_index: Any, size: Any
 ) -> tuple[int, int]:
     """The numbers of nodes that the rows of edges refer to, on which all who know one have to agree."""
     target, known = _target(conv), _known_size(conv, edge_index)
@@ -361,7 +355,7 @@ def _size(
     return nodes
 
 
-def _known_size(conv: GatedAggregationConv, edge_index: Any) -> tuple[int | None, int | None]:
+def _known_size(conv: MessagePassing, edge_index: Any) -> tuple[int | None, int | None]:
     """The numbers of nodes that the rows of edges refer to, as far as edges know them."""
     if isinstance(edge_index, RelationCSR):
         return edge_index.size if _target(conv) == 1 else edge_index.size[::-1]
@@ -385,7 +379,7 @@ def _differ(told: tuple[int | None, int | None], nodes: tuple[int, int]) -> bool
 
 
 def _plan(
-    conv: GatedAggregationConv,
+    conv: MessagePassing,
     x: Tensor,
     edge_index: Any,
     edge_type: OptTensor,
@@ -411,7 +405,7 @@ def _plan(
 
 
 def _for_messages(
-    conv: GatedAggregationConv,
+    conv: MessagePassing,
     edge_index: Any,
     edge_type: OptTensor,
     num_edges: int,

@@ -1,12 +1,12 @@
 """Models with arguments that make no sense, made and asked."""
 
 import torch
-from bad_inputs import answer, damaged, examples, faults_of
 from hypothesis import strategies as st
 
 from mgwa_pyg.nn import KGCN, MGWA, CollaborativeMGWA, RippleNet
 from mgwa_pyg.ops import RelationCSR
 from mgwa_pyg.sampler import NeighborSampler
+from tests.damage import answer, damaged, examples, faults_of
 
 USERS, ITEMS, ENTITIES, RELATIONS = 5, 4, 9, 3
 SIZES = {"num_users": USERS, "num_entities": ENTITIES, "num_relations": RELATIONS}

@@ -3,10 +3,10 @@
 import math
 
 import torch
-from bad_inputs import answer, damaged, examples, faults_of
 from hypothesis import strategies as st
 
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
+from tests.damage import answer, damaged, examples, faults_of
 
 GRAPH = ("edge_index", "edge_type", "num_relations", "size")
 OPERATION = ("x", "table", "query_index", "backend", "dropout")

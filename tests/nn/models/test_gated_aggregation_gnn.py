@@ -14,13 +14,13 @@ from torch_geometric.utils import to_torch_coo_tensor
 
 from mgwa_pyg.nn import GatedAggregationConv, GatedAggregationGNN
 from mgwa_pyg.sampler import KHopSampler
+from tests.graphs import random_edges
 
 N, RELATIONS = 9, 3
 
 
 def typed_graph():
-    edge_index = torch.randint(N - 1, (2, 30))  # The last node has no neighbours.
-    return torch.randn(N, 5), edge_index, torch.randint(RELATIONS, (30,))
+    return torch.randn(N, 5), *random_edges(N, 30, RELATIONS, isolated=1)
 
 
 def stack(

@@ -10,16 +10,16 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import test_book_crossing_kg as book_crossing
-import test_lastfm_kg as lastfm
-import test_recbole_kg as recbole
 import torch
-from bad_inputs import answer, damaged, examples, faults_of
 from hypothesis import strategies as st
-from test_book_crossing_kg import TinyBookCrossingKG
-from test_lastfm_kg import TinyLastFMKG
 
 from mgwa_pyg.datasets import RecBoleKG, SyntheticKG
+from tests.damage import answer, damaged, examples, faults_of
+from tests.datasets import test_book_crossing_kg as book_crossing
+from tests.datasets import test_lastfm_kg as lastfm
+from tests.datasets import test_recbole_kg as recbole
+from tests.datasets.test_book_crossing_kg import TinyBookCrossingKG
+from tests.datasets.test_lastfm_kg import TinyLastFMKG
 
 KG = ("entity", "kg", "entity")
 LISTENS = ("user", "listens", "entity")

@@ -6,13 +6,13 @@ import itertools
 import pytest
 import torch
 import torch_geometric.typing
-from oracle import randomize, width
-from test_gated_aggregation_conv import BACKENDS, multigraph
 from torch_geometric import EdgeIndex
 from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import coalesce, to_torch_coo_tensor, to_torch_csc_tensor
 
 from mgwa_pyg.nn import FUSIONS, GatedAggregationConv
+from tests.graphs import BACKENDS, multigraph
+from tests.nn.oracle import randomize, width
 
 # What the layer does with neighbourhoods beyond the default.
 OPTIONS = [{}, {"fusion": "highway"}, {"fusion": "identity"}, {"degree_power": 0.5}]
@@ -33,7 +33,7 @@ def deterministic():
         torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
 @pytest.mark.parametrize("options", [{}, {"heads": 2}, {"degree_power": 0.5}])
 @pytest.mark.parametrize("layout", [to_torch_csc_tensor, to_torch_coo_tensor])
 def test_torch_sparse_layouts(backend, options, layout):
@@ -80,7 +80,7 @@ def test_sparse_layouts_that_cannot_carry_types():
         conv(x, adj_t)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
 @pytest.mark.parametrize("options", [{}, {"heads": 2}, {"degree_power": 0.5}])
 @pytest.mark.parametrize("sort_order", [None, "row", "col"])
 def test_edge_index_class(backend, options, sort_order):
@@ -194,7 +194,7 @@ def test_autocast_keeps_the_softmax_in_single_precision(dtype, options):
     torch.testing.assert_close(out.float(), want, atol=0.05, rtol=0.05)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
 @pytest.mark.parametrize("power", [0.0, 0.5])
 def test_deterministic_mode_repeats_itself(backend, power):
     edge_index, edge_type = multigraph(num_source=200, num_target=200, num_edges=5000)

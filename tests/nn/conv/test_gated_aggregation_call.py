@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from test_gated_aggregation_conv import multigraph
 from torch_geometric import EdgeIndex
 
 from mgwa_pyg.nn import GatedAggregationConv
 from mgwa_pyg.ops import RelationCSR
+from tests.graphs import multigraph
 
 VALUE_CHECKS = ("check_no_nan", "check_finite", "check_range")
 

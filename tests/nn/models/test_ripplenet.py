@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from mgwa_pyg.nn.models.ripplenet import ITEM_UPDATES, RippleNet
+from tests.graphs import random_edges
+from tests.nn.oracle import assert_same, randomize
 
 NUM_ENTITIES, NUM_RELATIONS, NUM_TRIPLES = 9, 4, 12
 
@@ -13,10 +15,9 @@ NUM_ENTITIES, NUM_RELATIONS, NUM_TRIPLES = 9, 4, 12
 def make(item_update="plus_transform", all_hops=True, num_hops=3, channels=5, size=4):
     """A model of double precision, and five users of whom the second and the last have no triples."""
     model = RippleNet(NUM_ENTITIES, NUM_RELATIONS, channels, num_hops, item_update, all_hops).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.6)
-    edge_index = torch.randint(NUM_ENTITIES, (2, NUM_TRIPLES))
-    edge_type = torch.randint(NUM_RELATIONS - 1, (NUM_TRIPLES,))  # The last relation is not used.
+    randomize(model, std=0.6)
+    # The last relation is not used.
+    edge_index, edge_type = random_edges(NUM_ENTITIES, NUM_TRIPLES, NUM_RELATIONS - 1)
     memory = torch.randint(NUM_TRIPLES, (5, num_hops, size))
     memory[[1, 4]] = -1
     return model, memory, edge_index, edge_type
@@ -52,19 +53,6 @@ def naive_logit(model, item, memory, edge_index, edge_type):
     return v @ (sum(answers) if model.all_hops else answers[-1])
 
 
-def assert_same(model, got, want):
-    """Equal values, and equal gradients of all parameters."""
-    torch.testing.assert_close(got, want)
-    weight = torch.randn_like(want)
-    parameters = list(model.parameters())
-    for got_gradient, want_gradient in zip(
-        torch.autograd.grad((got * weight).sum(), parameters, materialize_grads=True, allow_unused=True),
-        torch.autograd.grad((want * weight).sum(), parameters, materialize_grads=True, allow_unused=True),
-        strict=True,
-    ):
-        torch.testing.assert_close(got_gradient, want_gradient)
-
-
 @pytest.mark.parametrize("num_hops", [1, 3])
 @pytest.mark.parametrize("all_hops", [True, False])
 @pytest.mark.parametrize("item_update", ITEM_UPDATES)
@@ -74,7 +62,7 @@ def test_logits_and_gradients_equal_the_equations(item_update, all_hops, num_hop
     item = torch.tensor([2, 2, 0, 8, 5])
     want = [naive_logit(model, v, m, *edges) for v, m in zip(item.tolist(), memory, strict=True)]
     got = model(item, *graph)
-    assert_same(model, got, torch.stack(want))
+    assert_same(got, torch.stack(want), model.parameters())
     assert got[[1, 4]].tolist() == [0, 0]
 
 
@@ -88,7 +76,7 @@ def test_several_items_for_each_user(item_update):
         for row, m in zip(item.tolist(), memory, strict=True)
     ]
     got = model(item, *graph)
-    assert_same(model, got, torch.stack(want))
+    assert_same(got, torch.stack(want), model.parameters())
     pairs = model(item.flatten(), memory.repeat_interleave(7, dim=0), *edges)
     torch.testing.assert_close(got.flatten(), pairs)
 
@@ -105,7 +93,7 @@ def test_kge_loss_equals_its_equation(num_hops):
             for h, R, t in triples(model, memory[user, hop], *edges)
         ]
         want = want - sum(plausible) / len(plausible)
-    assert_same(model, model.kge_loss(*graph), want)
+    assert_same(model.kge_loss(*graph), want, model.parameters())
 
 
 def test_embedding_penalty_equals_its_equation():
@@ -116,7 +104,7 @@ def test_embedding_penalty_equals_its_equation():
         for hop in memory[user]:
             for parts in triples(model, hop, *edges):
                 want = want + sum((part**2).sum() for part in parts)
-    assert_same(model, model.embedding_penalty(*graph), want)
+    assert_same(model.embedding_penalty(*graph), want, model.parameters())
 
 
 def test_the_penalty_is_of_the_embeddings_as_they_are_called():

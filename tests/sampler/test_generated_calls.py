@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from bad_inputs import answer, damaged, examples, faults_of
 from hypothesis import strategies as st
 from torch_geometric.data import Data
 from torch_geometric.sampler import NodeSamplerInput
 
 from mgwa_pyg.sampler import KHopSampler, NegativeSampler, NeighborSampler, ripple_sets
+from tests.damage import answer, damaged, examples, faults_of
 
 NODES, USERS = 6, 3
 EDGES = torch.tensor([[0, 1, 2, 5, 4, 4, 3, 0], [4, 4, 5, 2, 0, 1, 3, 4]])

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from oracle import randomize, width
 
 from mgwa_pyg.nn import FUSIONS
+from tests.nn.oracle import randomize, width
 
 WIDTH_KEEPING = ["highway", "identity"]
 
@@ -109,9 +109,7 @@ def test_a_node_of_another_width_is_an_error_for_the_highway_alone():
 
 @pytest.mark.parametrize("name", FUSIONS)
 def test_a_frozen_gate_leaves_an_affine_map(name):
-    fusion = FUSIONS[name](4, 4, 4, 2, True).double()
-    for parameter in fusion.parameters():
-        torch.nn.init.normal_(parameter)
+    fusion = randomize(FUSIONS[name](4, 4, 4, 2, True).double())
     x, hood = torch.randn(3, 4, dtype=torch.double), torch.randn(3, 2, 4, dtype=torch.double)
     torch.testing.assert_close(fusion.frozen(x, hood), fusion(x, hood))
     gate = fusion.gate(x, hood)

@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from oracle import aggregate, attention
-from test_gated_aggregation_conv import multigraph
 from torch.nn import utils
 from torch.nn.utils import parametrizations, prune
 
 from mgwa_pyg.nn import FUSIONS, GatedAggregationConv
+from tests.graphs import multigraph
+from tests.nn.oracle import aggregate, attention
 
 MAPS = ["lin_query", "lin_edge", "fusion.lin_self", "fusion.lin_neighbor"]
 

@@ -4,12 +4,12 @@ import re
 
 import pytest
 import torch
-from bad_inputs import answer, damaged, examples, faults_of
 from hypothesis import strategies as st
-from oracle import aggregate, attention, fuse, head_parameters, randomize, scale_by_degree
 
 from mgwa_pyg.nn import FUSIONS, GatedAggregationConv
 from mgwa_pyg.ops import RelationCSR
+from tests.damage import answer, damaged, examples, faults_of
+from tests.nn.oracle import aggregate, attention, fuse, head_parameters, randomize, scale_by_degree
 
 INPUTS = ["x", "x[1]", "edge_index", "edge_type", "edge_attr", "query", "query_index", "relation", "size"]
 FORMS = ["edges", "plan", "csr", "coo"]

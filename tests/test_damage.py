@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from bad_inputs import TENSOR_FAULTS, answer, damage
 
 from mgwa_pyg.nn import GatedAggregationConv
+from tests.damage import TENSOR_FAULTS, answer, damage
 
 
 def test_a_result_and_a_refusal_that_names_an_argument_pass():

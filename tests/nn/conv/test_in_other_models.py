@@ -31,13 +31,14 @@ from torch_geometric.nn import (
 )
 
 from mgwa_pyg.nn import GatedAggregationConv
+from tests.graphs import random_edges
 
 N, E, C, RELATIONS = 8, 24, 4, 3
 LIKES, LIKED_BY, KNOWS = ("user", "likes", "item"), ("item", "liked_by", "user"), ("user", "knows", "user")
 
 
 def typed_graph():
-    return torch.randn(N, C), torch.randint(N, (2, E)), torch.randint(RELATIONS, (E,))
+    return torch.randn(N, C), *random_edges(N, E, RELATIONS)
 
 
 def typed_conv(**kwargs):
@@ -237,8 +238,7 @@ def test_summary(monkeypatch):
 @pytest.mark.parametrize(("backend", "num_edges"), [("auto", 30), ("auto", 2**16), ("torch", 30)])
 def test_a_traced_layer_holds_for_other_graphs(backend, num_edges, options):
     def graph(num_nodes, num_edges):
-        given = torch.randn(num_nodes, C), torch.randint(num_nodes, (2, num_edges))
-        given = *given, torch.randint(RELATIONS, (num_edges,))
+        given = torch.randn(num_nodes, C), *random_edges(num_nodes, num_edges, RELATIONS)
         return (*given, torch.rand(num_edges, 2)) if options == {"edge_dim": 2} else given
 
     conv = typed_conv(backend=backend, **options).eval()

@@ -2,15 +2,11 @@
 
 import pytest
 import torch
-from oracle import aggregate, attention, fuse, head_parameters
 
 from mgwa_pyg.nn import KGCN, MGWA
 from mgwa_pyg.sampler import NeighborSampler
-
-
-def graph(num_entities=8, num_edges=20, num_relations=3):
-    edge_index = torch.randint(num_entities - 1, (2, num_edges))  # The last entity stands alone.
-    return edge_index, torch.randint(num_relations, (num_edges,))
+from tests.graphs import random_edges
+from tests.nn.oracle import aggregate, assert_same, attention, fuse, head_parameters, randomize
 
 
 def naive_score(model, fusion, user, item, edge_index, edge_type):
@@ -30,10 +26,9 @@ def naive_score(model, fusion, user, item, edge_index, edge_type):
 @pytest.mark.parametrize("fusion", ["gated", "sum"])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_scores_and_gradients_equal_the_equations(fusion, num_layers):
-    edge_index, edge_type = graph()
+    edge_index, edge_type = random_edges(8, 20, 3, isolated=1)
     model = MGWA(4, 8, 3, channels=5, num_layers=num_layers, fusion=fusion).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.7)
+    randomize(model, std=0.7)
     user, item = torch.tensor([0, 3, 3, 1]), torch.tensor([2, 2, 7, 0])
     hood = NeighborSampler(edge_index, edge_type, 8).sample(item, num_layers)
 
@@ -41,19 +36,13 @@ def test_scores_and_gradients_equal_the_equations(fusion, num_layers):
     want = torch.stack(
         [naive_score(model, fusion, u, v, edge_index, edge_type) for u, v in zip(user, item, strict=True)]
     )
-    torch.testing.assert_close(got, want)
-    weight = torch.randn_like(got)
-    parameters = list(model.parameters())
-    got_gradients = torch.autograd.grad((got * weight).sum(), parameters)
-    want_gradients = torch.autograd.grad((want * weight).sum(), parameters)
-    for got_gradient, want_gradient in zip(got_gradients, want_gradients, strict=True):
-        torch.testing.assert_close(got_gradient, want_gradient)
+    assert_same(got, want, model.parameters())
 
 
 @pytest.mark.parametrize("kind", [MGWA, KGCN])
 @pytest.mark.parametrize("num_relations", [1, 3])
 def test_every_parameter_is_trained(kind, num_relations):
-    edge_index, edge_type = graph()
+    edge_index, edge_type = random_edges(8, 20, 3, isolated=1)
     model = kind(4, 8, num_relations, num_layers=2)
     hood = NeighborSampler(edge_index, edge_type % num_relations, 8).sample(torch.tensor([1]), 2)
     model(torch.tensor([0]), *hood).sum().backward()
@@ -61,7 +50,7 @@ def test_every_parameter_is_trained(kind, num_relations):
 
 
 def test_depth_must_match():
-    edge_index, edge_type = graph()
+    edge_index, edge_type = random_edges(8, 20, 3, isolated=1)
     hood = NeighborSampler(edge_index, edge_type, 8).sample(torch.tensor([1]), 1)
     with pytest.raises(ValueError, match=r"num_sampled_nodes=.* as deep as num_layers=2"):
         MGWA(4, 8, 3, num_layers=2)(torch.tensor([0]), *hood)
