@@ -9,9 +9,11 @@ from torch import Tensor
 from torch_geometric.utils.sparse import index2ptr
 
 from mgwa_pyg.sampler.draws import draw_distinct, uniform
-from mgwa_pyg.utils.checks import check_edges, check_range, form, is_integer, plain
+from mgwa_pyg.utils.checks import check_range, check_tensors, forms, plain
 from mgwa_pyg.utils.ranges import ranges
 from mgwa_pyg.utils.sorted_edges import SortedEdges, index_type, sort
+
+_FORMS = forms(edge_index="index: 2 edges", edge_type="index: edges | None")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +58,7 @@ class InEdges(SortedEdges):
             ValueError: If shapes or types do not go together.
             IndexError: If a node is out of range.
         """
-        check_edges("edge_index", edge_index)
-        if edge_type is not None and (not is_integer(edge_type) or edge_type.shape != edge_index.shape[1:]):
-            raise ValueError(
-                f"edge_type {form(edge_type)}, but edge_index {tuple(edge_index.shape)}: one type, a whole "
-                f"number, for each edge is needed"
-            )
-        if edge_type is not None and edge_type.device != edge_index.device:
-            raise ValueError(f"edge_type is on {edge_type.device}, but edge_index on {edge_index.device}")
+        check_tensors(_FORMS, {"edge_index": edge_index, "edge_type": edge_type})
         for row, name in enumerate(("num_src_nodes", "num_dst_nodes")):
             check_range(f"edge_index[{row}]", edge_index[row], size[row], name)
 

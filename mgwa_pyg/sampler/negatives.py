@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from mgwa_pyg.sampler.draws import uniform
-from mgwa_pyg.utils.checks import check_count, check_edges, check_indices, check_range, values_are_checked
+from mgwa_pyg.utils.checks import check_count, check_range, check_tensors, forms, values_are_checked
 
 # So often a known entity is drawn anew before those that are left are counted: where most are left, hardly
 # ever all in vain.
 _TRIES = 16
+
+_FORMS = forms(pairs="index: 2 pairs", user="index: users")
 
 
 class NegativeSampler:
@@ -40,7 +42,7 @@ class NegativeSampler:
     r"""How many entities of the pool are left to be drawn for each user, :math:`(U)`."""
 
     def __init__(self, pairs: Tensor, num_users: int, pool: int) -> None:
-        check_edges("pairs", pairs, "num_pairs")
+        check_tensors(_FORMS, {"pairs": pairs})
         self.num_users = check_count("num_users", num_users, 0)
         self.pool = pool = check_count("pool", pool)
         check_range("pairs[0]", pairs[0], self.num_users, "num_users")
@@ -78,7 +80,7 @@ class NegativeSampler:
             IndexError: If a user is out of range; on an accelerator, looked at only under
                 :class:`torch_geometric.debug`.
         """
-        check_indices("user", user)
+        check_tensors(_FORMS, {"user": user})
         if values_are_checked(user.device):
             check_range("user", user, self.num_users, "num_users")
         user = user.long()

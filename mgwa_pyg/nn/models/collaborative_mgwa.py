@@ -16,12 +16,19 @@ from mgwa_pyg.ops.plan import check_plan
 from mgwa_pyg.ops.top_k import Ranking, rank_by_product
 from mgwa_pyg.utils.checks import (
     check_count,
-    check_edges,
-    check_indices,
-    check_pairs,
     check_probability,
     check_range,
+    check_tensors,
+    forms,
     values_are_checked,
+)
+
+_FORMS = forms(
+    listens="index: 2 interactions",
+    edge_index="index: 2 edges",
+    edge_type="index: edges",
+    user="index: pairs",
+    item="index: pairs",
 )
 
 
@@ -141,9 +148,7 @@ class CollaborativeMGWA(torch.nn.Module):
             ValueError: If shapes or types do not go together.
             IndexError: If a user, an item, an entity or a relation is out of range.
         """
-        check_edges("listens", listens, "num_pairs")
-        check_edges("edge_index", edge_index)
-        check_indices("edge_type", edge_type)
+        check_tensors(_FORMS, {"listens": listens, "edge_index": edge_index, "edge_type": edge_type})
         check_range("listens[0]", listens[0], check_count("num_users", num_users, 0), "num_users")
         check_range("listens[1]", listens[1], self.num_items, "num_items")
         check_range("edge_index", edge_index, self.num_entities, "num_entities")
@@ -254,7 +259,7 @@ class CollaborativeMGWA(torch.nn.Module):
             ValueError: If shapes or types do not go together.
             IndexError: If a user or an entity is out of range.
         """
-        check_pairs(user, item)
+        check_tensors(_FORMS, {"user": user, "item": item})
         z_user, z_entity = self.encode(graph)
         if values_are_checked(user.device):
             check_range("user", user, z_user.size(0), "the number of users")

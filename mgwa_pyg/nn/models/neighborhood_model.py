@@ -13,7 +13,15 @@ from mgwa_pyg.nn.conv.gated_aggregation_conv import GatedAggregationConv
 from mgwa_pyg.nn.models import all_items
 from mgwa_pyg.ops import RelationCSR
 from mgwa_pyg.ops.top_k import Ranking
-from mgwa_pyg.utils.checks import check_count, check_edges, check_indices, check_range, values_are_checked
+from mgwa_pyg.utils.checks import check_count, check_range, check_tensors, forms, values_are_checked
+
+_FORMS = forms(
+    user="index: pairs",
+    node="index: entities",
+    edge_index="index: 2 edges",
+    edge_type="index: edges",
+    batch="index: entities",
+)
 
 
 class NeighborhoodModel(torch.nn.Module):
@@ -121,7 +129,18 @@ class NeighborhoodModel(torch.nn.Module):
                 are layers.
             IndexError: If a user, an entity, a pair or a relation is out of range.
         """
-        self._check(user, node, edge_index, edge_type, batch)
+        tensors = {
+            "user": user,
+            "node": node,
+            "edge_index": edge_index,
+            "edge_type": edge_type,
+            "batch": batch,
+        }
+        check_tensors(_FORMS, tensors)
+        if values_are_checked(node.device):
+            check_range("user", user, self.user_emb.num_embeddings, "num_users")
+            check_range("node", node, self.entity_emb.num_embeddings, "num_entities")
+            check_range("batch", batch, user.numel(), "the number of pairs")
         hops = self.num_layers
         _check_hops("num_sampled_nodes", num_sampled_nodes, hops + 1, node.numel(), hops)
         _check_hops("num_sampled_edges", num_sampled_edges, hops, edge_index.size(1), hops)
@@ -218,23 +237,6 @@ class NeighborhoodModel(torch.nn.Module):
     def scaled_neighbors(self, x: Tensor) -> Tensor:
         """Entities as what their neighbours add up."""
         return x if self.neighbor_scale == 1.0 else self.neighbor_scale * x
-
-    def _check(
-        self, user: Tensor, node: Tensor, edge_index: Tensor, edge_type: Tensor, batch: Tensor
-    ) -> None:
-        for name, index in (("user", user), ("node", node), ("edge_type", edge_type), ("batch", batch)):
-            check_indices(name, index)
-        check_edges("edge_index", edge_index)
-        if batch.shape != node.shape or edge_type.numel() != edge_index.size(1):
-            raise ValueError(
-                f"node has shape {tuple(node.shape)}, batch {tuple(batch.shape)}, edge_index "
-                f"{tuple(edge_index.shape)} and edge_type {tuple(edge_type.shape)}, but (N), (N), (2, E) and "
-                f"(E) are needed"
-            )
-        if values_are_checked(node.device):
-            check_range("user", user, self.user_emb.num_embeddings, "num_users")
-            check_range("node", node, self.entity_emb.num_embeddings, "num_entities")
-            check_range("batch", batch, user.numel(), "the number of pairs")
 
 
 def _check_hops(name: str, counts: Sequence[int], length: int, total: int, num_layers: int) -> None:
