@@ -58,7 +58,7 @@ def test_what_fits(changes):
         ({"index": torch.zeros(3).long()}, r"index has shape \(3,\) .* of shape 4 rows are needed"),
         (
             {"key": torch.zeros(4).int()},
-            "key .* type torch.int32, but torch.long numbers of shape 4 rows are",
+            "key .* torch.int32, but torch.long numbers of shape 4 rows",
         ),
         ({"query": torch.zeros(4, 6).to_sparse()}, r"query is torch.sparse_coo, but .* query.to_dense\(\)"),
         ({"query": torch.zeros(4, 6, device="meta")}, "query is on meta, but edge_index on cpu"),
