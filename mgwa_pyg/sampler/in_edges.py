@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils.sparse import index2ptr
 
-from mgwa_pyg.sampler.draws import draw_distinct, uniform
+from mgwa_pyg.sampler.random_choice import choose_distinct, uniform
 from mgwa_pyg.utils.checks import check_range, check_tensors, forms, plain
 from mgwa_pyg.utils.ranges import ranges
 from mgwa_pyg.utils.sorted_edges import SortedEdges, index_type, sort
@@ -120,7 +120,7 @@ class InEdges(SortedEdges):
             chance = uniform(
                 stop.numel(), fanout, node.device, generator, None if key is None else key[drawn_from]
             )
-            drawn = (chance * stop.unsqueeze(1)).long() if replace else draw_distinct(stop, chance)
+            drawn = (chance * stop.unsqueeze(1)).long() if replace else choose_distinct(stop, chance)
             drawn = drawn + begin[drawn_from].unsqueeze(1)
             if drawn.numel() == position.numel():
                 position = drawn.flatten()

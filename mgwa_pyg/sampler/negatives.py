@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from mgwa_pyg.sampler.draws import uniform
+from mgwa_pyg.sampler.random_choice import uniform
 from mgwa_pyg.utils.checks import check_count, check_range, check_tensors, forms, values_are_checked
 
 # So often a known entity is drawn anew before those that are left are counted: where most are left, hardly

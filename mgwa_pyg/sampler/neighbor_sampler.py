@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mgwa_pyg.sampler.draws import derive_key
 from mgwa_pyg.sampler.in_edges import InEdges
+from mgwa_pyg.sampler.random_choice import derive_key
 from mgwa_pyg.utils.checks import check_count, check_range, check_tensors, forms, values_are_checked
 from mgwa_pyg.utils.files import DamagedFileError, load_mapped, save_tensors
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch_geometric.utils import index_sort
 from torch_geometric.utils.sparse import index2ptr
 
-from mgwa_pyg.sampler.draws import draw_distinct, uniform
+from mgwa_pyg.sampler.random_choice import choose_distinct, uniform
 from mgwa_pyg.utils.checks import check_count, check_range, check_tensors, forms
 
 _FORMS = forms(interaction="long: 2 pairs", edge_index="long: 2 triples")
@@ -96,7 +96,7 @@ def _draw_hop(
     place = (chance * total.unsqueeze(1)).long()
     crowded = total >= size
     stop = total[crowded]
-    place[crowded] = draw_distinct(stop, uniform(stop.numel(), size, seed.device, generator))
+    place[crowded] = choose_distinct(stop, uniform(stop.numel(), size, seed.device, generator))
     place = place + border[:-1].unsqueeze(1)
 
     found = total > 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mgwa_pyg.sampler import NegativeSampler, negatives
-from mgwa_pyg.sampler.draws import uniform
+from mgwa_pyg.sampler.random_choice import uniform
 
 PAIRS = torch.tensor([[0, 0, 0, 1, 3], [0, 1, 2, 4, 7]])  # Entity 7 lies outside a pool of 5.
 

@@ -195,7 +195,7 @@ def test_logits_are_calibrated_on_the_validation_rows(dataset):
     label = listens.edge_label[listens.val_mask]
     logit = torch.randn(len(label)) + 2 * label + 3
     got = scorer.calibrate(user, item, logit, label)
-    features = np.column_stack([logit, scorer.model.evidence(scorer.graph())[item]])
+    features = np.column_stack([logit, scorer.model.entity_features(scorer.graph())[item]])
     want = LogisticRegression(C=100, max_iter=1000).fit(features, label).decision_function(features)
     torch.testing.assert_close(got, torch.from_numpy(want).float(), atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(scorer.calibrated(item, logit), got)

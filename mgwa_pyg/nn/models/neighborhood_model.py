@@ -183,7 +183,7 @@ class NeighborhoodModel(torch.nn.Module):
 
         Args:
             users (torch.Tensor): The users, :math:`(n)`; a user may stand there twice.
-            graph (RelationCSR): The knowledge graph, from all entities to all entities.
+            graph (RelationCSR): The plan of the knowledge graph, from all entities to all entities.
             num_items (int): The number of items: the first entities.
             max_bytes (int, optional): What one intermediate result may take, which decides how many users
                 and items are scored at once; at least one user is. The default keeps it in a CPU's caches,
@@ -211,7 +211,7 @@ class NeighborhoodModel(torch.nn.Module):
         Args:
             users (torch.Tensor): The users, :math:`(n)`.
             k (int): How many items to return.
-            graph (RelationCSR): The knowledge graph, from all entities to all entities.
+            graph (RelationCSR): The plan of the knowledge graph, from all entities to all entities.
             num_items (int): The number of items: the first entities.
             exclude (torch.Tensor, optional): Pairs of user and item, :math:`(2, P)`, that take no part, such
                 as the interactions of training; users who are not ranked do no harm.
