@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol, cast
 
 import torch
@@ -11,10 +12,9 @@ from mgwa_pyg.nn.conv.fusion import whole_table
 from mgwa_pyg.nn.conv.gated_aggregation_conv import GatedAggregationConv
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 from mgwa_pyg.ops.backends import fused_backend
-from mgwa_pyg.ops.plan import check_plan
 from mgwa_pyg.ops.relation_sums import RelationSums
-from mgwa_pyg.ops.top_k import Pairs, Ranking, check_k, checked_users, max_bytes_on, merged, parts_of, top_k
-from mgwa_pyg.utils.checks import check_count, check_no_nan, values_are_checked
+from mgwa_pyg.ops.top_k import max_bytes_on, parts_of
+from mgwa_pyg.utils.checks import check_count
 
 # Rather than fewer users at once than this, items are scored in several parts.
 _MIN_USERS = 8
@@ -44,65 +44,17 @@ class UserConditioned(Protocol):
         """What follows a layer."""
 
 
-def score_items(
-    model: UserConditioned, users: Tensor, plan: RelationCSR, num_items: int, max_bytes: int | None
-) -> Tensor:
-    """See :meth:`NeighborhoodModel.score_items`."""
-    users = _checked(model, users, plan, num_items)
-    num_users, num_block = block_sizes(model, plan, num_items, max_bytes, users.device)
-    profile = model.user_emb(users)
-    score = profile.new_empty(users.numel(), num_items)
+def scores_by_block(
+    model: UserConditioned, profile: Tensor, plan: RelationCSR, num_items: int, max_bytes: int | None
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Score all items for users with these embeddings, :math:`(n, d)`: which users, which items, and their
+    logits, block by block.
+    """
+    num_users, num_block = block_sizes(model, plan, num_items, max_bytes, profile.device)
     for items in parts_of(num_items, num_block):
         block = ItemBlock(model, plan, items.start, items.stop)
-        for rows in parts_of(users.numel(), num_users):
-            score[rows, items] = block.score(profile[rows])
-    if values_are_checked(score.device):
-        check_no_nan("the matrix of scores", score)
-    return score
-
-
-def rank(
-    model: UserConditioned,
-    users: Tensor,
-    k: int,
-    plan: RelationCSR,
-    num_items: int,
-    exclude: Tensor | None,
-    max_bytes: int | None,
-) -> Ranking:
-    """See :meth:`NeighborhoodModel.rank`."""
-    users = _checked(model, users, plan, num_items)
-    check_k(k, num_items)
-    seen = None if exclude is None else Pairs(exclude, model.user_emb.num_embeddings, num_items)
-    num_users, num_block = block_sizes(model, plan, num_items, max_bytes, users.device)
-    profile = model.user_emb(users)
-    best = Ranking(
-        users.new_full((users.numel(), k), num_items, dtype=torch.long),
-        profile.new_full((users.numel(), k), -torch.inf),
-    )
-    for items in parts_of(num_items, num_block):
-        block = ItemBlock(model, plan, items.start, items.stop)
-        for rows in parts_of(users.numel(), num_users):
-            score = block.score(profile[rows])
-            top = top_k(score, users[rows], k, items.start, num_items, seen)
-            so_far = merged(Ranking(best.item[rows], best.score[rows]), top)
-            best.item[rows], best.score[rows] = so_far
-    return best
-
-
-def _checked(model: UserConditioned, users: Tensor, plan: RelationCSR, num_items: int) -> Tensor:
-    num_users, num_entities = model.user_emb.num_embeddings, model.entity_emb.num_embeddings
-    num_relations = model.relation_emb.num_embeddings
-    users = checked_users(users, num_users)
-    check_plan("graph", plan)
-    if plan.size != (num_entities, num_entities) or plan.num_relations != num_relations:
-        raise ValueError(
-            f"graph is of size {plan.size} with {plan.num_relations} relations, but the model was made for "
-            f"{num_entities} entities and {num_relations} relations"
-        )
-    if check_count("num_items", num_items) > num_entities:
-        raise ValueError(f"num_items={num_items}: items are the first of {num_entities} entities")
-    return users
+        for rows in parts_of(profile.size(0), num_users):
+            yield rows, items, block.score(profile[rows])
 
 
 def block_sizes(
