@@ -91,7 +91,7 @@ def relation_softmax_aggregate(
         table (torch.Tensor): The score of each query and relation, before the softmax, :math:`(B, R)`, or
             :math:`H` such tables, :math:`(H, B, R)`. The softmax is computed in its type, in single precision
             at least.
-        plan (RelationCSR): The edges.
+        plan (RelationCSR): The plan of the graph, its edges in order.
         query_index (torch.Tensor, optional): The row of :obj:`table` that each target uses,
             :math:`(N_{dst})`; :obj:`None` if there is one row, for all targets. (default: :obj:`None`)
         backend (str, optional): :obj:`"torch"` (nothing of the size of the messages is ever made),

@@ -32,8 +32,8 @@ def check_plan(name: str, value: Any) -> None:
 
 
 class RelationCSR(SortedEdges):
-    r"""The typed edges of a graph, by target and by source: what :func:`relation_softmax_aggregate` needs to
-    know of a graph.
+    r"""A plan: the typed edges of a graph, by target and by source, which is what
+    :func:`relation_softmax_aggregate` needs to know of it.
 
     Made once per graph by :meth:`from_edge_index` and used for any number of calls. Graphs may be bipartite,
     have several edges between the same two nodes, and nodes without edges. The tensors are contiguous, shared
