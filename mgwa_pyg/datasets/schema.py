@@ -7,7 +7,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from mgwa_pyg.datasets.base import KGRecDataset
-from mgwa_pyg.utils.checks import check_edges, check_indices, check_range, form, is_float
+from mgwa_pyg.utils.checks import check_range, check_tensors, form, forms, is_float
 
 _KG = ("entity", "kg", "entity")
 _LISTENS = ("user", "listens", "entity")
@@ -40,9 +40,9 @@ def check_data(dataset: KGRecDataset, data: Any) -> None:
 
 def _check_triples(dataset: KGRecDataset, data: HeteroData) -> None:
     (name, edge_index), (type_name, rel_type) = (_get(data, _KG, key) for key in ("edge_index", "rel_type"))
-    check_edges(name, edge_index)
+    _check_form(name, edge_index, "index: 2 edges")
     check_range(name, edge_index, dataset.num_entities, "num_entities")
-    check_indices(type_name, rel_type)
+    _check_form(type_name, rel_type, "index: edges")
     _check_rows(type_name, rel_type, edge_index.size(1), name)
     num_relations = dataset.num_relations
     check_range(type_name, rel_type, 2 * num_relations, "the number of relations and inverses")
@@ -82,8 +82,8 @@ def _check_interactions(dataset: KGRecDataset, data: HeteroData) -> None:
     name, edge_index = _get(data, _LISTENS, "edge_index")
     pairs_name, pairs = _get(data, _LISTENS, "edge_label_index")
     label_name, label = _get(data, _LISTENS, "edge_label")
-    check_edges(name, edge_index)
-    check_edges(pairs_name, pairs, "num_labels")
+    _check_form(name, edge_index, "index: 2 edges")
+    _check_form(pairs_name, pairs, "index: 2 labels")
     if not is_float(label) or label.dim() != 1 or not ((label == 0) | (label == 1)).all():
         raise ValueError(f"{label_name} {form(label)}, but a vector of zeros and ones is needed, as floats")
     _check_rows(label_name, label, pairs.size(1), pairs_name)
@@ -135,6 +135,10 @@ def _get(data: HeteroData, store: tuple[str, str, str], key: str) -> tuple[str, 
     if store not in data.edge_types or key not in data[store]:
         raise ValueError(f"the data have no {name}: leave out the transform that takes it away")
     return name, data[store][key]
+
+
+def _check_form(name: str, value: Any, needed: str) -> None:
+    check_tensors(forms(**{name: needed}), {name: value})
 
 
 def _check_rows(name: str, value: Tensor, size: int, of: str) -> None:

@@ -14,7 +14,7 @@ from torch_geometric.data import HeteroData
 from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.names import NumberedNames
 from mgwa_pyg.datasets.raw import IntArray, index_type
-from mgwa_pyg.utils.checks import check_count, check_pairs, check_range
+from mgwa_pyg.utils.checks import check_count, check_range, check_tensors, forms
 
 FloatArray = npt.NDArray[np.floating]
 AnyIntArray = npt.NDArray[np.integer]
@@ -136,7 +136,7 @@ class SyntheticKG(KGRecDataset):
             ValueError: If they are not as many whole numbers of each.
             IndexError: If a user or an entity is out of range.
         """
-        check_pairs(user, item)
+        check_tensors(forms(user="index: pairs", item="index: pairs"), {"user": user, "item": item})
         check_range("user", user, self.num_users, "num_users")
         check_range("item", item, self.num_entities, "num_entities")
         if self._preferences is None:

@@ -37,7 +37,7 @@ from mgwa_pyg.ops.backends import (
     segment_ops,
 )
 from mgwa_pyg.ops.hubs import Hubs, is_long, lift
-from mgwa_pyg.ops.plan import RelationCSR, check_plan, copies, index_type, pointer_copies
+from mgwa_pyg.ops.plan import RelationCSR, check_plan, copies, pointer_copies, type_of_copies
 from mgwa_pyg.utils.checks import (
     check_finite,
     check_no_nan,
@@ -50,6 +50,7 @@ from mgwa_pyg.utils.checks import (
     is_transformed,
     values_are_checked,
 )
+from mgwa_pyg.utils.sorted_edges import index_type
 
 # Within this range of scores, exponentials are as exact beside the highest of the table as of the row.
 _NARROW = 16.0
@@ -90,7 +91,7 @@ def relation_softmax_aggregate(
         table (torch.Tensor): The score of each query and relation, before the softmax, :math:`(B, R)`, or
             :math:`H` such tables, :math:`(H, B, R)`. The softmax is computed in its type, in single precision
             at least.
-        plan (RelationCSR): The edges.
+        plan (RelationCSR): The plan of the graph, its edges in order.
         query_index (torch.Tensor, optional): The row of :obj:`table` that each target uses,
             :math:`(N_{dst})`; :obj:`None` if there is one row, for all targets. (default: :obj:`None`)
         backend (str, optional): :obj:`"torch"` (nothing of the size of the messages is ever made),
@@ -199,8 +200,8 @@ def _cells(query_index: Tensor | None, dst: Tensor, rel: Tensor, shape: torch.Si
     if query_index is None:
         return rel
     row = query_index.long() * shape[1]
-    if has_values(dst) and shape.numel() < torch.iinfo(torch.int32).max:
-        row = row.int()
+    if has_values(dst):
+        row = row.to(index_type(shape.numel()))
     return row.index_select(0, dst) + rel
 
 
@@ -211,7 +212,7 @@ def _by_table(
     if num_tables == 1:
         return rowptr, col, dst, cell
     num_edges, num_dst = col.size(0), rowptr.size(0) - 1
-    dtype = index_type(num_tables * max(num_edges, num_dst, num_cells), col)
+    dtype = type_of_copies(col, num_tables * max(num_edges, num_dst, num_cells))
     return (
         pointer_copies(rowptr, num_tables, num_edges, dtype),
         copies(col, num_tables, 0, dtype),
@@ -266,7 +267,7 @@ def _weighted_sum_by_source(grad: Tensor, weight: Tensor, colptr: Tensor, cdst: 
     """Sum the rows of ``grad``, :math:`(H, N_{dst}, C)`, that edges out of each source lead to."""
     num_tables, num_dst, num_channels = grad.shape
     if num_tables > 1:  # All copies of an edge next to each other.
-        dtype = index_type(num_tables * max(cdst.size(0), num_dst), cdst)
+        dtype = type_of_copies(cdst, num_tables * max(cdst.size(0), num_dst))
         shift = torch.arange(num_tables, dtype=dtype, device=cdst.device) * num_dst
         cdst, colptr = (cdst.unsqueeze(1) + shift).flatten(), colptr.to(dtype) * num_tables
         weight = weight.t()

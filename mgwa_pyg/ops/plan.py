@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.utils.sparse import index2ptr
@@ -20,9 +18,7 @@ from mgwa_pyg.utils.checks import (
     plain,
     values_are_checked,
 )
-
-_INT32_MAX = torch.iinfo(torch.int32).max
-
+from mgwa_pyg.utils.sorted_edges import SortedEdges, index_type, sort
 
 _FORMS = forms(edge_index="int: 2 edges", edge_type="int: edges | None")
 
@@ -35,9 +31,9 @@ def check_plan(name: str, value: Any) -> None:
         )
 
 
-class RelationCSR:
-    r"""The typed edges of a graph, by target and by source: what :func:`relation_softmax_aggregate` needs to
-    know of a graph.
+class RelationCSR(SortedEdges):
+    r"""A plan: the typed edges of a graph, by target and by source, which is what
+    :func:`relation_softmax_aggregate` needs to know of it.
 
     Made once per graph by :meth:`from_edge_index` and used for any number of calls. Graphs may be bipartite,
     have several edges between the same two nodes, and nodes without edges. The tensors are contiguous, shared
@@ -143,21 +139,20 @@ class RelationCSR:
         num_src, num_dst = size
         # While a program is traced, nothing may depend on sizes: it is to hold for all.
         fixed = has_values(edge_index)
-        small = fixed and max(num_edges, num_src, num_dst, num_relations) < _INT32_MAX
-        dtype = torch.int32 if small else torch.int64
+        dtype = index_type(num_edges, num_src, num_dst, num_relations) if fixed else torch.long
         col, dst = _own(edge_index, dtype)
         rel = torch.zeros_like(dst) if edge_type is None else _own(edge_type, dtype)
         perm = csc = None
         if not _is_sorted(dst):
             # Keys of 32 bits take half the time to sort, and division is quicker than another permutation.
-            small = fixed and num_dst * num_relations < _INT32_MAX
-            key = dst.to(dtype if small else torch.int64) * num_relations + rel
-            key, perm = _sort(key)
+            num_cells = num_dst * num_relations
+            key = dst.to(index_type(num_cells) if fixed else torch.long) * num_relations + rel
+            key, perm = sort(key, num_cells)
             dst, rel = (key // num_relations).to(dtype), (key % num_relations).to(dtype)
             col = col.index_select(0, perm)
         by_source, cdst = col, dst
         if not _is_sorted(col):
-            by_source, order = _sort(col)
+            by_source, order = sort(col, num_src)
             csc = order.to(dtype)
             cdst = dst.index_select(0, csc)
         return cls(
@@ -192,7 +187,7 @@ class RelationCSR:
     def repeat(self, times: int) -> RelationCSR:
         """So many copies of the graph side by side, with nodes of their own each: a block-diagonal graph."""
         num_edges, (num_src, num_dst) = self.num_edges, self.size
-        dtype = index_type(times * max(num_edges, num_src, num_dst), self.col)
+        dtype = type_of_copies(self.col, times * max(num_edges, num_src, num_dst))
         return RelationCSR(
             rowptr=pointer_copies(self.rowptr, times, num_edges, dtype),
             col=copies(self.col, times, num_src, dtype),
@@ -216,35 +211,6 @@ class RelationCSR:
     def num_edges(self) -> int:
         """The number of edges."""
         return self.col.size(0)
-
-    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> RelationCSR:
-        """The same on ``device``."""
-        return self._map(lambda index: index.to(device=device, non_blocking=non_blocking))
-
-    def cpu(self) -> RelationCSR:
-        """The same on the CPU."""
-        return self._map(Tensor.cpu)
-
-    def cuda(self, device: torch.device | str | int | None = None, non_blocking: bool = False) -> RelationCSR:
-        """The same on a GPU, the current one by default."""
-        return self._map(lambda index: index.cuda(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> RelationCSR:
-        """The same in pinned memory, from where GPUs copy without waiting."""
-        return self._map(Tensor.pin_memory)
-
-    def share_memory_(self) -> RelationCSR:
-        """Move the tensors to memory that processes share."""
-        self._map(Tensor.share_memory_)
-        return self
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> RelationCSR:
-        """The same with each tensor in another place."""
-        state: dict[str, Any] = {
-            name: function(value) if isinstance(value, Tensor) else value
-            for name, value in vars(self).items()
-        }
-        return RelationCSR(**state, check=False)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         RelationCSR.__init__(self, **state)  # Files are looked at like any arguments.
@@ -312,9 +278,9 @@ def _checked_size(size: Any) -> tuple[int, int]:
     return check_count("size[0]", size[0], 0), check_count("size[1]", size[1], 0)
 
 
-def index_type(largest: int, index: Tensor) -> torch.dtype:
-    """The type of ``index``, or :obj:`torch.int64` where ``largest`` does not fit."""
-    return index.dtype if largest < _INT32_MAX else torch.int64
+def type_of_copies(index: Tensor, stop: int) -> torch.dtype:
+    """The type of ``index``, or :obj:`torch.long` where numbers up to ``stop`` do not fit."""
+    return torch.promote_types(index.dtype, index_type(stop))
 
 
 def copies(index: Tensor, times: int, step: int, dtype: torch.dtype) -> Tensor:
@@ -332,18 +298,6 @@ def pointer_copies(ptr: Tensor, times: int, num_edges: int, dtype: torch.dtype) 
 def _own(index: Tensor, dtype: torch.dtype) -> Tensor:
     """A copy, row by row however the index lies in memory: kernels read what a plan keeps by pointers."""
     return plain(index).to(dtype, copy=True, memory_format=torch.contiguous_format)
-
-
-def _sort(key: Tensor) -> tuple[Tensor, Tensor]:
-    """The keys in order, and the position of each before; equal keys keep theirs."""
-    size = key.numel()
-    if not has_values(key) or size >= 2**15 or key.dtype != torch.int32 or key.device.type != "cpu":
-        return key.sort(stable=True)
-    # So few, torch sorts by comparison. Key and position as one number take numpy a fifth of the time.
-    bits = size.bit_length()
-    packed = (key.long() << bits) | torch.arange(size, device=key.device)
-    packed = torch.from_numpy(np.sort(packed.numpy()))
-    return (packed >> bits).int(), packed & (2**bits - 1)
 
 
 def _pointers(index: Tensor, size: int) -> Tensor:

@@ -31,7 +31,7 @@ class RelationSums:
 
     Args:
         x (torch.Tensor): The features of the sources, :math:`(N_{src}, C)`, the same for all queries.
-        plan (RelationCSR): The edges.
+        plan (RelationCSR): The plan of the graph.
     """
 
     def __init__(self, x: Tensor, plan: RelationCSR) -> None:

@@ -11,10 +11,10 @@ from torch_geometric.utils.sparse import index2ptr
 
 from mgwa_pyg.utils.checks import (
     check_count,
-    check_edges,
-    check_indices,
     check_no_nan,
     check_range,
+    check_tensors,
+    forms,
     values_are_checked,
 )
 from mgwa_pyg.utils.ranges import ranges
@@ -22,6 +22,8 @@ from mgwa_pyg.utils.ranges import ranges
 # How large a matrix of scores may become, in bytes: on the CPU it is to stay in the caches.
 _MAX_BYTES = {"cpu": 2**23}
 _MAX_BYTES_ELSEWHERE = 2**28
+
+_FORMS = forms(users="index: users", exclude="index: 2 pairs")
 
 
 class Ranking(NamedTuple):
@@ -100,7 +102,7 @@ def parts_of(total: int, size: int) -> list[slice]:
 
 def checked_users(users: Tensor, num_users: int) -> Tensor:
     """Return the users to be ranked as indices."""
-    check_indices("users", users)
+    check_tensors(_FORMS, {"users": users})
     check_range("users", users, num_users, "the number of users")
     return users.long()
 
@@ -120,7 +122,7 @@ class Pairs:
     """Pairs of user and item, :math:`(2, P)`, to be looked up by user."""
 
     def __init__(self, pairs: Tensor, num_users: int, num_items: int) -> None:
-        check_edges("exclude", pairs, "num_pairs")
+        check_tensors(_FORMS, {"exclude": pairs})
         check_range("exclude[0]", pairs[0], num_users, "the number of users")
         check_range("exclude[1]", pairs[1], num_items, "num_items")
         pairs = pairs.long()

@@ -180,7 +180,7 @@ class CollaborativeRecommender(KGRecommender):
         # A held-out graph says less of an item than the whole one: how much a count is worth there is learned
         # from rows of neither. The user's count would do the same for users, but each user has as many
         # negatives as positives in all: it would tell how many are left.
-        features = torch.column_stack([logit, self.model.evidence(self.plan)[item]]).cpu()
+        features = torch.column_stack([logit, self.model.entity_features(self.plan)[item]]).cpu()
         if label.unique().numel() == 2:
             regression = LogisticRegression(C=100.0, max_iter=1000).fit(features.double(), label.cpu())
             weight = torch.tensor([*regression.coef_[0], *regression.intercept_])
@@ -194,7 +194,7 @@ class CollaborativeRecommender(KGRecommender):
 
     def calibrated(self, item: Tensor, logit: Tensor) -> Tensor:
         weight = self.model.calibration
-        return weight[0] * logit + self.model.evidence(self.plan)[item] @ weight[1:-1] + weight[-1]
+        return weight[0] * logit + self.model.entity_features(self.plan)[item] @ weight[1:-1] + weight[-1]
 
     def score(self, user: Tensor, item: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.model(user, item, self.plan)

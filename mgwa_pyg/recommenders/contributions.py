@@ -123,7 +123,7 @@ def contributions(
         x = own[layer].clone().requires_grad_()
         neighborhood = message.sum(dim=0).view(1, 1, -1).requires_grad_()
         with torch.enable_grad():
-            y = conv.fusion.frozen(x, neighborhood)[:, 0]
+            y = conv.fusion.linearized(x, neighborhood)[:, 0]
             slope = (layers.activate(y, layer) / y).detach().masked_fill(y == 0, 0.0)
             value = (slope * y)[0] @ weight
             to_x, to_neighborhood = torch.autograd.grad(

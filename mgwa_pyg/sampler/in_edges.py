@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch_geometric.utils.sparse import index2ptr
 
-from mgwa_pyg.sampler.draws import draw_distinct, uniform
-from mgwa_pyg.utils.checks import check_edges, check_range, form, is_integer, plain
+from mgwa_pyg.sampler.random_choice import choose_distinct, uniform
+from mgwa_pyg.utils.checks import check_range, check_tensors, forms, plain
 from mgwa_pyg.utils.ranges import ranges
+from mgwa_pyg.utils.sorted_edges import SortedEdges, index_type, sort
 
-_INT32 = torch.iinfo(torch.int32)
+_FORMS = forms(edge_index="index: 2 edges", edge_type="index: edges | None")
 
 
 @dataclass(frozen=True, eq=False)
-class InEdges:
+class InEdges(SortedEdges):
     r"""The edges of one type by target. An edge is named by its *position* in this order.
 
     Everything but :attr:`ptr` is :obj:`torch.int32` where all numbers fit.
@@ -57,39 +58,23 @@ class InEdges:
             ValueError: If shapes or types do not go together.
             IndexError: If a node is out of range.
         """
-        check_edges("edge_index", edge_index)
-        if edge_type is not None and (not is_integer(edge_type) or edge_type.shape != edge_index.shape[1:]):
-            raise ValueError(
-                f"edge_type {form(edge_type)}, but edge_index {tuple(edge_index.shape)}: one type, a whole "
-                f"number, for each edge is needed"
-            )
-        if edge_type is not None and edge_type.device != edge_index.device:
-            raise ValueError(f"edge_type is on {edge_type.device}, but edge_index on {edge_index.device}")
+        check_tensors(_FORMS, {"edge_index": edge_index, "edge_type": edge_type})
         for row, name in enumerate(("num_src_nodes", "num_dst_nodes")):
             check_range(f"edge_index[{row}]", edge_index[row], size[row], name)
 
         source, target = plain(edge_index)
         if sort_source:
-            order = _order(source, size[0])
-            order = order[_order(target[order], size[1])]
+            _, by_source = sort(source, size[0])
+            target, order = sort(target[by_source], size[1])
+            order = by_source[order]
         else:
-            order = _order(target, size[1])
-        ptr = target.new_zeros(size[1] + 1, dtype=torch.long)
-        torch.cumsum(torch.bincount(target, minlength=size[1]), dim=0, out=ptr[1:])
+            target, order = sort(target, size[1])
         return cls(
-            ptr=ptr,
-            source=_narrow(source)[order],
+            ptr=index2ptr(target, size[1]).long(),
+            source=source.to(index_type(size[0]))[order],
             edge_type=None if edge_type is None else _narrow(plain(edge_type))[order],
-            edge=_narrow(order) if keep_edge else None,
+            edge=order.to(index_type(order.numel())) if keep_edge else None,
         )
-
-    def to(self, device: torch.device | str) -> InEdges:
-        """The same on ``device``."""
-        tensors: dict[str, Any] = {}
-        for field in fields(self):
-            if isinstance(value := getattr(self, field.name), Tensor):
-                tensors[field.name] = value.to(device)
-        return replace(self, **tensors)
 
     def sample(
         self,
@@ -135,7 +120,7 @@ class InEdges:
             chance = uniform(
                 stop.numel(), fanout, node.device, generator, None if key is None else key[drawn_from]
             )
-            drawn = (chance * stop.unsqueeze(1)).long() if replace else draw_distinct(stop, chance)
+            drawn = (chance * stop.unsqueeze(1)).long() if replace else choose_distinct(stop, chance)
             drawn = drawn + begin[drawn_from].unsqueeze(1)
             if drawn.numel() == position.numel():
                 position = drawn.flatten()
@@ -186,19 +171,7 @@ class InEdges:
         return first, last - first
 
 
-def _order(key: Tensor, stop: int) -> Tensor:
-    """The order that sorts whole numbers from 0 to ``stop``; equal ones stay in theirs."""
-    bits = key.numel().bit_length()
-    if key.device.type != "cpu" or stop.bit_length() + bits > 63:
-        return _narrow(key).sort(stable=True).indices
-    # Number and position in one: numpy sorts them in place, in half the time and memory that torch takes.
-    packed = key.to(torch.long, copy=True).bitwise_left_shift_(bits)
-    packed |= torch.arange(key.numel(), device=key.device)
-    packed.numpy().sort()
-    return packed.bitwise_and_(2**bits - 1)
-
-
 def _narrow(value: Tensor) -> Tensor:
     """The same whole numbers as :obj:`torch.int32` if they fit, else as :obj:`torch.long`."""
     low, high = torch.aminmax(value) if value.numel() > 0 else (0, 0)
-    return value.to(torch.int32 if low >= _INT32.min and high <= _INT32.max else torch.long)
+    return value.to(index_type(-int(low), int(high)))

@@ -26,7 +26,7 @@ from torch_geometric.typing import EdgeType, NodeType
 
 from mgwa_pyg.sampler.in_edges import InEdges
 from mgwa_pyg.sampler.reverse_types import ReverseTypes, is_edge_type
-from mgwa_pyg.utils.checks import check_count, check_indices, check_range, form, is_float
+from mgwa_pyg.utils.checks import check_count, check_range, check_tensors, forms
 
 NumNeighbors: TypeAlias = Sequence[int | None] | Mapping[EdgeType, Sequence[int | None]] | PyGNumNeighbors
 ReverseEdgeTypes: TypeAlias = Mapping[EdgeType, EdgeType | Sequence[EdgeType]]
@@ -35,6 +35,11 @@ _INT64_MAX = torch.iinfo(torch.int64).max
 # A graph without types is one with a single type of nodes and of edges.
 _NODE: NodeType = "node"
 _EDGE: EdgeType = (_NODE, "to", _NODE)
+
+_FORMS = forms(
+    **dict.fromkeys([f"{name} of the seeds" for name in ("node", "row", "col")], "index: seeds"),
+    **dict.fromkeys(("src_weight", "dst_weight"), "float: nodes | None"),
+)
 
 
 class KHopSampler(BaseSampler):
@@ -117,7 +122,7 @@ class KHopSampler(BaseSampler):
             IndexError: If a seed is out of range.
         """
         self._check_input(inputs, inputs.input_type in [*self._num_nodes], "one of the types of nodes")
-        self._check_seeds("node", inputs.node, inputs.input_type or _NODE)
+        self._check_seeds(node=(inputs.node, inputs.input_type or _NODE))
         return node_sample(inputs, self._sample)
 
     def sample_from_edges(
@@ -133,11 +138,8 @@ class KHopSampler(BaseSampler):
         known = is_edge_type(inputs.input_type) and {*inputs.input_type[::2]} <= {*self._num_nodes}
         self._check_input(inputs, known, "a type of edges between the types of nodes")
         link_type = inputs.input_type or _EDGE
-        self._check_seeds("row", inputs.row, link_type[0])
-        self._check_seeds("col", inputs.col, link_type[2])
+        self._check_seeds(row=(inputs.row, link_type[0]), col=(inputs.col, link_type[2]))
         num_links = inputs.row.numel()
-        if inputs.col.numel() != num_links:
-            raise ValueError(f"row of the seeds has {num_links} nodes, but col {inputs.col.numel()}")
         negatives = None if neg_sampling is None else _KeptNegatives(NegativeSampling.cast(neg_sampling))
         if num_links == 0 and negatives is not None and negatives.is_triplet():
             raise ValueError("row of the seeds is empty: there is no link to draw triplets for")
@@ -169,9 +171,12 @@ class KHopSampler(BaseSampler):
                 "num_workers=0, or no generator and call torch.manual_seed"
             )
 
-    def _check_seeds(self, name: str, seed: Tensor, node_type: NodeType) -> None:
-        check_indices(f"{name} of the seeds", seed)
-        check_range(f"{name} of the seeds", seed, self._num_nodes[node_type], "num_nodes")
+    def _check_seeds(self, **seeds: tuple[Tensor, NodeType]) -> None:
+        """Check the nodes of seeds, of which these are the types."""
+        given = {f"{name} of the seeds": seed for name, seed in seeds.items()}
+        check_tensors(_FORMS, {name: seed for name, (seed, _) in given.items()})
+        for name, (seed, node_type) in given.items():
+            check_range(name, seed, self._num_nodes[node_type], "num_nodes")
 
     def _supervision(
         self, inputs: EdgeSamplerInput, negatives: _KeptNegatives | None
@@ -318,12 +323,8 @@ class _KeptNegatives(NegativeSampling):
         self.other = other
 
     def sample(self, num_samples: int, endpoint: str, num_nodes: int | None = None) -> Tensor:
-        weight = getattr(self, f"{endpoint}_weight")
-        if weight is not None and (not is_float(weight) or weight.shape != (num_nodes,)):
-            raise ValueError(
-                f"{endpoint}_weight {form(weight)}, but one floating-point number for each of {num_nodes} "
-                f"nodes is needed"
-            )
+        name = f"{endpoint}_weight"
+        check_tensors(_FORMS, {name: getattr(self, name)}, nodes=num_nodes or 0)
         drawn: Tensor = self.other.sample(num_samples, endpoint, num_nodes)
         setattr(self, endpoint, drawn)
         return drawn

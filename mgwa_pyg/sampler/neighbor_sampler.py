@@ -10,12 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mgwa_pyg.sampler.draws import derive_key
 from mgwa_pyg.sampler.in_edges import InEdges
-from mgwa_pyg.utils.checks import check_count, check_indices, check_range, form, values_are_checked
+from mgwa_pyg.sampler.random_choice import derive_key
+from mgwa_pyg.utils.checks import check_count, check_range, check_tensors, forms, values_are_checked
 from mgwa_pyg.utils.files import DamagedFileError, load_mapped, save_tensors
 
 _FORMAT = "mgwa_pyg.NeighborSampler 1"
+_FORMS = forms(seed="index: seeds", key="long: seeds | None")
 
 
 class Neighborhood(NamedTuple):
@@ -96,20 +97,13 @@ class NeighborSampler:
             IndexError: If a seed is out of range; on an accelerator, looked at only under
                 :class:`torch_geometric.debug`.
         """
-        check_indices("seed", seed)
+        check_tensors(_FORMS, {"seed": seed, "key": key})
+        if key is not None and generator is not None:
+            raise ValueError("pass a generator or keys, not both")
         num_hops = check_count("num_hops", num_hops, 0)
         if values_are_checked(seed.device):
             check_range("seed", seed, self._edges.ptr.numel() - 1, "num_nodes")
         seed = seed.long()  # As an index, torch.uint8 would be a mask.
-        if key is not None:
-            if generator is not None:
-                raise ValueError("pass a generator or keys, not both")
-            if not isinstance(key, Tensor) or key.shape != seed.shape or key.dtype != torch.long:
-                raise ValueError(
-                    f"key {form(key)}, but one torch.long for each of {seed.numel()} seeds is needed"
-                )
-            if key.device != seed.device:
-                raise ValueError(f"key is on {key.device}, but seed on {seed.device}")
         node, batch = [seed], [torch.arange(seed.numel(), device=seed.device)]
         edge_index = [seed.new_empty(2, 0, dtype=torch.long)]
         edge_type = [seed.new_empty(0, dtype=torch.long)]

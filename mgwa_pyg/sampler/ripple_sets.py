@@ -7,8 +7,10 @@ from torch import Tensor
 from torch_geometric.utils import index_sort
 from torch_geometric.utils.sparse import index2ptr
 
-from mgwa_pyg.sampler.draws import draw_distinct, uniform
-from mgwa_pyg.utils.checks import check_count, form, is_integer
+from mgwa_pyg.sampler.random_choice import choose_distinct, uniform
+from mgwa_pyg.utils.checks import check_count, check_range, check_tensors, forms
+
+_FORMS = forms(interaction="long: 2 pairs", edge_index="long: 2 triples")
 
 
 def ripple_sets(
@@ -53,8 +55,10 @@ def ripple_sets(
     """
     num_users, num_nodes = check_count("num_users", num_users, 0), check_count("num_nodes", num_nodes, 0)
     num_hops, size = check_count("num_hops", num_hops), check_count("size", size)
-    _check_pairs("interaction", interaction, (num_users, num_nodes), ("num_users", "num_nodes"))
-    _check_pairs("edge_index", edge_index, (num_nodes, num_nodes), ("num_nodes", "num_nodes"))
+    check_tensors(_FORMS, {"interaction": interaction, "edge_index": edge_index})
+    check_range("interaction[0]", interaction[0], num_users, "num_users")
+    check_range("interaction[1]", interaction[1], num_nodes, "num_nodes")
+    check_range("edge_index", edge_index, num_nodes, "num_nodes")
 
     head, triple = index_sort(edge_index[0], max_value=num_nodes, stable=True)
     ptr = index2ptr(head, num_nodes)
@@ -92,7 +96,7 @@ def _draw_hop(
     place = (chance * total.unsqueeze(1)).long()
     crowded = total >= size
     stop = total[crowded]
-    place[crowded] = draw_distinct(stop, uniform(stop.numel(), size, seed.device, generator))
+    place[crowded] = choose_distinct(stop, uniform(stop.numel(), size, seed.device, generator))
     place = place + border[:-1].unsqueeze(1)
 
     found = total > 0
@@ -100,20 +104,3 @@ def _draw_hop(
     drawn = torch.zeros_like(place)
     drawn[found] = (ptr[seed + 1] - last)[position] + place[found]
     return drawn, found
-
-
-def _check_pairs(name: str, pairs: Tensor, stops: tuple[int, int], stop_names: tuple[str, str]) -> None:
-    if not is_integer(pairs) or pairs.dim() != 2 or pairs.size(0) != 2 or pairs.dtype != torch.long:
-        raise ValueError(f"{name} {form(pairs)}, but two rows of torch.long are needed")
-    if pairs.is_meta:
-        raise ValueError(f"{name} is on {pairs.device}, where it has no values")
-    if pairs.numel() == 0:
-        return
-    low, high = torch.aminmax(pairs, dim=1)
-    for row, (stop, stop_name) in enumerate(zip(stops, stop_names, strict=True)):
-        worst = int(low[row] if low[row] < 0 else high[row])
-        if not 0 <= worst < stop:
-            raise IndexError(
-                f"row {row} of {name} holds {worst}, but whole numbers from 0 to {stop - 1} are needed "
-                f"({stop_name} is {stop})"
-            )

@@ -131,8 +131,11 @@ def check_options(owner: Any) -> None:
         setattr(owner, name, check(name, getattr(owner, name)))
 
 
+# An index and a long number have values, too, which a tensor on meta has not.
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "int": ("whole numbers", is_integer),
+    "index": ("whole numbers", is_integer),
+    "long": ("torch.long numbers", lambda value: is_integer(value) and value.dtype == torch.long),
     "float": ("floating-point numbers", is_float),
     "real": ("real numbers", lambda value: isinstance(value, Tensor) and not value.is_complex()),
 }
@@ -179,6 +182,8 @@ def check_tensors(table: Mapping[str, Form], values: Mapping[str, Any], **sizes:
             raise ValueError(f"{name} {form(value)}, but {what} of shape {needed} are needed")
         if value.layout != torch.strided:
             raise ValueError(f"{name} is {value.layout}, but a dense tensor is needed: {name}.to_dense()")
+        if kind in ("index", "long"):
+            _check_not_meta(name, value)
         first = (name, value) if first is None else first
         check_same_device(name, value, *first)
         sizes = bound
@@ -215,30 +220,9 @@ def check_same_device(name: str, value: Any, other_name: str, other: Any) -> Non
         raise ValueError(f"{name} is on {value.device}, but {other_name} on {other.device}")
 
 
-def check_indices(name: str, value: Any, dim: int = 1) -> None:
-    """Raise a :class:`ValueError` if this is no tensor of whole numbers with so many dimensions."""
-    if not is_integer(value) or value.dim() != dim:
-        kind = "a vector" if dim == 1 else f"a tensor of {dim} dimensions"
-        raise ValueError(f"{name} {form(value)}, but {kind} of whole numbers is needed")
+def _check_not_meta(name: str, value: Tensor) -> None:
     if value.is_meta:
         raise ValueError(f"{name} is on {value.device}, where it has no values")
-
-
-def check_pairs(user: Any, item: Any) -> None:
-    """Raise a :class:`ValueError` if these are no vectors of whole numbers, an item for each user."""
-    check_indices("user", user)
-    check_indices("item", item)
-    if user.shape != item.shape:
-        raise ValueError(
-            f"user has shape {tuple(user.shape)} and item {tuple(item.shape)}, but an item for each user is "
-            f"needed"
-        )
-
-
-def check_edges(name: str, value: Any, what: str = "num_edges") -> None:
-    """Raise a :class:`ValueError` if these are no two rows of whole numbers."""
-    if not is_integer(value) or value.dim() != 2 or value.size(0) != 2:
-        raise ValueError(f"{name} {form(value)}, but whole numbers of shape (2, {what}) are needed")
 
 
 def check_same_type(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
@@ -251,8 +235,7 @@ def check_range(name: str, value: Tensor | None, stop: int, stop_name: str) -> N
     """Raise an :class:`IndexError` if an element of ``value`` is not in ``[0, stop)``, unless traced."""
     if value is None or not has_values(value) or value.numel() == 0:
         return
-    if value.is_meta:
-        raise ValueError(f"{name} is on {value.device}, where it has no values")
+    _check_not_meta(name, value)
     low, high = (int(bound) for bound in torch.aminmax(value))
     if low < 0 or high >= stop:
         raise IndexError(

@@ -147,15 +147,15 @@ def twice(data):
         (set_entry(LISTENS, "edge_label_index", 40), IndexError, r"edge_label_index\[1\] holds 40"),
         (set_entry(LISTENS, "edge_label", 2), ValueError, "a vector of zeros and ones is needed"),
         (set_entry(LISTENS, "edge_label", float("nan")), ValueError, "zeros and ones"),
-        (replace(KG, "rel_type", torch.Tensor.float), ValueError, "a vector of whole numbers is needed"),
+        (replace(KG, "rel_type", torch.Tensor.float), ValueError, "whole numbers of shape edges are needed"),
         (replace(KG, "rel_type", lambda x: x[:-1]), ValueError, "one for each is needed"),
-        (replace(KG, "rel_type", lambda x: x[:, None]), ValueError, "a vector of whole numbers"),
+        (replace(KG, "rel_type", lambda x: x[:, None]), ValueError, "whole numbers of shape edges"),
         (
             replace(KG, "rel_type", lambda x: x.where(x < 3, (x + 1) % 3 + 3)),
             ValueError,
             "but not the triple itself",
         ),
-        (replace(KG, "edge_index", torch.t), ValueError, r"whole numbers of shape \(2, num_edges\)"),
+        (replace(KG, "edge_index", torch.t), ValueError, "whole numbers of shape 2 × edges"),
         (replace(LISTENS, "edge_label", lambda x: x[1:]), ValueError, "one for each is needed"),
         (replace(LISTENS, "edge_label", torch.Tensor.numpy), ValueError, "edge_label is array"),
         (

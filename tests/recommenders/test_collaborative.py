@@ -195,7 +195,7 @@ def test_logits_are_calibrated_on_the_validation_rows(dataset):
     label = listens.edge_label[listens.val_mask]
     logit = torch.randn(len(label)) + 2 * label + 3
     got = recommender.calibrate(user, item, logit, label)
-    features = np.column_stack([logit, recommender.model.evidence(recommender.plan)[item]])
+    features = np.column_stack([logit, recommender.model.entity_features(recommender.plan)[item]])
     want = LogisticRegression(C=100, max_iter=1000).fit(features, label).decision_function(features)
     torch.testing.assert_close(got, torch.from_numpy(want).float(), atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(recommender.calibrated(item, logit), got)

@@ -120,7 +120,7 @@ TAKES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:users who know the whole pool")
+@pytest.mark.filterwarnings("ignore:users who have seen the whole pool")
 @examples(
     "samplers",
     name=st.sampled_from([*CHECKS]),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mgwa_pyg.sampler import NegativeSampler, negatives
-from mgwa_pyg.sampler.draws import uniform
+from mgwa_pyg.sampler.random_choice import uniform
 
 PAIRS = torch.tensor([[0, 0, 0, 1, 3], [0, 1, 2, 4, 7]])  # Entity 7 lies outside a pool of 5.
 
@@ -60,7 +60,7 @@ def test_without_known_pairs_everything_is_drawn():
 def test_a_user_who_knows_the_whole_pool_is_named():
     with pytest.warns(UserWarning, match="whole pool of 3, .*: 1 of 4, the first is user 0"):
         sampler = NegativeSampler(PAIRS, num_users=4, pool=3)
-    with pytest.raises(ValueError, match="user 0 knows the whole pool of 3"):
+    with pytest.raises(ValueError, match="user 0 has seen the whole pool of 3"):
         sampler.draw(torch.tensor([1, 0, 2]))
     assert sampler.num_left.tolist() == [0, 3, 3, 3]
     user = torch.arange(4).repeat(100)

@@ -11,6 +11,7 @@ FORMS = forms(
     edge_attr="real: edges edge_dim",
     query="float: channels | rows channels",
     index="int: rows",
+    key="long: rows | None",
 )
 
 
@@ -21,6 +22,7 @@ def given(**changes):
         "edge_attr": torch.ones(5, 3, dtype=torch.bool),
         "query": torch.zeros(4, 6),
         "index": torch.zeros(4, dtype=torch.uint8),
+        "key": None,
     }
     return {**values, **changes}
 
@@ -54,6 +56,10 @@ def test_what_fits(changes):
         ({"edge_attr": torch.zeros(5, 3, dtype=torch.cfloat)}, "edge_attr .* torch.complex64"),
         ({"query": torch.zeros(2, 4, 6)}, r"\(2, 4, 6\) .* of shape channels or rows × channels are"),
         ({"index": torch.zeros(3).long()}, r"index has shape \(3,\) .* of shape 4 rows are needed"),
+        (
+            {"key": torch.zeros(4).int()},
+            "key .* torch.int32, but torch.long numbers of shape 4 rows",
+        ),
         ({"query": torch.zeros(4, 6).to_sparse()}, r"query is torch.sparse_coo, but .* query.to_dense\(\)"),
         ({"query": torch.zeros(4, 6, device="meta")}, "query is on meta, but edge_index on cpu"),
     ],
@@ -61,3 +67,13 @@ def test_what_fits(changes):
 def test_what_does_not(changes, message):
     with pytest.raises(ValueError, match=message):
         check_tensors(FORMS, given(**changes), edge_dim=3)
+
+
+@pytest.mark.parametrize("kind", ["index", "long"])
+def test_an_index_has_values(kind):
+    index = torch.zeros(3, dtype=torch.long)
+    table = forms(index=f"{kind}: rows")
+    check_tensors(table, {"index": index})
+    with pytest.raises(ValueError, match="index is on meta, where it has no values"):
+        check_tensors(table, {"index": index.to("meta")})
+    check_tensors(forms(index="int: rows"), {"index": index.to("meta")})

@@ -104,7 +104,7 @@ class Fusion(torch.nn.Module):
         """
         return None
 
-    def frozen(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+    def linearized(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
         """The same result, whose gradient takes the gate for a constant: an affine map of node and
         neighbourhood, so that the result can be split into what each adds.
         """
@@ -168,7 +168,7 @@ class GatedFusion(ConcatFusion):
     def gate(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
         return super().forward(x, neighborhood).chunk(2, dim=-1)[1].sigmoid()
 
-    def frozen(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+    def linearized(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
         value, gate = super().forward(x, neighborhood).chunk(2, dim=-1)
         return value * gate.sigmoid().detach()
 
@@ -272,7 +272,7 @@ class HighwayFusion(Fusion):
         # Under autocast the maps' results are in half precision, and lerp takes one type alone.
         return gate.to(neighborhood.dtype)
 
-    def frozen(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
+    def linearized(self, x: Tensor | None, neighborhood: Tensor) -> Tensor:
         assert x is not None
         return torch.lerp(neighborhood, x.unsqueeze(1), self.gate(x, neighborhood).detach())
 

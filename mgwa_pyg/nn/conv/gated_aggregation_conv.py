@@ -113,7 +113,7 @@ class GatedAggregationConv(MessagePassing):
         - **input:**
           node features :math:`(|\mathcal{V}|, F_{in})` or
           :math:`((|\mathcal{V_s}|, F_{s}), (|\mathcal{V_t}|, F_{t}))` if bipartite,
-          edge indices :math:`(2, |\mathcal{E}|)` or a :class:`~mgwa_pyg.ops.RelationCSR`,
+          edge indices :math:`(2, |\mathcal{E}|)` or a plan, :class:`~mgwa_pyg.ops.RelationCSR`,
           edge types :math:`(|\mathcal{E}|)` *(optional)*,
           edge features :math:`(|\mathcal{E}|, F_{e})` *(optional)*,
           queries :math:`(D)`, :math:`(|\mathcal{V_t}|, D)` or :math:`(B, D)` *(optional)*
@@ -219,8 +219,8 @@ class GatedAggregationConv(MessagePassing):
         Args:
             x (torch.Tensor or (torch.Tensor, torch.Tensor)): The input node features.
             edge_index (torch.Tensor, SparseTensor or RelationCSR): The edge indices. In a sparse layout the
-                values are the edge types; such a layout holds one edge per pair of nodes at most. A
-                :class:`~mgwa_pyg.ops.RelationCSR` holds edges, types and sizes, and spares every call the
+                values are the edge types; such a layout holds one edge per pair of nodes at most. A plan, a
+                :class:`~mgwa_pyg.ops.RelationCSR`, holds edges, types and sizes, and spares every call the
                 sorting; its edges lead from source to target whatever the flow.
             edge_type (torch.Tensor, optional): The relation of each edge, a whole number in
                 :math:`[0, R)`. Not needed of one, or if :obj:`edge_index` has them. (default: :obj:`None`)

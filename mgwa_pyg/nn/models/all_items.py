@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol, cast
 
 import torch
@@ -11,10 +12,9 @@ from mgwa_pyg.nn.conv.fusion import whole_table
 from mgwa_pyg.nn.conv.gated_aggregation_conv import GatedAggregationConv
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 from mgwa_pyg.ops.backends import fused_backend
-from mgwa_pyg.ops.plan import check_plan
 from mgwa_pyg.ops.relation_sums import RelationSums
-from mgwa_pyg.ops.top_k import Pairs, Ranking, check_k, checked_users, max_bytes_on, merged, parts_of, top_k
-from mgwa_pyg.utils.checks import check_count, check_no_nan, values_are_checked
+from mgwa_pyg.ops.top_k import max_bytes_on, parts_of
+from mgwa_pyg.utils.checks import check_count
 
 # Rather than fewer users at once than this, items are scored in several parts.
 _MIN_USERS = 8
@@ -44,70 +44,22 @@ class UserConditioned(Protocol):
         """What follows a layer."""
 
 
-def score_items(
-    model: UserConditioned, users: Tensor, graph: RelationCSR, num_items: int, max_bytes: int | None
-) -> Tensor:
-    """See :meth:`NeighborhoodModel.score_items`."""
-    users = _checked(model, users, graph, num_items)
-    num_users, num_block = block_sizes(model, graph, num_items, max_bytes, users.device)
-    profile = model.user_emb(users)
-    score = profile.new_empty(users.numel(), num_items)
+def scores_by_block(
+    model: UserConditioned, profile: Tensor, plan: RelationCSR, num_items: int, max_bytes: int | None
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Score all items for users with these embeddings, :math:`(n, d)`: which users, which items, and their
+    logits, block by block.
+    """
+    num_users, num_block = block_sizes(model, plan, num_items, max_bytes, profile.device)
     for items in parts_of(num_items, num_block):
-        block = ItemBlock(model, graph, items.start, items.stop)
-        for rows in parts_of(users.numel(), num_users):
-            score[rows, items] = block.score(profile[rows])
-    if values_are_checked(score.device):
-        check_no_nan("the matrix of scores", score)
-    return score
-
-
-def rank(
-    model: UserConditioned,
-    users: Tensor,
-    k: int,
-    graph: RelationCSR,
-    num_items: int,
-    exclude: Tensor | None,
-    max_bytes: int | None,
-) -> Ranking:
-    """See :meth:`NeighborhoodModel.rank`."""
-    users = _checked(model, users, graph, num_items)
-    check_k(k, num_items)
-    seen = None if exclude is None else Pairs(exclude, model.user_emb.num_embeddings, num_items)
-    num_users, num_block = block_sizes(model, graph, num_items, max_bytes, users.device)
-    profile = model.user_emb(users)
-    best = Ranking(
-        users.new_full((users.numel(), k), num_items, dtype=torch.long),
-        profile.new_full((users.numel(), k), -torch.inf),
-    )
-    for items in parts_of(num_items, num_block):
-        block = ItemBlock(model, graph, items.start, items.stop)
-        for rows in parts_of(users.numel(), num_users):
-            score = block.score(profile[rows])
-            top = top_k(score, users[rows], k, items.start, num_items, seen)
-            so_far = merged(Ranking(best.item[rows], best.score[rows]), top)
-            best.item[rows], best.score[rows] = so_far
-    return best
-
-
-def _checked(model: UserConditioned, users: Tensor, graph: RelationCSR, num_items: int) -> Tensor:
-    num_users, num_entities = model.user_emb.num_embeddings, model.entity_emb.num_embeddings
-    num_relations = model.relation_emb.num_embeddings
-    users = checked_users(users, num_users)
-    check_plan("graph", graph)
-    if graph.size != (num_entities, num_entities) or graph.num_relations != num_relations:
-        raise ValueError(
-            f"graph is of size {graph.size} with {graph.num_relations} relations, but the model was made for "
-            f"{num_entities} entities and {num_relations} relations"
-        )
-    if check_count("num_items", num_items) > num_entities:
-        raise ValueError(f"num_items={num_items}: items are the first of {num_entities} entities")
-    return users
+        block = ItemBlock(model, plan, items.start, items.stop)
+        for rows in parts_of(profile.size(0), num_users):
+            yield rows, items, block.score(profile[rows])
 
 
 def block_sizes(
     model: UserConditioned,
-    graph: RelationCSR,
+    plan: RelationCSR,
     num_items: int,
     max_bytes: int | None,
     device: torch.device,
@@ -119,11 +71,11 @@ def block_sizes(
         num_pairs = max(1, max_bytes // per_node)
         if num_pairs >= _MIN_USERS * num_items:
             return num_pairs // num_items, num_items
-        per_item = RelationSums.num_bytes(1, graph.num_relations, model.entity_emb.weight)
+        per_item = RelationSums.num_bytes(1, plan.num_relations, model.entity_emb.weight)
         return _MIN_USERS, max(1, min(num_pairs // _MIN_USERS, _MAX_SUMS // per_item))
     # Further layers need all entities as each user sees them, and a copy of the graph each.
-    per_edge = 8 * graph.col.element_size()
-    return max(1, max_bytes // (per_node * graph.size[0] + per_edge * graph.num_edges)), num_items
+    per_edge = 8 * plan.col.element_size()
+    return max(1, max_bytes // (per_node * plan.size[0] + per_edge * plan.num_edges)), num_items
 
 
 class ItemBlock:
@@ -131,7 +83,7 @@ class ItemBlock:
 
     Args:
         model (UserConditioned): The model.
-        graph (RelationCSR): The knowledge graph, from all entities to all entities.
+        plan (RelationCSR): The plan of the knowledge graph, from all entities to all entities.
         start (int): The first item.
         stop (int): One more than the last item.
         many (bool, optional): Whether there are users enough to share sums over edges.
@@ -141,7 +93,7 @@ class ItemBlock:
     def __init__(
         self,
         model: UserConditioned,
-        graph: RelationCSR,
+        plan: RelationCSR,
         start: int,
         stop: int,
         many: bool = True,
@@ -150,14 +102,14 @@ class ItemBlock:
         self._items = slice(start, stop)
         num_layers = model.num_layers
         # While compiling, how many edges lead to the items is unknown: they are picked at the end.
-        self._all_targets = (start, stop) == (0, graph.size[1]) or torch.compiler.is_compiling()
-        into_items = graph if self._all_targets else graph.targets(start, stop)
-        #: The edges that each layer needs: the last one's lead to items, the others' anywhere.
-        self._graphs = [graph] * (num_layers - 1) + [into_items]
-        first = self._graphs[0]
+        self._all_targets = (start, stop) == (0, plan.size[1]) or torch.compiler.is_compiling()
+        into_items = plan if self._all_targets else plan.targets(start, stop)
+        #: The plan of each layer: the last one's edges lead to items, the others' anywhere.
+        self._plans = [plan] * (num_layers - 1) + [into_items]
+        first = self._plans[0]
         #: What the layers start from.
-        self._entities = whole_table(model.entity_emb, graph.col.device)
-        self._relations = whole_table(model.relation_emb, graph.col.device)
+        self._entities = whole_table(model.entity_emb, plan.col.device)
+        self._relations = whole_table(model.relation_emb, plan.col.device)
         features = model.scaled_neighbors(self._entities)
         self._sums = RelationSums(features, first) if many and _sums_pay(first, features) else None
 
@@ -173,7 +125,7 @@ class ItemBlock:
             if layer == 0:
                 neighborhood = self._aggregate_shared(x.t(), table)
             else:
-                neighborhood = self._aggregate(x.transpose(1, 2), table, self._graphs[layer])
+                neighborhood = self._aggregate(x.transpose(1, 2), table, self._plans[layer])
             if layer == model.num_layers - 1:
                 x = x[..., self._items]
                 neighborhood = neighborhood[..., self._items] if self._all_targets else neighborhood
@@ -186,24 +138,24 @@ class ItemBlock:
             return self._sums.aggregate(table)
         x = self._model.scaled_neighbors(x)
         out = relation_softmax_aggregate(
-            x, table.unsqueeze(1), self._graphs[0], backend=fused_backend(x.device)
+            x, table.unsqueeze(1), self._plans[0], backend=fused_backend(x.device)
         )
         return out.permute(1, 2, 0)
 
-    def _aggregate(self, x: Tensor, table: Tensor, graph: RelationCSR) -> Tensor:
+    def _aggregate(self, x: Tensor, table: Tensor, plan: RelationCSR) -> Tensor:
         """The neighbourhoods ``(n, d, N_dst)`` of each user's features ``(n, N_src, d)``."""
-        num_users, num_targets = table.size(0), graph.size[1]
+        num_users, num_targets = table.size(0), plan.size[1]
         query_index = torch.arange(num_users, device=x.device).repeat_interleave(num_targets)
         x = self._model.scaled_neighbors(x).flatten(0, 1)
-        graphs, backend = graph.repeat(num_users), fused_backend(x.device)
-        out = relation_softmax_aggregate(x, table, graphs, query_index, backend)
+        plan, backend = plan.repeat(num_users), fused_backend(x.device)
+        out = relation_softmax_aggregate(x, table, plan, query_index, backend)
         return out.view(num_users, num_targets, x.size(1)).transpose(1, 2)
 
 
-def _sums_pay(graph: RelationCSR, x: Tensor) -> bool:
+def _sums_pay(plan: RelationCSR, x: Tensor) -> bool:
     """Whether sums by relation are the quicker way to the neighbourhoods, and fit into memory."""
     if torch.compiler.is_compiling():
         return False  # They depend on the scores' range.
-    num_targets, num_relations = graph.size[1], graph.num_relations
-    is_dense = num_relations * num_targets <= _MAX_RELATIONS_PER_EDGE * graph.num_edges
+    num_targets, num_relations = plan.size[1], plan.num_relations
+    is_dense = num_relations * num_targets <= _MAX_RELATIONS_PER_EDGE * plan.num_edges
     return is_dense and RelationSums.num_bytes(num_targets, num_relations, x) <= _MAX_SUMS

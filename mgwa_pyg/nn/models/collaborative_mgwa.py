@@ -16,12 +16,19 @@ from mgwa_pyg.ops.plan import check_plan
 from mgwa_pyg.ops.top_k import Ranking, rank_by_product
 from mgwa_pyg.utils.checks import (
     check_count,
-    check_edges,
-    check_indices,
-    check_pairs,
     check_probability,
     check_range,
+    check_tensors,
+    forms,
     values_are_checked,
+)
+
+_FORMS = forms(
+    interactions="index: 2 interactions",
+    edge_index="index: 2 edges",
+    edge_type="index: edges",
+    user="index: pairs",
+    item="index: pairs",
 )
 
 
@@ -29,7 +36,7 @@ class CollaborativeMGWA(torch.nn.Module):
     r"""A recommender whose users pass messages: MGWA's layer over the collaborative knowledge graph.
 
     Not the paper's model. Users, items and the other entities are the nodes of one graph; to the :math:`2R`
-    relations of the knowledge graph come *listens*, from user to item, and *is heard by*, back. A node's
+    relations of the knowledge graph come two of the interactions, from user to item and back. A node's
     own features are the query of its attention. Of all :math:`L` layers :class:`GatedAggregationConv` and of
     what they start from, the mean counts, and the click is predicted by an inner product
 
@@ -38,11 +45,11 @@ class CollaborativeMGWA(torch.nn.Module):
         \hat{y}_{ui} = \sigma(\mathbf{z}_u^{\top} \mathbf{z}_i + \mathbf{w}^{\top} \mathbf{f}_i),
 
     where the features :math:`\mathbf{f}_i` say how much is known of an entity: :math:`\log(1 + n_i)` of its
-    :math:`n_i` listeners, whether there are none, :math:`\log(1 + k_i)` of its :math:`k_i` triples, and
+    :math:`n_i` users, whether there are none, :math:`\log(1 + k_i)` of its :math:`k_i` triples, and
     whether it is an item.
 
-    **A user is what they listened to.** There are no embeddings of users. The items :math:`\mathcal{H}_u`
-    that a user is seen to listen to each say something about their listeners, and a user starts from the sum,
+    **A user is what they have seen.** There are no embeddings of users. The items :math:`\mathcal{H}_u` that
+    a user has interacted with each say something about their users, and a user starts from the sum,
     :math:`\mathbf{x}_u^{(0)} = |\mathcal{H}_u|^{-1/2} \sum_{i \in \mathcal{H}_u} \mathbf{h}_i`. So the model
     knows any user whose interactions the graph holds, and nothing of them but those.
 
@@ -62,7 +69,7 @@ class CollaborativeMGWA(torch.nn.Module):
             mean. (default: :obj:`True`)
         dropout (float, optional): Dropout probability of what nodes start from. (default: :obj:`0.1`)
         degree_power (float, optional): Neighbourhoods are multiplied by the number of edges to this power, so
-            that items with many listeners are long. (default: :obj:`0.5`)
+            that items with many users are long. (default: :obj:`0.5`)
         backend (str, optional): The backend of the layers. (default: :obj:`"auto"`)
 
     Raises:
@@ -70,7 +77,7 @@ class CollaborativeMGWA(torch.nn.Module):
             argument.
     """
 
-    #: How a probability is read from a logit, by its factor, the evidence's, a constant. Set by training.
+    #: A logit's factor, those of the features and a constant, which make a probability. Set by training.
     calibration: Tensor
 
     def __init__(
@@ -98,7 +105,7 @@ class CollaborativeMGWA(torch.nn.Module):
         self.attention = attention
         self.dropout = dropout
         self.entity_emb = torch.nn.Embedding(num_entities, channels)
-        #: What an item says about its listeners.
+        #: What an item says about its users.
         self.history_emb = torch.nn.Embedding(num_items, channels)
         self.convs = torch.nn.ModuleList(
             GatedAggregationConv(
@@ -126,13 +133,15 @@ class CollaborativeMGWA(torch.nn.Module):
         torch.nn.init.zeros_(self.entity_bias.weight)
         self.calibration.zero_()[0] = 1.0
 
-    def graph(self, listens: Tensor, edge_index: Tensor, edge_type: Tensor, num_users: int) -> RelationCSR:
-        r"""Return the collaborative knowledge graph: what all messages pass along.
+    def graph(
+        self, interactions: Tensor, edge_index: Tensor, edge_type: Tensor, num_users: int
+    ) -> RelationCSR:
+        r"""Return the plan of the collaborative knowledge graph: what all messages pass along.
 
         Its nodes are the entities, then the users.
 
         Args:
-            listens (torch.Tensor): The interactions that pass messages, user and item, :math:`(2, P)`.
+            interactions (torch.Tensor): Those that pass messages, user and item, :math:`(2, P)`.
             edge_index (torch.Tensor): The edges between entities, in both directions, :math:`(2, E)`.
             edge_type (torch.Tensor): The relation of each edge, :math:`(E)`.
             num_users (int): Number of users.
@@ -141,14 +150,13 @@ class CollaborativeMGWA(torch.nn.Module):
             ValueError: If shapes or types do not go together.
             IndexError: If a user, an item, an entity or a relation is out of range.
         """
-        check_edges("listens", listens, "num_pairs")
-        check_edges("edge_index", edge_index)
-        check_indices("edge_type", edge_type)
-        check_range("listens[0]", listens[0], check_count("num_users", num_users, 0), "num_users")
-        check_range("listens[1]", listens[1], self.num_items, "num_items")
+        tensors = {"interactions": interactions, "edge_index": edge_index, "edge_type": edge_type}
+        check_tensors(_FORMS, tensors)
+        check_range("interactions[0]", interactions[0], check_count("num_users", num_users, 0), "num_users")
+        check_range("interactions[1]", interactions[1], self.num_items, "num_items")
         check_range("edge_index", edge_index, self.num_entities, "num_entities")
         check_range("edge_type", edge_type, self.num_relations, "num_relations")
-        user, item = listens[0].long() + self.num_entities, listens[1].long()
+        user, item = interactions[0].long() + self.num_entities, interactions[1].long()
         both = torch.cat([torch.stack([user, item]), torch.stack([item, user])], dim=1)
         relation = torch.arange(2, device=user.device).repeat_interleave(user.numel()) + self.num_relations
         num_nodes = self.num_entities + num_users
@@ -164,10 +172,10 @@ class CollaborativeMGWA(torch.nn.Module):
         logits: the last dimension of an entity is its bias, that of a user 1.
 
         Args:
-            graph (RelationCSR): As :meth:`graph` returns it.
+            graph (RelationCSR): The plan, as :meth:`graph` returns it.
 
         Raises:
-            ValueError: If the graph has another number of relations, or fewer nodes than there are entities.
+            ValueError: If the plan has another number of relations, or fewer nodes than there are entities.
         """
         check_plan("graph", graph)
         num_users = graph.size[0] - self.num_entities
@@ -179,36 +187,35 @@ class CollaborativeMGWA(torch.nn.Module):
         states = self.states(graph)
         z = sum(states[1:], states[0]) / len(states)
         z_entity, z_user = z.split([self.num_entities, num_users])
-        bias = self.entity_bias(self.evidence(graph))
+        bias = self.entity_bias(self.entity_features(graph))
         return torch.cat([z_user, torch.ones_like(z_user[:, :1])], 1), torch.cat([z_entity, bias], 1)
 
-    def states(self, graph: RelationCSR) -> list[Tensor]:
+    def states(self, plan: RelationCSR) -> list[Tensor]:
         r"""Return what the nodes start from and become in each layer, :math:`\mathbf{x}^{(0)}` to
         :math:`\mathbf{x}^{(L)}`, :math:`(N + U, d)` each.
 
         Args:
-            graph (RelationCSR): As :meth:`graph` returns it.
+            plan (RelationCSR): As :meth:`graph` returns it.
 
         Raises:
-            IndexError: If the graph was made for other numbers of items or entities.
+            IndexError: If the plan was made for other numbers of items or entities.
         """
-        num_users = graph.size[0] - self.num_entities
-        is_heard = graph.rel == self.num_relations + 1
-        item, user = graph.col[is_heard].long(), graph.dst[is_heard].long() - self.num_entities
-        if values_are_checked(item.device):  # A graph that another model made is of other nodes.
-            check_range("the graph's interactions", item, self.num_items, "num_items")
-            check_range("the graph's interactions", user, num_users, "the number of users")
+        num_users = plan.size[0] - self.num_entities
+        is_seen = plan.rel == self.num_relations + 1
+        item, user = plan.col[is_seen].long(), plan.dst[is_seen].long() - self.num_entities
+        if values_are_checked(item.device):  # A plan that another model made is of other nodes.
+            check_range("the plan's interactions", item, self.num_items, "num_items")
+            check_range("the plan's interactions", user, num_users, "the number of users")
         entities = self.entity_emb(torch.arange(self.num_entities, device=item.device))
         wide = torch.promote_types(entities.dtype, torch.float32)  # Half precision cannot count.
-        heard = scatter(self.history_emb(item).to(wide), user, dim_size=num_users, reduce="sum")
-        heard = heard * degree(user, num_users, dtype=wide).clamp(min=1).rsqrt().unsqueeze(1)
-        x = torch.cat([entities, heard.to(entities.dtype)])
+        seen = scatter(self.history_emb(item).to(wide), user, dim_size=num_users, reduce="sum")
+        seen = seen * degree(user, num_users, dtype=wide).clamp(min=1).rsqrt().unsqueeze(1)
+        x = torch.cat([entities, seen.to(entities.dtype)])
         states = [torch.nn.functional.dropout(x, self.dropout, self.training)]
-        edges = graph
         if not self.attention:
-            edges = graph.with_relations(torch.zeros_like(graph.rel), 1)
+            plan = plan.with_relations(torch.zeros_like(plan.rel), 1)
         for conv in self.convs:
-            states.append(conv(states[-1], edges))
+            states.append(conv(states[-1], plan))
         return states
 
     def newcomer_states(self, items: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
@@ -216,28 +223,28 @@ class CollaborativeMGWA(torch.nn.Module):
         :math:`\mathbf{x}_u^{(0)}` to :math:`\mathbf{x}_u^{(L)}`, :math:`(1, d)` each; their mean is the user.
 
         Args:
-            items (torch.Tensor): The items that the user listened to, :math:`(n)`, all different.
+            items (torch.Tensor): The items that the user has seen, :math:`(n)`, all different.
             states (sequence of torch.Tensor): As :meth:`states` returns them.
         """
         edge_index = torch.stack([torch.arange(items.numel(), device=items.device), torch.zeros_like(items)])
         edge_type = torch.full_like(items, self.num_relations + 1 if self.attention else 0)
-        history = self.history_emb(items)
-        x = history.sum(dim=0, keepdim=True, dtype=torch.promote_types(history.dtype, torch.float32))
-        own = [(x * max(items.numel(), 1) ** -0.5).to(history.dtype)]
+        seen = self.history_emb(items)
+        x = seen.sum(dim=0, keepdim=True, dtype=torch.promote_types(seen.dtype, torch.float32))
+        own = [(x * max(items.numel(), 1) ** -0.5).to(seen.dtype)]
         for conv, state in zip(self.convs, states[:-1], strict=True):
             own.append(conv((state[items], own[-1]), edge_index, edge_type))
         return own
 
-    def evidence(self, graph: RelationCSR) -> Tensor:
-        r"""Return how much the graph knows of each entity, :math:`(N, 4)`: :math:`\log(1 + n)` of its
-        listeners, whether it has none, :math:`\log(1 + k)` of its triples, and whether it is an item.
+    def entity_features(self, plan: RelationCSR) -> Tensor:
+        r"""Return how much a plan knows of each entity, :math:`(N, 4)`: :math:`\log(1 + n)` of its
+        users, whether it has none, :math:`\log(1 + k)` of its triples, and whether it is an item.
         """
-        is_entity = graph.dst < self.num_entities
-        entity, listens = graph.dst[is_entity].long(), graph.rel[is_entity] == self.num_relations
+        is_entity = plan.dst < self.num_entities
+        entity, from_user = plan.dst[is_entity].long(), plan.rel[is_entity] == self.num_relations
         dtype = self.entity_emb.weight.dtype
         wide = torch.promote_types(dtype, torch.float32)  # Half precision cannot count.
-        count = degree(entity[listens], self.num_entities, dtype=wide)
-        triples = degree(entity[~listens], self.num_entities, dtype=wide)
+        count = degree(entity[from_user], self.num_entities, dtype=wide)
+        triples = degree(entity[~from_user], self.num_entities, dtype=wide)
         is_item = torch.arange(self.num_entities, device=count.device) < self.num_items
         flags = torch.stack([count == 0, is_item]).to(wide)
         return torch.stack([count.log1p(), flags[0], triples.log1p(), flags[1]], dim=1).to(dtype)
@@ -248,13 +255,13 @@ class CollaborativeMGWA(torch.nn.Module):
         Args:
             user (torch.Tensor): The users, :math:`(B)`.
             item (torch.Tensor): The entities, :math:`(B)`.
-            graph (RelationCSR): As :meth:`graph` returns it.
+            graph (RelationCSR): The plan, as :meth:`graph` returns it.
 
         Raises:
             ValueError: If shapes or types do not go together.
             IndexError: If a user or an entity is out of range.
         """
-        check_pairs(user, item)
+        check_tensors(_FORMS, {"user": user, "item": item})
         z_user, z_entity = self.encode(graph)
         if values_are_checked(user.device):
             check_range("user", user, z_user.size(0), "the number of users")
@@ -269,7 +276,7 @@ class CollaborativeMGWA(torch.nn.Module):
         Args:
             users (torch.Tensor): The users, :math:`(n)`.
             k (int): How many items.
-            graph (RelationCSR): As :meth:`graph` returns it.
+            graph (RelationCSR): The plan, as :meth:`graph` returns it.
             exclude (torch.Tensor, optional): Pairs of user and item that are left out, :math:`(2, P)`.
                 (default: :obj:`None`)
 

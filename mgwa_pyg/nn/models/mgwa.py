@@ -37,29 +37,3 @@ class MGWA(NeighborhoodModel):
     Raises:
         ValueError: If there is no layer, or the layer rejects an argument.
     """
-
-    def __init__(
-        self,
-        num_users: int,
-        num_entities: int,
-        num_relations: int,
-        channels: int = 16,
-        num_layers: int = 1,
-        fusion: str = "gated",
-        score_activation: str | None = "sigmoid",
-        dropout: float = 0.0,
-        backend: str = "auto",
-        sparse: bool = False,
-    ) -> None:
-        super().__init__(
-            num_users,
-            num_entities,
-            num_relations,
-            channels,
-            num_layers,
-            fusion,
-            score_activation,
-            dropout,
-            backend,
-            sparse,
-        )

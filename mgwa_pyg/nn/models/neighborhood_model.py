@@ -10,10 +10,26 @@ from torch import Tensor
 from torch_geometric.nn.inits import glorot
 
 from mgwa_pyg.nn.conv.gated_aggregation_conv import GatedAggregationConv
-from mgwa_pyg.nn.models import all_items
+from mgwa_pyg.nn.models.all_items import scores_by_block
 from mgwa_pyg.ops import RelationCSR
-from mgwa_pyg.ops.top_k import Ranking
-from mgwa_pyg.utils.checks import check_count, check_edges, check_indices, check_range, values_are_checked
+from mgwa_pyg.ops.plan import check_plan
+from mgwa_pyg.ops.top_k import Pairs, Ranking, check_k, checked_users, merged, top_k
+from mgwa_pyg.utils.checks import (
+    check_count,
+    check_no_nan,
+    check_range,
+    check_tensors,
+    forms,
+    values_are_checked,
+)
+
+_FORMS = forms(
+    user="index: pairs",
+    node="index: entities",
+    edge_index="index: 2 edges",
+    edge_type="index: edges",
+    batch="index: entities",
+)
 
 
 class NeighborhoodModel(torch.nn.Module):
@@ -26,13 +42,11 @@ class NeighborhoodModel(torch.nn.Module):
         num_users (int): Number of users.
         num_entities (int): Number of entities, the items among them.
         num_relations (int): Number of relations.
-        channels (int): Size of all embeddings.
-        num_layers (int): Number of layers, each looking one hop further.
-        fusion (str): The fusion of the layers.
-        score_activation (str, optional): The activation of the attention's scores.
-        dropout (float): Dropout probability of the attention.
-        backend (str): The backend of the layers.
-        sparse (bool): Whether the gradients of users' and entities' embeddings are sparse.
+        channels, num_layers, fusion, score_activation, dropout, backend, sparse: As in
+            :class:`~mgwa_pyg.nn.MGWA`.
+
+    Raises:
+        ValueError: If there is no layer, or the layer rejects an argument.
     """
 
     #: What the queries are multiplied by before they meet the relations.
@@ -45,13 +59,13 @@ class NeighborhoodModel(torch.nn.Module):
         num_users: int,
         num_entities: int,
         num_relations: int,
-        channels: int,
-        num_layers: int,
-        fusion: str,
-        score_activation: str | None,
-        dropout: float,
-        backend: str,
-        sparse: bool,
+        channels: int = 16,
+        num_layers: int = 1,
+        fusion: str = "gated",
+        score_activation: str | None = "sigmoid",
+        dropout: float = 0.0,
+        backend: str = "auto",
+        sparse: bool = False,
     ) -> None:
         super().__init__()
         self.channels = channels = check_count("channels", channels)
@@ -121,7 +135,12 @@ class NeighborhoodModel(torch.nn.Module):
                 are layers.
             IndexError: If a user, an entity, a pair or a relation is out of range.
         """
-        self._check(user, node, edge_index, edge_type, batch)
+        given = {"user": user, "node": node, "edge_index": edge_index, "edge_type": edge_type, "batch": batch}
+        check_tensors(_FORMS, given)
+        if values_are_checked(node.device):
+            check_range("user", user, self.user_emb.num_embeddings, "num_users")
+            check_range("node", node, self.entity_emb.num_embeddings, "num_entities")
+            check_range("batch", batch, user.numel(), "the number of pairs")
         hops = self.num_layers
         _check_hops("num_sampled_nodes", num_sampled_nodes, hops + 1, node.numel(), hops)
         _check_hops("num_sampled_edges", num_sampled_edges, hops, edge_index.size(1), hops)
@@ -164,7 +183,7 @@ class NeighborhoodModel(torch.nn.Module):
 
         Args:
             users (torch.Tensor): The users, :math:`(n)`; a user may stand there twice.
-            graph (RelationCSR): The knowledge graph, from all entities to all entities.
+            graph (RelationCSR): The plan of the knowledge graph, from all entities to all entities.
             num_items (int): The number of items: the first entities.
             max_bytes (int, optional): What one intermediate result may take, which decides how many users
                 and items are scored at once; at least one user is. The default keeps it in a CPU's caches,
@@ -174,7 +193,13 @@ class NeighborhoodModel(torch.nn.Module):
             ValueError: If an argument does not go with the model, or a score is NaN.
             IndexError: If a user is out of range.
         """
-        return all_items.score_items(self, users, graph, num_items, max_bytes)
+        profile = self.user_emb(self._checked_users(users, graph, num_items))
+        out = profile.new_empty(profile.size(0), num_items)
+        for rows, items, score in scores_by_block(self, profile, graph, num_items, max_bytes):
+            out[rows, items] = score
+        if values_are_checked(out.device):
+            check_no_nan("the matrix of scores", out)
+        return out
 
     @torch.no_grad()
     def rank(
@@ -192,7 +217,7 @@ class NeighborhoodModel(torch.nn.Module):
         Args:
             users (torch.Tensor): The users, :math:`(n)`.
             k (int): How many items to return.
-            graph (RelationCSR): The knowledge graph, from all entities to all entities.
+            graph (RelationCSR): The plan of the knowledge graph, from all entities to all entities.
             num_items (int): The number of items: the first entities.
             exclude (torch.Tensor, optional): Pairs of user and item, :math:`(2, P)`, that take no part, such
                 as the interactions of training; users who are not ranked do no harm.
@@ -209,7 +234,19 @@ class NeighborhoodModel(torch.nn.Module):
             ValueError: If an argument does not go with the model, or a score is NaN.
             IndexError: If a user or an excluded item is out of range.
         """
-        return all_items.rank(self, users, k, graph, num_items, exclude, max_bytes)
+        users = self._checked_users(users, graph, num_items)
+        check_k(k, num_items)
+        seen = None if exclude is None else Pairs(exclude, self.user_emb.num_embeddings, num_items)
+        profile = self.user_emb(users)
+        best = Ranking(
+            users.new_full((users.numel(), k), num_items, dtype=torch.long),
+            profile.new_full((users.numel(), k), -torch.inf),
+        )
+        for rows, items, score in scores_by_block(self, profile, graph, num_items, max_bytes):
+            top = top_k(score, users[rows], k, items.start, num_items, seen)
+            so_far = merged(Ranking(best.item[rows], best.score[rows]), top)
+            best.item[rows], best.score[rows] = so_far
+        return best
 
     def scaled_query(self, profile: Tensor) -> Tensor:
         """The queries of users with these embeddings."""
@@ -219,22 +256,19 @@ class NeighborhoodModel(torch.nn.Module):
         """Entities as what their neighbours add up."""
         return x if self.neighbor_scale == 1.0 else self.neighbor_scale * x
 
-    def _check(
-        self, user: Tensor, node: Tensor, edge_index: Tensor, edge_type: Tensor, batch: Tensor
-    ) -> None:
-        for name, index in (("user", user), ("node", node), ("edge_type", edge_type), ("batch", batch)):
-            check_indices(name, index)
-        check_edges("edge_index", edge_index)
-        if batch.shape != node.shape or edge_type.numel() != edge_index.size(1):
+    def _checked_users(self, users: Tensor, plan: RelationCSR, num_items: int) -> Tensor:
+        """Check what all items are scored for and by; return the users as indices."""
+        num_entities, num_relations = self.entity_emb.num_embeddings, self.relation_emb.num_embeddings
+        users = checked_users(users, self.user_emb.num_embeddings)
+        check_plan("graph", plan)
+        if plan.size != (num_entities, num_entities) or plan.num_relations != num_relations:
             raise ValueError(
-                f"node has shape {tuple(node.shape)}, batch {tuple(batch.shape)}, edge_index "
-                f"{tuple(edge_index.shape)} and edge_type {tuple(edge_type.shape)}, but (N), (N), (2, E) and "
-                f"(E) are needed"
+                f"graph is of size {plan.size} with {plan.num_relations} relations, but the model was made "
+                f"for {num_entities} entities and {num_relations} relations"
             )
-        if values_are_checked(node.device):
-            check_range("user", user, self.user_emb.num_embeddings, "num_users")
-            check_range("node", node, self.entity_emb.num_embeddings, "num_entities")
-            check_range("batch", batch, user.numel(), "the number of pairs")
+        if check_count("num_items", num_items) > num_entities:
+            raise ValueError(f"num_items={num_items}: items are the first of {num_entities} entities")
+        return users
 
 
 def _check_hops(name: str, counts: Sequence[int], length: int, total: int, num_layers: int) -> None:

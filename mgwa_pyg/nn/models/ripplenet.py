@@ -10,10 +10,18 @@ from mgwa_pyg.nn.conv.fusion import whole_table
 from mgwa_pyg.utils.checks import (
     check_choice,
     check_count,
-    check_edges,
-    check_indices,
     check_range,
+    check_tensors,
+    form,
+    forms,
     values_are_checked,
+)
+
+_FORMS = forms(
+    memory="index: users num_hops places",
+    edge_index="index: 2 triples",
+    edge_type="index: triples",
+    item="index: users | users items | None",
 )
 
 ITEM_UPDATES = ("replace", "plus", "replace_transform", "plus_transform")
@@ -195,13 +203,7 @@ class RippleNet(torch.nn.Module):
         sums of the answers, ``(B, n, d)`` both, each hop's attention ``(B, n, M)``, and the tails
         ``(B, H, M, d)``.
         """
-        known, memory = self._known(memory, edge_index, edge_type)
-        check_indices("item", item, dim=2 if isinstance(item, Tensor) and item.dim() == 2 else 1)
-        if item.size(0) != known.numel():
-            raise ValueError(
-                f"item has shape {tuple(item.shape)}, but one or several items for each of the "
-                f"{known.numel()} rows of memory are needed"
-            )
+        known, memory = self._known(memory, edge_index, edge_type, item)
         if values_are_checked(item.device):
             check_range("item", item, self.entity_emb.num_embeddings, "num_entities")
         head, relation, tail = _at(memory, edge_index, edge_type)
@@ -219,21 +221,14 @@ class RippleNet(torch.nn.Module):
         user = torch.stack(answers).sum(dim=0) if self.all_hops else answers[-1]
         return known, v, user, attention, value
 
-    def _known(self, memory: Tensor, edge_index: Tensor, edge_type: Tensor) -> tuple[Tensor, Tensor]:
+    def _known(
+        self, memory: Tensor, edge_index: Tensor, edge_type: Tensor, item: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Check the arguments; which users have triples, and the memories of those."""
-        check_indices("memory", memory, dim=3)
-        if memory.size(1) != self.num_hops or memory.size(2) == 0:
-            raise ValueError(
-                f"memory has shape {tuple(memory.shape)}, but (users, hops, triples of a hop) is needed, "
-                f"with num_hops={self.num_hops} hops and at least one triple"
-            )
-        check_edges("edge_index", edge_index)
-        check_indices("edge_type", edge_type)
-        if edge_type.shape != edge_index.shape[1:]:
-            raise ValueError(
-                f"edge_index has shape {tuple(edge_index.shape)} and edge_type {tuple(edge_type.shape)}, but "
-                f"(2, T) and (T) are needed for T triples"
-            )
+        tensors = {"memory": memory, "edge_index": edge_index, "edge_type": edge_type, "item": item}
+        check_tensors(_FORMS, tensors, num_hops=self.num_hops)
+        if memory.size(2) == 0:
+            raise ValueError(f"memory {form(memory)}, but at least one triple of each hop is needed")
         known = memory[:, 0, 0] >= 0
         memory = memory[known].long()
         if values_are_checked(memory.device):

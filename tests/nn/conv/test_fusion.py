@@ -108,15 +108,15 @@ def test_a_node_of_another_width_is_an_error_for_the_highway_alone():
 
 
 @pytest.mark.parametrize("name", FUSIONS)
-def test_a_frozen_gate_leaves_an_affine_map(name):
+def test_a_linearized_gate_leaves_an_affine_map(name):
     fusion = randomize(FUSIONS[name](4, 4, 4, 2, True).double())
     x, hood = torch.randn(3, 4, dtype=torch.double), torch.randn(3, 2, 4, dtype=torch.double)
-    torch.testing.assert_close(fusion.frozen(x, hood), fusion(x, hood))
+    torch.testing.assert_close(fusion.linearized(x, hood), fusion(x, hood))
     gate = fusion.gate(x, hood)
     assert (gate is None) == (name not in ("gated", "highway"))
     # Node and neighbourhood add their gradients' share; what is left is the same whatever they are.
     x.requires_grad_(), hood.requires_grad_()
-    out = fusion.frozen(x, hood)
+    out = fusion.linearized(x, hood)
     to_x, to_hood = torch.autograd.grad(out.sum(), (x, hood), allow_unused=True, materialize_grads=True)
     rest = out.sum() - (to_x * x).sum() - (to_hood * hood).sum()
     if name == "highway":

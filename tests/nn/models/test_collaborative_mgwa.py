@@ -115,9 +115,9 @@ def test_only_the_edges_of_the_graph_pass_messages():
     torch.testing.assert_close(model.encode(graph)[1][:, :-1], z_item)
 
 
-def test_evidence_counts_listeners_and_triples():
+def test_entity_features_count_users_and_triples():
     model = make()
-    got = model.evidence(model.graph(LISTENS, EDGES, TYPES, NUM_USERS))
+    got = model.entity_features(model.graph(LISTENS, EDGES, TYPES, NUM_USERS))
     assert got[:, 1].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]  # Nobody listens to item 4, nor to what is no item.
     assert got[:, 3].tolist() == [1] * NUM_ITEMS + [0] * (NUM_ENTITIES - NUM_ITEMS)
     got = got.expm1()[:, [0, 2]]
@@ -212,7 +212,7 @@ def test_half_precision_counts_and_adds_beyond_what_it_holds(dtype):
     none = torch.empty(2, 0).long()
     graph = model.graph(listens, none, none[0], many)
     model = model.to(dtype)
-    count = model.evidence(graph)[:, 0]
+    count = model.entity_features(graph)[:, 0]
     assert count.dtype == dtype
     want = torch.tensor([math.log1p(many), math.log(2)])
     torch.testing.assert_close(count[:2].float(), want, rtol=0.01, atol=0)
@@ -223,11 +223,11 @@ def test_half_precision_counts_and_adds_beyond_what_it_holds(dtype):
 
 def test_bad_graphs():
     model = make()
-    with pytest.raises(ValueError, match=r"listens has shape \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"interactions has shape \(3, 2\)"):
         model.graph(torch.zeros(3, 2, dtype=torch.long), EDGES, TYPES, NUM_USERS)
-    with pytest.raises(IndexError, match=r"listens\[0\]"):
+    with pytest.raises(IndexError, match=r"interactions\[0\]"):
         model.graph(LISTENS, EDGES, TYPES, 2)
-    with pytest.raises(IndexError, match=r"listens\[1\]"):
+    with pytest.raises(IndexError, match=r"interactions\[1\]"):
         model.graph(torch.tensor([[0], [NUM_ITEMS]]), EDGES, TYPES, NUM_USERS)
     with pytest.raises(IndexError, match="edge_type"):
         model.graph(LISTENS, EDGES, TYPES + 1, NUM_USERS)

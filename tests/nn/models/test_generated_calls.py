@@ -33,7 +33,7 @@ ASKED = {
     (MGWA, "rank"): (["users", "exclude"], ["k", "num_items", "max_bytes", "graph"]),
     (RippleNet, "forward"): (["item", "memory", "edge_index", "edge_type"], []),
     (RippleNet, "kge_loss"): (["memory", "edge_index", "edge_type"], []),
-    (CollaborativeMGWA, "graph"): (["listens", "edge_index", "edge_type"], ["num_users"]),
+    (CollaborativeMGWA, "graph"): (["interactions", "edge_index", "edge_type"], ["num_users"]),
     (CollaborativeMGWA, "forward"): (["user", "item"], ["graph"]),
     (CollaborativeMGWA, "rank"): (["users", "exclude"], ["k", "graph"]),
 }
@@ -70,7 +70,7 @@ def good_arguments(kind, method, draw):
         )
     listens = torch.stack([numbers(USERS, 8), numbers(ITEMS, 8)])
     if method == "graph":
-        return {"listens": listens, **edges, "num_users": USERS}
+        return {"interactions": listens, **edges, "num_users": USERS}
     graph = CollaborativeMGWA(**OPTIONS[CollaborativeMGWA]).graph(listens, edge_index, edge_type, USERS)
     if method == "rank":
         return {"users": numbers(USERS, 3), "k": 2, "graph": graph, "exclude": listens}

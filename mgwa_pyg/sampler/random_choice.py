@@ -1,4 +1,4 @@
-"""Random draws for many rows at once, from a generator or from one key for each row."""
+"""Random numbers and sets for many rows at once, from a generator or from one key for each row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 # The increment and the factors of SplitMix64, as signed numbers: torch's products wrap around.
 _STEP = 0x9E3779B97F4A7C15 - 2**64
 _FACTORS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
-# Up to so many draws a row, comparing each with all before it is quicker than sorting them.
+# Up to so many numbers a row, comparing each with all before it is quicker than sorting them.
 _FEW = 48
 
 
@@ -23,10 +23,10 @@ def uniform(
 
     Args:
         num_rows (int): The number of rows :math:`n`.
-        count (int): The number of draws :math:`k` of each row.
+        count (int): The numbers of each row, :math:`k`.
         device (torch.device): Where the numbers are drawn.
         generator (torch.Generator, optional): The source of randomness. (default: :obj:`None`, torch's own)
-        key (torch.Tensor, optional): One :obj:`torch.long` for each row, :math:`(n)`, from which its draws
+        key (torch.Tensor, optional): One :obj:`torch.long` for each row, :math:`(n)`, from which its numbers
             follow, whatever the other rows, the device or the process. (default: :obj:`None`)
     """
     if key is None:
@@ -36,18 +36,18 @@ def uniform(
 
 
 def derive_key(key: Tensor, index: Tensor) -> Tensor:
-    r"""Return one key for each pair of a key and a number from zero on, unlike all draws of the key."""
+    r"""Return one key for each pair of a key and a number from zero on, unlike all numbers of the key."""
     return _hash(key, -1 - index)
 
 
-def draw_distinct(stop: Tensor, chance: Tensor) -> Tensor:
-    r"""Draw distinct whole numbers below each ``stop``, :math:`(n)`, all sets equally likely.
+def choose_distinct(stop: Tensor, chance: Tensor) -> Tensor:
+    r"""Choose distinct whole numbers below each ``stop``, :math:`(n)`, all sets equally likely.
 
     This is Floyd's algorithm: the k-th draw is from one number more than the one before, and takes that new
-    number where it hits one drawn already. The time that it takes grows with the draws, but for a logarithm.
+    number where it hits one drawn already. The time it takes is linear in :math:`k`, but for a logarithm.
 
     Args:
-        stop (torch.Tensor): At least the number of draws :math:`k` for each row, :math:`(n)`.
+        stop (torch.Tensor): At least :math:`k` in each row, :math:`(n)`.
         chance (torch.Tensor): What :func:`uniform` drew, :math:`(n, k)`.
 
     Returns:

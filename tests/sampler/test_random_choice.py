@@ -6,8 +6,8 @@ from itertools import combinations
 import pytest
 import torch
 
-from mgwa_pyg.sampler import draws
-from mgwa_pyg.sampler.draws import derive_key, draw_distinct, uniform
+from mgwa_pyg.sampler import random_choice
+from mgwa_pyg.sampler.random_choice import choose_distinct, derive_key, uniform
 
 KEYS = [0, 1, -1, 2**63 - 1, -(2**63), 123456789]
 
@@ -50,10 +50,10 @@ def test_keys_in_a_row_draw_like_chance():
 @pytest.mark.parametrize("few", [0, 48])  # Both ways of finding what is taken.
 @pytest.mark.parametrize("by_key", [False, True])
 def test_all_distinct_sets_are_equally_likely(by_key, few, monkeypatch):
-    monkeypatch.setattr(draws, "_FEW", few)
+    monkeypatch.setattr(random_choice, "_FEW", few)
     num_rows = 20_000
     key = torch.arange(num_rows) if by_key else None
-    drawn = draw_distinct(torch.full((num_rows,), 5), uniform(num_rows, 3, torch.device("cpu"), key=key))
+    drawn = choose_distinct(torch.full((num_rows,), 5), uniform(num_rows, 3, torch.device("cpu"), key=key))
     sets = Counter(map(frozenset, drawn.tolist()))
     assert set(sets) == set(map(frozenset, combinations(range(5), 3)))
     # Ten sets: the chi-square statistic of nine degrees of freedom passes 27.9 once in a thousand.
@@ -77,7 +77,7 @@ def test_many_draws_are_those_of_one_after_the_other(count):
     stop = torch.tensor([count, count, count + 1, count + 5, 2 * count, 10**6 + count])
     chance = uniform(stop.numel(), count, stop.device, generator)
     chance[1] = torch.linspace(0, 0.999, count, dtype=torch.double)  # Each hits a new number of its own.
-    drawn = draw_distinct(stop, chance).tolist()
+    drawn = choose_distinct(stop, chance).tolist()
     assert drawn == [floyd(*row) for row in zip(stop.tolist(), chance.tolist(), strict=True)]
     assert all(len(set(row)) == count for row in drawn)
 
@@ -98,7 +98,7 @@ def test_the_work_grows_with_the_draws_and_not_with_their_square(monkeypatch):
         stop, elements = torch.full((2,), 20_000), 0
         chance = uniform(2, count, stop.device, torch.Generator().manual_seed(0))
         with Count():
-            draw_distinct(stop, chance)
+            choose_distinct(stop, chance)
         work.append(elements)
     assert work[1] < 2 * 16 * work[0]
 
@@ -106,4 +106,4 @@ def test_the_work_grows_with_the_draws_and_not_with_their_square(monkeypatch):
 def test_the_largest_chance_stays_below_its_stop():
     stop = torch.tensor([3, 5, 2**31 - 1, 2**31 + 1, 10**12])
     chance = torch.full((5, 1), 1 - 2.0**-53, dtype=torch.double)
-    assert torch.equal(draw_distinct(stop, chance).squeeze(1), stop - 1)
+    assert torch.equal(choose_distinct(stop, chance).squeeze(1), stop - 1)
