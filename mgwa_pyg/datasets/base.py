@@ -20,6 +20,7 @@ from torch_geometric.data import Data, HeteroData, InMemoryDataset
 from torch_geometric.data.data import BaseData
 
 from mgwa_pyg.datasets.download import RAW_VARIABLE, RawFile, download_files
+from mgwa_pyg.datasets.interactions import LISTENS, Interaction
 from mgwa_pyg.datasets.kg_rec_tables import KGRecTables
 from mgwa_pyg.datasets.names import NumberedNames
 from mgwa_pyg.datasets.origin import (
@@ -33,7 +34,7 @@ from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, have_negatives, random_pa
 from mgwa_pyg.utils.checks import check_choice, check_count
 from mgwa_pyg.utils.files import load_mapped, save_tensors
 
-FORMAT = "v2"  # Of the processed file: a new one leaves old files alone.
+FORMAT = "v3"  # Of the processed file: a new one leaves old files alone.
 # As many as there are of these in the statistics.
 _NAMES = {
     "user_ids": "users",
@@ -68,10 +69,10 @@ class KGRecDataset(InMemoryDataset):
     * :obj:`data["entity", "kg", "entity"]` with :obj:`edge_index` :obj:`[2, 2 * num_triples]` and
       :obj:`rel_type` :obj:`[2 * num_triples]`: all triples, then their inverses in the same order.
       The inverse of relation :math:`r` is :math:`r + R`, with :math:`R` the number of relations.
-    * :obj:`data["user", "listens", "entity"]` with the training positives in :obj:`edge_index`, all
-      labelled pairs in :obj:`edge_label_index` :obj:`[2, num_labels]`, positives first, their
-      :obj:`edge_label` (1.0 or 0.0), and :obj:`train_mask`, :obj:`val_mask` and :obj:`test_mask`, which
-      select among the labelled pairs.
+    * :obj:`data["user", "listens", "entity"]`, or another word than "listens" where :obj:`interaction` has
+      one, with the training positives in :obj:`edge_index`, all labelled pairs in :obj:`edge_label_index`
+      :obj:`[2, num_labels]`, positives first, their :obj:`edge_label` (1.0 or 0.0), and
+      :obj:`train_mask`, :obj:`val_mask` and :obj:`test_mask`, which select among the labelled pairs.
 
     Each user has as many negatives as positives, or what is left where that is less, and none of them is a
     positive in any split.
@@ -106,6 +107,8 @@ class KGRecDataset(InMemoryDataset):
     raw_folder: ClassVar[str] = ""
     negative_pools: ClassVar[tuple[str, ...]] = ("items", "entities")
     splits: ClassVar[tuple[str, ...]] = ("random",)
+    interaction: Interaction = LISTENS
+    """What users do with items: the name of the edges, and the words of explanations."""
     _variant = ""  # Tells data sets of one class apart.
 
     def __init__(
@@ -125,6 +128,8 @@ class KGRecDataset(InMemoryDataset):
         self._is_told_apart = not strangers
         if root is None and self.raw_files:
             raise TypeError(f"{type(self).__name__} needs a folder for its files, but root is None")
+        if not isinstance(self.interaction, Interaction):
+            raise TypeError(f"interaction={self.interaction!r:.60}: an Interaction is needed")
         check_choice("negatives", negatives, self.negative_pools)
         check_choice("split", split, self.splits)
         self.negatives = negatives
@@ -222,8 +227,8 @@ class KGRecDataset(InMemoryDataset):
         return self._names["relation_names"]
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        r"""What :func:`~mgwa_pyg.datasets.from_recipe` makes the data set from again, as plain values: its
+    def spec(self) -> dict[str, Any]:
+        r"""What :func:`~mgwa_pyg.datasets.from_spec` makes the data set from again, as plain values: its
         :obj:`"class"` and the constructor's :obj:`"arguments"`. Transforms are left out.
         """
         return {"class": type(self).__name__, "arguments": self._arguments()}
@@ -236,15 +241,15 @@ class KGRecDataset(InMemoryDataset):
         """
         digest = hashlib.sha256(json.dumps(self._statistics).encode())
         data = self[0]
-        kg, listens = data["entity", "kg", "entity"], data["user", "listens", "entity"]
+        kg, links = data["entity", "kg", "entity"], data["user", self.interaction.edge, "entity"]
         tensors = [
             kg.edge_index,
             kg.rel_type,
-            listens.edge_index,
-            listens.edge_label_index,
-            listens.edge_label,
+            links.edge_index,
+            links.edge_label_index,
+            links.edge_label,
         ]
-        for tensor in [*tensors, listens.train_mask, listens.val_mask, listens.test_mask]:
+        for tensor in [*tensors, links.train_mask, links.val_mask, links.test_mask]:
             array = tensor.cpu().contiguous().numpy()
             digest.update(f"{array.dtype.name}{array.shape}".encode())
             digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False))
@@ -377,14 +382,14 @@ class KGRecDataset(InMemoryDataset):
         kg.edge_index = torch.from_numpy(edge_index)
         kg.rel_type = torch.from_numpy(rel_type)
 
-        listens = data["user", "listens", "entity"]
-        listens.edge_index = torch.from_numpy(np.compress(in_train, pairs[:, :num_positives], axis=1))
-        listens.edge_label_index = torch.from_numpy(pairs)
-        listens.edge_label = torch.zeros(pairs.shape[1], dtype=torch.float, device="cpu")
-        listens.edge_label[:num_positives] = 1.0
-        listens.train_mask = torch.from_numpy(parts == TRAIN)
-        listens.val_mask = torch.from_numpy(parts == VAL)
-        listens.test_mask = torch.from_numpy(parts == TEST)
+        links = data["user", self.interaction.edge, "entity"]
+        links.edge_index = torch.from_numpy(np.compress(in_train, pairs[:, :num_positives], axis=1))
+        links.edge_label_index = torch.from_numpy(pairs)
+        links.edge_label = torch.zeros(pairs.shape[1], dtype=torch.float, device="cpu")
+        links.edge_label[:num_positives] = 1.0
+        links.train_mask = torch.from_numpy(parts == TRAIN)
+        links.val_mask = torch.from_numpy(parts == VAL)
+        links.test_mask = torch.from_numpy(parts == TEST)
         return data
 
     def _warn_of_few_negatives(

@@ -8,6 +8,7 @@ import numpy as np
 
 from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.download import RawFile
+from mgwa_pyg.datasets.interactions import READS
 from mgwa_pyg.datasets.raw import IntArray, RawTable, raise_at
 from mgwa_pyg.datasets.tables import distinct_pairs, frozen_negatives
 
@@ -85,6 +86,7 @@ class BookCrossingKG(KGRecDataset):
         ),
     }
     negative_pools = ("items", "entities", "frozen")
+    interaction = READS
 
     def build(self) -> KGRecTables:
         ratings = RawTable.read_npy(Path(self.raw_dir, _RATINGS), ("user", "item", "label"))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.download import RawFile
+from mgwa_pyg.datasets.interactions import WATCHES
 from mgwa_pyg.datasets.raw import IntArray, RawTable, raise_at, read_in_chunks
 from mgwa_pyg.datasets.tables import distinct_pairs, number_triples
 
@@ -22,6 +23,7 @@ POSITIVE_RATING = 4
 class _MovieLensKG(KGRecDataset):
     """What the MovieLens data sets share: all but the form of the ratings."""
 
+    interaction = WATCHES
     archive: ClassVar[str]  # The address of GroupLens' archive, which has the ratings.
     ratings_file: ClassVar[str]
     items_file: ClassVar[str]

@@ -14,12 +14,15 @@ import numpy.typing as npt
 from torch_geometric.data import HeteroData
 
 from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
+from mgwa_pyg.datasets.interactions import INTERACTS, LISTENS, READS, WATCHES
 from mgwa_pyg.datasets.raw import RawTable, decode, raise_at
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL
 from mgwa_pyg.datasets.tables import Numbering
+from mgwa_pyg.utils.checks import check_choice
 
 _REMEDY = "Correct the file, or convert it again: see RecBole's description of atomic files."
 _AROUND = " \"'\t\r\v\f\xa0\ufeff"  # What other programs leave around ids.
+_INTERACTIONS = {word.edge: word for word in (LISTENS, READS, WATCHES, INTERACTS)}
 _PARTS = {"train": TRAIN, "valid": VAL, "test": TEST}
 
 
@@ -76,6 +79,8 @@ class RecBoleKG(KGRecDataset):
             (default: :obj:`False`)
         processed (str, optional): The folder of the processed file, where it is not to lie beside the
             atomic files. (default: :obj:`None`)
+        interaction (str): What users do with items, which names the edges: :obj:`"listens"`,
+            :obj:`"reads"`, :obj:`"watches"` or :obj:`"interacts"`. (default: :obj:`"listens"`)
 
     Raises:
         ValueError: If an argument is none of the allowed values.
@@ -98,11 +103,13 @@ class RecBoleKG(KGRecDataset):
         pre_transform: Callable[[HeteroData], HeteroData] | None = None,
         force_reload: bool = False,
         processed: str | os.PathLike[str] | None = None,
+        interaction: str = "listens",
     ) -> None:
         if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
             raise ValueError(f"name={name!r}: the name of a folder in root is needed")
         self.name = name
         self.min_rating = _check_rating(min_rating)
+        self.interaction = _INTERACTIONS[check_choice("interaction", interaction, _INTERACTIONS)]
         if not isinstance(root, (str, os.PathLike)):
             raise TypeError(f"root={root!r:.60}: the folder that holds RecBole's data sets is needed")
         folder = Path(root, name)
@@ -127,7 +134,8 @@ class RecBoleKG(KGRecDataset):
 
     def _arguments(self) -> dict[str, Any]:
         folder = str(Path(self.root).parent)
-        return {**super()._arguments(), "root": folder, "name": self.name, "min_rating": self.min_rating}
+        own = {"name": self.name, "min_rating": self.min_rating, "interaction": self.interaction.edge}
+        return {**super()._arguments(), "root": folder, **own}
 
     def build(self) -> KGRecTables:
         users, items, entities, relations = (Numbering() for _ in range(4))

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.fabric.plugins.io import CheckpointIO
 
-from mgwa_pyg.datasets import KGRecDataset, from_recipe
+from mgwa_pyg.datasets import KGRecDataset, from_spec
 from mgwa_pyg.train.config import FitConfig
 from mgwa_pyg.utils.files import DamagedFileError, load_mapped, save_tensors
 
@@ -125,7 +125,7 @@ def describe(dataset: KGRecDataset, config: FitConfig, seed: int) -> dict[str, A
     return {
         "config": config.to_dict(),
         "seed": seed,
-        "recipe": dataset.recipe,
+        "recipe": dataset.spec,
         "sizes": {
             name: getattr(dataset, name)
             for name in ("num_users", "num_items", "num_entities", "num_relations")
@@ -174,7 +174,7 @@ def remake_data(path: Path | str, recipe: Mapping[str, Any]) -> KGRecDataset:
         CheckpointError: If the data set cannot be made again.
     """
     try:
-        return from_recipe(recipe)
+        return from_spec(recipe)
     except Exception as error:  # Its arguments may be anything.
         raise CheckpointError(
             f"{path} was made with {_text(recipe)}, which cannot be made again here ({error}): pass it as "

@@ -38,9 +38,9 @@ def small(**options):
 def data():
     """A data set with an item and a user that have no training positive."""
     data = small(negatives="entities")
-    listens = data["user", "listens", "entity"]
-    user, item = listens.edge_index
-    listens.edge_index = listens.edge_index[:, (user != COLD_USER) & (item != COLD_ITEM)]
+    links = data["user", "listens", "entity"]
+    user, item = links.edge_index
+    links.edge_index = links.edge_index[:, (user != COLD_USER) & (item != COLD_ITEM)]
     return data
 
 
@@ -104,11 +104,11 @@ def of_pairs(score, user, item):
 
 
 def test_popularity_counts_training_positives_alone(synthetic):
-    listens = synthetic[0]["user", "listens", "entity"]
-    pairs = zip(*listens.edge_label_index.tolist(), strict=True)
+    links = synthetic[0]["user", "listens", "entity"]
+    pairs = zip(*links.edge_label_index.tolist(), strict=True)
     count = [0] * synthetic.num_entities
     for (_, item), label, train in zip(
-        pairs, listens.edge_label.tolist(), listens.train_mask.tolist(), strict=True
+        pairs, links.edge_label.tolist(), links.train_mask.tolist(), strict=True
     ):
         count[item] += int(label == 1 and train)
     heuristic = Popularity(synthetic[0], synthetic.num_items)
@@ -214,9 +214,9 @@ def newton(features, label, ridge):
 def test_probabilities_are_fitted_on_the_validation_rows(synthetic, name):
     data = synthetic[0]
     heuristic = HEURISTICS[name](data, synthetic.num_items)
-    listens = data["user", "listens", "entity"]
-    user, item = listens.edge_label_index[:, listens.val_mask]
-    label = listens.edge_label[listens.val_mask].numpy()
+    links = data["user", "listens", "entity"]
+    user, item = links.edge_label_index[:, links.val_mask]
+    label = links.edge_label[links.val_mask].numpy()
     got = heuristic.predict(user, item)
     assert got.dtype == torch.float32
     expected = newton(heuristic.features(user, item), label, 1e-3)
@@ -295,9 +295,9 @@ def test_figures_on_lastfm(lastfm_raw, tmp_path, negatives, cold_share):
     for seed in range(3):
         dataset = LastFMKG(str(tmp_path), negatives=negatives, seed=seed)
         data = dataset[0]
-        listens = data["user", "listens", "entity"]
-        val, test = (listens.edge_label_index[:, mask] for mask in (listens.val_mask, listens.test_mask))
-        cold.append(1 - np.isin(test[1], listens.edge_index[1]).mean())
+        links = data["user", "listens", "entity"]
+        val, test = (links.edge_label_index[:, mask] for mask in (links.val_mask, links.test_mask))
+        cold.append(1 - np.isin(test[1], links.edge_index[1]).mean())
         for name, heuristic in fit_heuristics(data, dataset.num_items).items():
             report = click_report(data, heuristic.predict(*val), heuristic.predict(*test))
             figures[name].append([report[key] for key in ("auc", "acc", "f1", "auc_user")])
