@@ -1,4 +1,4 @@
-"""What a data set promises of its data, and whether they still hold it once transforms are through."""
+"""`check_data`: whether data still have the schema of the data sets after transforms."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _PARTS = ("train", "val", "test")
 
 
 def check_data(dataset: KGRecDataset, data: Any) -> None:
-    r"""Refuses data that are not what :class:`~mgwa_pyg.datasets.KGRecDataset` promises.
+    r"""Raise an error if data are not what :class:`~mgwa_pyg.datasets.KGRecDataset` promises.
 
     Transforms may leave anything: :class:`~torch_geometric.transforms.ToUndirected`, for one, adds up the
     relations of edges that it merges. What is learned from such data looks right and is wrong.

@@ -1,4 +1,4 @@
-"""Data sets made again from what they say of themselves."""
+"""`from_spec`: a data set made again from its class and arguments."""
 
 from collections.abc import Mapping
 from inspect import signature
@@ -22,7 +22,7 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 def from_spec(spec: Mapping[str, Any]) -> KGRecDataset:
-    r"""Makes a data set again, without transforms.
+    r"""Make a data set again, without transforms.
 
     Args:
         spec (Mapping[str, Any]): The :obj:`spec` of the data set.

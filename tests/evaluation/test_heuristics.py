@@ -49,7 +49,7 @@ def fitted(data):
     return fit_heuristics(data, ITEMS)
 
 
-def plays(data):
+def seen(data):
     x = np.zeros((USERS, ITEMS))
     for user, item in data["user", "listens", "entity"].edge_index.T.tolist():
         x[user, item] = 1
@@ -57,7 +57,7 @@ def plays(data):
 
 
 def naive_knn(data, shrink=10.0):
-    x = plays(data)
+    x = seen(data)
     count = x.sum(axis=0)
     score = np.zeros((USERS, ITEMS))
     for i in range(ITEMS):
@@ -69,7 +69,7 @@ def naive_knn(data, shrink=10.0):
 
 
 def naive_ease(data, l2=100.0):
-    x = plays(data)
+    x = seen(data)
     p = np.linalg.inv(x.T @ x + l2 * np.eye(ITEMS))  # All items, cold ones too.
     b = [[0 if i == j else -p[i, j] / p[j, j] for j in range(ITEMS)] for i in range(ITEMS)]
     return x @ np.array(b)
@@ -82,7 +82,7 @@ def naive_shared_tails(data, most=400):
         if head < ITEMS:
             tails[head].add(tail)
     holders = [sum(tail in held for held in tails) for tail in range(ENTITIES)]
-    x = plays(data)
+    x = seen(data)
     score = np.zeros((USERS, ITEMS))
     for i in range(ITEMS):
         for j in range(ITEMS):
@@ -124,7 +124,7 @@ def test_popularity_counts_training_positives_alone(synthetic):
 @pytest.mark.parametrize(
     ("name", "oracle"),
     [
-        ("popularity", lambda data: np.log1p(np.tile(plays(data).sum(axis=0), (USERS, 1)))),
+        ("popularity", lambda data: np.log1p(np.tile(seen(data).sum(axis=0), (USERS, 1)))),
         ("item-knn", naive_knn),
         ("ease", naive_ease),
     ],
@@ -153,7 +153,7 @@ def test_features_of_pairs_equal_the_oracle(data, monkeypatch, most):
     knn = of_pairs(naive_knn(data), user, item)
     ease = of_pairs(naive_ease(data), user, item)
     tails = of_pairs(naive_shared_tails(data, most), user, item)
-    count = np.append(plays(data).sum(axis=0), np.zeros(ENTITIES - ITEMS))[item]
+    count = np.append(seen(data).sum(axis=0), np.zeros(ENTITIES - ITEMS))[item]
     columns = [
         np.log1p(count),
         np.sqrt(np.maximum(ease, 0)),
@@ -232,7 +232,7 @@ def test_shared_parts_change_nothing(data, fitted, name):
     assert type(fitted[name]) is HEURISTICS[name]
 
 
-def test_who_played_nothing_and_what_nobody_played_score_zero(fitted):
+def test_users_and_items_without_interactions_score_zero(fitted):
     for name in ("item-knn", "ease"):
         score = fitted[name].score_all(torch.arange(USERS))
         assert (score[COLD_USER] == 0).all()
@@ -247,7 +247,7 @@ def test_nothing_asked_is_nothing_answered(fitted, name):
     assert fitted[name].score_all(none).shape == (0, ITEMS)
 
 
-def test_data_without_plays_and_triples():
+def test_data_without_interactions_and_triples():
     data = small()
     for store in (data["user", "listens", "entity"], data["entity", "kg", "entity"]):
         store.edge_index = store.edge_index[:, :0]
@@ -259,7 +259,7 @@ def test_data_without_plays_and_triples():
 
 def test_bad_input(data, fitted):
     two = torch.tensor([0, 1])
-    with pytest.raises(ValueError, match=r"user has shape \(2,\) and item has shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"user has shape \(2,\) and item \(1,\)"):
         fitted["ease"].predict(two, two[:1])
     with pytest.raises(ValueError, match=f"item holds ids from 0 to {ENTITIES}, .* has {ENTITIES} of them"):
         fitted["stack"].features(two, torch.tensor([0, ENTITIES]))

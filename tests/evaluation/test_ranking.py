@@ -94,7 +94,7 @@ def test_scores_may_be_whole_numbers_or_half_precise():
 
 
 def test_a_masked_item_never_counts():
-    """One user, all items but one played in training; what fills the ranking up is no hit for anyone."""
+    """One user, all items but one seen in training; what fills the ranking up is no hit for anyone."""
     data = HeteroData()
     data["user"].num_nodes, data["entity"].num_nodes = 2, 4
     links = data["user", "listens", "entity"]
@@ -164,8 +164,8 @@ def test_bad_input():
 @pytest.mark.real_data
 def test_popularity_on_lastfm(lastfm_raw, tmp_path):
     dataset = LastFMKG(str(tmp_path), negatives="items", seed=0)
-    plays = dataset[0]["user", "listens", "entity"].edge_index[1]
-    count = torch.bincount(plays, minlength=dataset.num_items)
+    seen = dataset[0]["user", "listens", "entity"].edge_index[1]
+    count = torch.bincount(seen, minlength=dataset.num_items)
     score = count.expand(dataset.num_users, -1)
     got = full_ranking(lambda user: score[user], dataset[0], dataset.num_items)
     want, _ = naive_ranking(score.tolist(), dataset[0], (10, 20), "test")
