@@ -107,7 +107,7 @@ class KGRecDataset(InMemoryDataset):
     negative_pools: ClassVar[tuple[str, ...]] = ("items", "entities")
     splits: ClassVar[tuple[str, ...]] = ("random",)
     interaction: Interaction = LISTENS
-    """What users do with items: the name of the edges, and the words of explanations."""
+    """What users do with items. It names the edges and gives explanations their words."""
     _variant = ""  # Tells data sets of one class apart.
 
     def __init__(
