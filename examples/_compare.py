@@ -18,7 +18,7 @@ from torch_geometric import seed_everything
 from torch_geometric.data import Data
 
 # Learning rate and weight decay: each layer is trained with both pairs, and validation picks one a seed.
-SETTINGS = [(0.02, 5e-4), (0.01, 5e-3)]
+HYPER_PARAMETERS = [(0.02, 5e-4), (0.01, 5e-3)]
 PATIENCE = 25  # Epochs without a better validation accuracy before a run ends.
 
 
@@ -108,7 +108,7 @@ def compare(
         data = make_data(seed).to(args.device)
         for name in names:
             fits = []
-            for lr, weight_decay in SETTINGS:
+            for lr, weight_decay in HYPER_PARAMETERS:
                 seed_everything(seed)
                 model = make_model(name, data).to(args.device)
                 fits.append(fit(model, data, lr, weight_decay, args.epochs))

@@ -74,9 +74,9 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.seeds < 1 or args.seed < 0:
         parser.error("--seeds must be at least 1 and --seed at least 0")
-    known = {field.name for field in fields(CONFIGS[args.model])}
+    names = {field.name for field in fields(CONFIGS[args.model])}
     for option, name in HYPERPARAMETERS.items():
-        if option in args and name not in known:
+        if option in args and name not in names:
             parser.error(f"--{option} means nothing to --model {args.model}")
     return args
 

@@ -1,6 +1,6 @@
 """Given these artists, ten more, and why: what a run of examples/lastfm_mgwa.py is good for.
 
-    python examples/recommend.py                   # the newest run, for who hears its best-known artists
+    python examples/recommend.py                   # the newest run, for who likes its five most popular ones
     python examples/recommend.py runs/NAME --items "Pink Floyd" "The Strokes" "Arctic Monkeys"
     python examples/recommend.py runs/NAME --user 7 --html why.html
 
@@ -21,6 +21,7 @@ from jinja2 import Environment, FileSystemLoader
 from rich.console import Console
 from rich.table import Table
 
+from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.recommend import Explanation, Recommender
 from mgwa_pyg.recommend.catalog import one_line
 from mgwa_pyg.utils.files import whole_file
@@ -35,10 +36,10 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     # fmt: off
     add("run", type=Path, nargs="?", help="the folder of a run (default: the newest one below runs/)")
-    who = parser.add_mutually_exclusive_group()
-    who.add_argument("--items", nargs="+", metavar="NAME",
-        help="what a new user listened to, by name or id (default: the five items with the most listeners)")
-    who.add_argument("--user", metavar="ID", help="a user of the data, by the id of its files, instead")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--items", nargs="+", metavar="NAME",
+        help="the items of a new user, by name or id (default: the five most popular ones)")
+    asked.add_argument("--user", metavar="ID", help="a user of the data, by the id of its files, instead")
     add("-k", type=int, default=10, metavar="N", help="how many to recommend (default: 10)")
     add("--html", type=Path, metavar="FILE", help="also write a page")
     # fmt: on
@@ -52,9 +53,9 @@ def newest_run() -> Path:
     return runs[-1].parent
 
 
-def best_known(recommender: Recommender) -> list[int | str]:
-    heard = recommender.dataset[0]["user", "listens", "entity"].edge_index[1]
-    rows = heard.bincount(minlength=recommender.num_items).topk(min(5, recommender.num_items)).indices
+def most_popular(recommender: Recommender) -> list[int | str]:
+    seen = interactions(recommender.dataset[0]).edge_index[1]
+    rows = seen.bincount(minlength=recommender.num_items).topk(min(5, recommender.num_items)).indices
     return list(recommender.catalog.item_ids(rows))
 
 
@@ -66,7 +67,7 @@ def shown(explanations: list[Explanation], scores: pd.DataFrame) -> Table:
 
 
 def picture(source: Explanation | Path) -> str:
-    """A picture as the address of its own content."""
+    """Return the address of a picture that holds its content."""
     if isinstance(source, Path):
         content = source.read_bytes()
     else:
@@ -102,7 +103,7 @@ def page(run: Path, given: str, explanations: list[Explanation], scores: pd.Data
             }
         )
     metrics = run / "metrics.json"
-    known = json.loads(metrics.read_text()) if metrics.exists() else {"summary": [], "synthetic": False}
+    results = json.loads(metrics.read_text()) if metrics.exists() else {"summary": [], "synthetic": False}
     curves = [
         (name, picture(run / file))
         for name, file in (("Learning curves", "curves.png"), ("ROC curves", "roc.png"))
@@ -114,9 +115,9 @@ def page(run: Path, given: str, explanations: list[Explanation], scores: pd.Data
     return template.render(
         title=f"{len(rows)} recommendations",
         given=given,
-        synthetic=known["synthetic"],
+        synthetic=results["synthetic"],
         rows=rows,
-        metrics=known["summary"],
+        metrics=results["summary"],
         curves=curves,
         run=f"From {run.name}, by mgwa_pyg.",
     )
@@ -128,24 +129,24 @@ def main() -> None:
     run = args.run or newest_run()
     recommender = Recommender.load(run)
     if args.user is not None:
-        who, scores = args.user, recommender.recommend(args.user, args.k)
-        given = one_line(f"For user {args.user}.")
+        given, scores = args.user, recommender.recommend(args.user, args.k)
+        title = one_line(f"For user {args.user}.")
     else:
-        who = args.items or best_known(recommender)
-        scores = recommender.recommend_for(who, args.k)
-        names = [recommender.catalog.name(row) for row in recommender.catalog.items(who).tolist()]
-        given = one_line(f"For somebody who listened to {', '.join(names)}.")
-    explanations = [recommender.explain(who, item) for item in scores["item"]]
+        given = args.items or most_popular(recommender)
+        scores = recommender.recommend_for(given, args.k)
+        names = [recommender.catalog.name(row) for row in recommender.catalog.items(given).tolist()]
+        title = one_line(f"For somebody who {recommender.dataset.interaction.done} {', '.join(names)}.")
+    explanations = [recommender.explain(given, item) for item in scores["item"]]
 
     console = Console(markup=False, emoji=False, highlight=False)  # Names are text.
     console.print(f"From {run}")
-    console.print(given)
+    console.print(title)
     console.print(shown(explanations, scores))
     if explanations:
         console.print(explanations[0].sentence())
     if args.html is not None:
         with whole_file(args.html) as file:
-            file.write_text(page(run, given, explanations, scores), encoding="utf-8")
+            file.write_text(page(run, title, explanations, scores), encoding="utf-8")
         console.print(f"The page is {args.html}")
 
 

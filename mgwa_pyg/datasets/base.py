@@ -1,4 +1,4 @@
-"""What all data sets share: raw files or a generator in, one cached HeteroData out."""
+"""`KGRecDataset`, what all data sets share: raw files or a generator in, one cached HeteroData out."""
 
 import errno
 import hashlib
@@ -20,6 +20,7 @@ from torch_geometric.data import Data, HeteroData, InMemoryDataset
 from torch_geometric.data.data import BaseData
 
 from mgwa_pyg.datasets.download import RAW_VARIABLE, RawFile, download_files
+from mgwa_pyg.datasets.interactions import LISTENS, Interaction
 from mgwa_pyg.datasets.kg_rec_tables import KGRecTables
 from mgwa_pyg.datasets.names import NumberedNames
 from mgwa_pyg.datasets.origin import (
@@ -33,7 +34,7 @@ from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, have_negatives, random_pa
 from mgwa_pyg.utils.checks import check_choice, check_count
 from mgwa_pyg.utils.files import load_mapped, save_tensors
 
-FORMAT = "v2"  # Of the processed file: a new one leaves old files alone.
+FORMAT = "v3"  # Of the processed file: a new one leaves old files alone.
 # As many as there are of these in the statistics.
 _NAMES = {
     "user_ids": "users",
@@ -56,25 +57,24 @@ _KINDS = {"HeteroData": HeteroData, "Data": Data}  # What may be kept.
 class KGRecDataset(InMemoryDataset):
     r"""Base class of data sets for recommendation over knowledge graphs.
 
-    A data set implements :meth:`build`, which returns its
-    :class:`~mgwa_pyg.datasets.KGRecTables`. One that reads raw files also declares them in
-    :obj:`raw_files`; they are looked for in the folder :obj:`$MGWA_PYG_RAW/raw_folder` if that
-    variable is set, and else in :obj:`root/raw`, to which missing ones are downloaded.
+    A data set implements :meth:`build`, which returns its :class:`~mgwa_pyg.datasets.KGRecTables`. One that
+    reads raw files declares them in :obj:`raw_files`. They are looked for in :obj:`$MGWA_PYG_RAW/raw_folder`
+    if that variable is set, and else in :obj:`root/raw`, to which missing ones are downloaded.
 
     The data set holds one :class:`~torch_geometric.data.HeteroData`:
 
-    * :obj:`data["user"].num_nodes` and :obj:`data["entity"].num_nodes`; the first
-      :obj:`num_items` entities are the items.
+    * :obj:`data["user"].num_nodes` and :obj:`data["entity"].num_nodes`; the first :obj:`num_items` entities
+      are the items.
     * :obj:`data["entity", "kg", "entity"]` with :obj:`edge_index` :obj:`[2, 2 * num_triples]` and
-      :obj:`rel_type` :obj:`[2 * num_triples]`: all triples, then their inverses in the same order.
-      The inverse of relation :math:`r` is :math:`r + R`, with :math:`R` the number of relations.
-    * :obj:`data["user", "listens", "entity"]` with the training positives in :obj:`edge_index`, all
-      labelled pairs in :obj:`edge_label_index` :obj:`[2, num_labels]`, positives first, their
-      :obj:`edge_label` (1.0 or 0.0), and :obj:`train_mask`, :obj:`val_mask` and :obj:`test_mask`, which
-      select among the labelled pairs.
+      :obj:`rel_type` :obj:`[2 * num_triples]`: all triples, then their inverses in the same order. The
+      inverse of relation :math:`r` is :math:`r + R`, with :math:`R` the number of relations.
+    * :obj:`data["user", "listens", "entity"]`, the interactions, with the word that :obj:`interaction` gives
+      in the middle. Its :obj:`edge_index` holds the training positives, :obj:`edge_label_index`
+      :obj:`[2, num_labels]` all labelled pairs, positives first, and :obj:`edge_label` 1.0 or 0.0 for each.
+      :obj:`train_mask`, :obj:`val_mask` and :obj:`test_mask` select among the labelled pairs.
 
-    Each user has as many negatives as positives, or what is left where that is less, and none of them is a
-    positive in any split.
+    Each user has as many negatives as positives, or as many as there are where that is less. None of them is
+    a positive in any split.
 
     Args:
         root (str, optional): The folder of the data set; :obj:`None` keeps it in memory only.
@@ -82,21 +82,21 @@ class KGRecDataset(InMemoryDataset):
         seed (int): The seed of the negatives and the split.
         split (str): How the labelled pairs are split: one of :obj:`splits`.
         transform (callable, optional): Applied to the data at every access.
-        pre_transform (callable, optional): Applied to the data once, before it is saved.
-        force_reload (bool): Whether to build the data set even if it has been built before.
-        processed (str, optional): The folder of the processed file; :obj:`None` takes
-            :obj:`root/processed`.
+        pre_transform (callable, optional): Applied once, before the data are saved.
+        force_reload (bool): Whether to build the data even if they were built before.
+        processed (str, optional): The folder of the processed file; :obj:`None` takes :obj:`root/processed`.
 
-    The data set is built anew when its raw files, its class, its code, other code of the same program that
-    this calls, or what it set of itself before it called this constructor are others than those that its
-    processed file was made from; and each time if it set what cannot be told from others of its kind, such
-    as an open file. The processed file holds tensors and plain values only, and none of it is run as code.
+    The data set is built anew when something differs from what its processed file was made from: its raw
+    files, its class, its code, code of the same program that this calls, or an attribute that it set before
+    it called this constructor. An attribute that cannot be told from others of its kind, such as an open
+    file, has it built each time. The processed file holds tensors and plain values; nothing in it is run.
 
     Raises:
         TypeError: If there is no :obj:`root`, but the data set has raw files, or if :obj:`pre_transform`
             leaves what cannot be kept in the processed file.
         ValueError: If :obj:`negatives`, :obj:`split` or :obj:`seed` is none of the allowed values.
-        FileNotFoundError: If :obj:`MGWA_PYG_RAW` is set and a raw file is missing there.
+        FileNotFoundError: If :obj:`MGWA_PYG_RAW` is set and lacks a raw file, or one is missing that cannot
+            be downloaded.
         DownloadError: If a raw file cannot be downloaded.
         RawDataError: If a raw file does not hold what it should.
         OSError: If the processed file cannot be written.
@@ -106,6 +106,8 @@ class KGRecDataset(InMemoryDataset):
     raw_folder: ClassVar[str] = ""
     negative_pools: ClassVar[tuple[str, ...]] = ("items", "entities")
     splits: ClassVar[tuple[str, ...]] = ("random",)
+    interaction: Interaction = LISTENS
+    """What users do with items. It names the edges and gives explanations their words."""
     _variant = ""  # Tells data sets of one class apart.
 
     def __init__(
@@ -125,6 +127,8 @@ class KGRecDataset(InMemoryDataset):
         self._is_told_apart = not strangers
         if root is None and self.raw_files:
             raise TypeError(f"{type(self).__name__} needs a folder for its files, but root is None")
+        if not isinstance(self.interaction, Interaction):
+            raise TypeError(f"interaction={self.interaction!r:.60}: an Interaction is needed")
         check_choice("negatives", negatives, self.negative_pools)
         check_choice("split", split, self.splits)
         self.negatives = negatives
@@ -143,7 +147,7 @@ class KGRecDataset(InMemoryDataset):
         self._names: dict[str, Any] = {name: content[name] for name in _NAMES}
 
     def build(self) -> KGRecTables:
-        r"""Reads or generates the tables of the data set."""
+        r"""Read or generate the tables of the data set."""
         raise NotImplementedError
 
     @property
@@ -222,9 +226,9 @@ class KGRecDataset(InMemoryDataset):
         return self._names["relation_names"]
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        r"""What :func:`~mgwa_pyg.datasets.from_recipe` makes the data set from again, as plain values: its
-        :obj:`"class"` and the constructor's :obj:`"arguments"`. Transforms are left out.
+    def spec(self) -> dict[str, Any]:
+        r"""What :func:`~mgwa_pyg.datasets.from_spec` makes the data set from again, as plain values: its
+        :obj:`"class"` and the constructor's :obj:`"arguments"`, without transforms.
         """
         return {"class": type(self).__name__, "arguments": self._arguments()}
 
@@ -236,15 +240,15 @@ class KGRecDataset(InMemoryDataset):
         """
         digest = hashlib.sha256(json.dumps(self._statistics).encode())
         data = self[0]
-        kg, listens = data["entity", "kg", "entity"], data["user", "listens", "entity"]
+        kg, links = data["entity", "kg", "entity"], data["user", self.interaction.edge, "entity"]
         tensors = [
             kg.edge_index,
             kg.rel_type,
-            listens.edge_index,
-            listens.edge_label_index,
-            listens.edge_label,
+            links.edge_index,
+            links.edge_label_index,
+            links.edge_label,
         ]
-        for tensor in [*tensors, listens.train_mask, listens.val_mask, listens.test_mask]:
+        for tensor in [*tensors, links.train_mask, links.val_mask, links.test_mask]:
             array = tensor.cpu().contiguous().numpy()
             digest.update(f"{array.dtype.name}{array.shape}".encode())
             digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False))
@@ -256,7 +260,7 @@ class KGRecDataset(InMemoryDataset):
         return digest.hexdigest()
 
     def _arguments(self) -> dict[str, Any]:
-        """The constructor's arguments, as plain values."""
+        """Return the constructor's arguments, as plain values."""
         arguments = {"root": self._root, "negatives": self.negatives, "seed": self.seed, "split": self.split}
         return arguments if self._processed is None else {**arguments, "processed": self._processed}
 
@@ -265,7 +269,7 @@ class KGRecDataset(InMemoryDataset):
         return f"{type(self).__name__}({counts})"
 
     def _content(self, path: Path | None) -> dict[str, Any]:
-        """Loads the processed file, or builds what it holds and saves it."""
+        """Load the processed file, or build what it holds and save it."""
         # Addresses differ from run to run.
         pre_transform = re.sub(" at 0x[0-9a-f]+", "", repr(self.pre_transform)), digest_of(self.pre_transform)
         if path is not None and path.exists() and not self.force_reload:
@@ -304,7 +308,7 @@ class KGRecDataset(InMemoryDataset):
         return content
 
     def _files(self) -> dict[str, Path]:
-        """The raw files that are there, by name."""
+        """Return the raw files that are there, by name."""
         files = {name: Path(self.raw_dir, name) for name in self.raw_file_names}
         return {name: path for name, path in files.items() if path.is_file()}
 
@@ -316,7 +320,7 @@ class KGRecDataset(InMemoryDataset):
         }
 
     def _is_made_from(self, origin: Mapping[str, Any]) -> bool:
-        """Whether the class and the raw files that are still there are those that a file was made from."""
+        """Return whether a file was made from this class and from the raw files that are still there."""
         if not self._is_told_apart or any(origin[key] != value for key, value in self._code().items()):
             return False
         records = origin["files"]
@@ -377,14 +381,14 @@ class KGRecDataset(InMemoryDataset):
         kg.edge_index = torch.from_numpy(edge_index)
         kg.rel_type = torch.from_numpy(rel_type)
 
-        listens = data["user", "listens", "entity"]
-        listens.edge_index = torch.from_numpy(np.compress(in_train, pairs[:, :num_positives], axis=1))
-        listens.edge_label_index = torch.from_numpy(pairs)
-        listens.edge_label = torch.zeros(pairs.shape[1], dtype=torch.float, device="cpu")
-        listens.edge_label[:num_positives] = 1.0
-        listens.train_mask = torch.from_numpy(parts == TRAIN)
-        listens.val_mask = torch.from_numpy(parts == VAL)
-        listens.test_mask = torch.from_numpy(parts == TEST)
+        links = data["user", self.interaction.edge, "entity"]
+        links.edge_index = torch.from_numpy(np.compress(in_train, pairs[:, :num_positives], axis=1))
+        links.edge_label_index = torch.from_numpy(pairs)
+        links.edge_label = torch.zeros(pairs.shape[1], dtype=torch.float, device="cpu")
+        links.edge_label[:num_positives] = 1.0
+        links.train_mask = torch.from_numpy(parts == TRAIN)
+        links.val_mask = torch.from_numpy(parts == VAL)
+        links.test_mask = torch.from_numpy(parts == TEST)
         return data
 
     def _warn_of_few_negatives(
@@ -455,7 +459,7 @@ def _save(path: Path, content: dict[str, Any]) -> None:
 
 
 def _strangers(data: BaseData) -> str:
-    """What in the data no processed file may hold, by name and class."""
+    """Return what in the data no processed file may hold, by name and class."""
     found = []
     for store in data.stores:
         for key, value in store.items():

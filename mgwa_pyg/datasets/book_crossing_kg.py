@@ -8,6 +8,7 @@ import numpy as np
 
 from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.download import RawFile
+from mgwa_pyg.datasets.interactions import READS
 from mgwa_pyg.datasets.raw import IntArray, RawTable, raise_at
 from mgwa_pyg.datasets.tables import distinct_pairs, frozen_negatives
 
@@ -31,44 +32,26 @@ class BookCrossingKG(KGRecDataset):
 
     Args:
         root (str): The folder of the data set.
-        negatives (str): What each user's negatives are: drawn uniformly from all items
-            (:obj:`"items"`), drawn uniformly from all entities (:obj:`"entities"`), or those
-            published with the MCCLK model (:obj:`"frozen"`, drawn from the items).
-            (default: :obj:`"items"`)
+        negatives (str): What each user's negatives are: drawn uniformly from all items (:obj:`"items"`),
+            drawn uniformly from all entities (:obj:`"entities"`), or those published with the MCCLK model
+            (:obj:`"frozen"`, drawn from the items). (default: :obj:`"items"`)
         seed (int): The seed of the negatives and of the split. (default: :obj:`0`)
-        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2.
-            (default: :obj:`"random"`)
-        transform (callable, optional): Applied to the data at every access.
-            (default: :obj:`None`)
-        pre_transform (callable, optional): Applied to the data once, before it is saved.
-            (default: :obj:`None`)
-        force_reload (bool): Whether to build the data set even if it has been built before.
-            (default: :obj:`False`)
+        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2. (default: :obj:`"random"`)
+        transform (callable, optional): Applied to the data at every access. (default: :obj:`None`)
+        pre_transform (callable, optional): Applied once, before the data are saved. (default: :obj:`None`)
+        force_reload (bool): Whether to build the data even if they were built before. (default: :obj:`False`)
 
     Raises:
         ValueError: If :obj:`negatives`, :obj:`split` or :obj:`seed` is none of the allowed values.
-        FileNotFoundError: If :obj:`MGWA_PYG_RAW` is set and a raw file is missing there.
-        DownloadError: If a raw file cannot be downloaded.
-        RawDataError: If a raw file does not hold what it should.
+        FileNotFoundError, DownloadError, RawDataError: As :class:`KGRecDataset` raises them.
 
     **STATS:**
 
-    .. list-table::
-        :widths: 10 10 10 10 10 10
-        :header-rows: 1
-
-        * - #users
-          - #items
-          - #interactions
-          - #entities
-          - #relations
-          - #triples
-        * - 17,860
-          - 14,967
-          - 69,873
-          - 77,903
-          - 25
-          - 151,500
+    ====== ====== ============= ========= ========== ========
+    #users #items #interactions #entities #relations #triples
+    ====== ====== ============= ========= ========== ========
+    17,860 14,967 69,873        77,903    25         151,500
+    ====== ====== ============= ========= ========== ========
     """
 
     raw_folder = "book_crossing"
@@ -85,6 +68,7 @@ class BookCrossingKG(KGRecDataset):
         ),
     }
     negative_pools = ("items", "entities", "frozen")
+    interaction = READS
 
     def build(self) -> KGRecTables:
         ratings = RawTable.read_npy(Path(self.raw_dir, _RATINGS), ("user", "item", "label"))
@@ -112,7 +96,7 @@ class BookCrossingKG(KGRecDataset):
 
 
 def _count(table: RawTable, numbers: IntArray, what: str) -> int:
-    """The number of different numbers, which must be 0, 1, 2, …"""
+    """Return how many different numbers there are, which must be 0, 1, 2, …"""
     found = np.unique(numbers)
     missing = np.setdiff1d(np.arange(len(found) + 1), found)[0]
     if missing != len(found) or missing == 0:

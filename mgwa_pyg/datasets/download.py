@@ -42,7 +42,7 @@ class RawFile:
 
 
 def download_files(files: Mapping[str, RawFile], folder: Path) -> None:
-    r"""Downloads files one after the other and stops at the first that fails.
+    r"""Download files one after the other, and stop at the first that fails.
 
     Args:
         files (Mapping[str, RawFile]): The files by their name below :obj:`folder`.
@@ -83,7 +83,7 @@ def _download(file: RawFile, path: Path) -> None:
 
 
 def _open(url: str) -> Any:
-    """Opens a URL and waits for the answer's headers, at most :obj:`ANSWER_SECONDS`."""
+    """Open a URL and wait for the answer's headers, at most :obj:`ANSWER_SECONDS`."""
     answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""Data sets that hold still: one access, however often they are asked."""
+"""Data sets with the data of one access, however random their transforms are."""
 
 import copy
 
@@ -6,16 +6,15 @@ from mgwa_pyg.datasets.base import KGRecDataset
 
 
 def fixed(dataset: KGRecDataset) -> KGRecDataset:
-    r"""Returns the data set with the data of one access: a transform, which may draw at random, is
-    applied now, and then no more.
+    r"""Return the data set with its transform, which may be random, applied once and for all.
 
     Args:
         dataset (KGRecDataset): The data set. It is left as it is.
     """
     if dataset.transform is None:
         return dataset
-    still = copy.copy(dataset)
-    still.data = dataset[0]
-    still.transform = None
-    still.__dict__.pop("fingerprint", None)  # It may be of another access.
-    return still
+    copied = copy.copy(dataset)
+    copied.data = dataset[0]
+    copied.transform = None
+    copied.__dict__.pop("fingerprint", None)  # It may be of another access.
+    return copied

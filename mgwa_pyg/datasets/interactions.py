@@ -1,4 +1,4 @@
-"""The interactions in the data: one type of edges from users to entities, called as the data set calls it."""
+"""The interactions in the data: edges from users to entities, and the words that a data set has for them."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,10 @@ from torch_geometric.data.storage import EdgeStorage
 
 
 class Interaction(NamedTuple):
-    """What users do with items, as edges and sentences say it."""
+    """What users do with items, as edges and sentences say it.
+
+    Example: ``Interaction("plays", "played", "players")``.
+    """
 
     edge: str
     """The name of the edges, as in ``("user", "listens", "entity")``."""
@@ -20,6 +23,7 @@ class Interaction(NamedTuple):
 LISTENS = Interaction("listens", "listened to", "listeners")
 READS = Interaction("reads", "read", "readers")
 WATCHES = Interaction("watches", "watched", "viewers")
+INTERACTS = Interaction("interacts", "interacted with", "users")
 
 
 def interactions(data: HeteroData) -> EdgeStorage:

@@ -1,4 +1,4 @@
-"""`KGRecTables`: a data set as plain tables, looked at once."""
+"""`KGRecTables`: a data set as plain tables, checked once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -68,7 +68,7 @@ class KGRecTables:
         }
 
     def checked(self) -> "KGRecTables":
-        r"""Returns the same tables, with all ids and names, and with the positives distinct and sorted by
+        r"""Return the same tables, with all ids and names, and with the positives distinct and sorted by
         user and then by item; their parts and negatives go with them.
 
         Raises:
@@ -128,12 +128,12 @@ class KGRecTables:
 
 
 def _differing(names: Sequence[str], others: Sequence[str]) -> int | None:
-    """The first row in which names are not the beginning of others."""
+    """Return the first row in which names are not the beginning of others."""
     return next((row for row, name in enumerate(names) if name != others[row]), None)
 
 
 def _table(name: str, value: Any, columns: dict[str, tuple[int, str]]) -> _Table:
-    """Returns a table of whole numbers below the size of their column; a size has a name."""
+    """Return a table of whole numbers below the size of their column; a size has a name."""
     table = _numbers(name, value)
     shape = table.shape
     if table.size == 0 and table.ndim < 2:
@@ -161,7 +161,7 @@ def _table(name: str, value: Any, columns: dict[str, tuple[int, str]]) -> _Table
 
 
 def _numbers(name: str, value: Any) -> npt.NDArray[Any]:
-    """Returns an array of integers or floats."""
+    """Return an array of integers or floats."""
     try:
         if isinstance(value, torch.Tensor):
             value = value.detach().cpu()
@@ -189,7 +189,7 @@ def _numbers(name: str, value: Any) -> npt.NDArray[Any]:
 
 
 def _beside(positives: _Table, negatives: _Table, num_users: int, num_entities: int) -> _Table:
-    """Returns the negative that goes with each positive: a user's first with the first, and so on."""
+    """Return the negative that goes with each positive: a user's first with the first, and so on."""
     wanted, found = (np.bincount(table[:, 0], minlength=num_users) for table in (positives, negatives))
     if (wanted != found).any():
         user = int((wanted != found).argmax())
@@ -218,7 +218,7 @@ def _sorted(
     parts: _Table | None,
     num_items: int,
 ) -> tuple[_Table, _Table | None, npt.NDArray[np.int8] | None]:
-    """Sorts positives by user and item, each once, and what goes with them."""
+    """Return positives sorted by user and item, each once, and what goes with them."""
     key = positives[:, 0].astype(np.int64)
     key *= num_items
     key += positives[:, 1]

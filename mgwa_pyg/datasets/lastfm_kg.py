@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -49,45 +49,28 @@ class LastFMKG(KGRecDataset):
 
     Args:
         root (str): The folder of the data set.
-        negatives (str): What each user's negatives are: drawn uniformly from all items
-            (:obj:`"items"`), drawn uniformly from all entities (:obj:`"entities"`), or those
-            published with the MCCLK model (:obj:`"frozen"`, drawn from the items).
-            (default: :obj:`"items"`)
+        negatives (str): What each user's negatives are: drawn uniformly from all items (:obj:`"items"`),
+            drawn uniformly from all entities (:obj:`"entities"`), or those published with the MCCLK model
+            (:obj:`"frozen"`, drawn from the items). (default: :obj:`"items"`)
         seed (int): The seed of the negatives and of the random split. (default: :obj:`0`)
         split (str): :obj:`"random"` splits all labelled pairs 6:2:2; :obj:`"lightkg"` gives the
             positives the parts published with the LightKG model, and each user's :math:`k`-th
             negative the part of the :math:`k`-th positive. (default: :obj:`"random"`)
-        transform (callable, optional): Applied to the data at every access.
-            (default: :obj:`None`)
-        pre_transform (callable, optional): Applied to the data once, before it is saved.
-            (default: :obj:`None`)
-        force_reload (bool): Whether to build the data set even if it has been built before.
-            (default: :obj:`False`)
+        transform (callable, optional): Applied to the data at every access. (default: :obj:`None`)
+        pre_transform (callable, optional): Applied once, before the data are saved. (default: :obj:`None`)
+        force_reload (bool): Whether to build the data even if they were built before. (default: :obj:`False`)
 
     Raises:
         ValueError: If :obj:`negatives`, :obj:`split` or :obj:`seed` is none of the allowed values.
-        FileNotFoundError: If :obj:`MGWA_PYG_RAW` is set and a raw file is missing there.
-        DownloadError: If a raw file cannot be downloaded.
-        RawDataError: If a raw file does not hold what it should.
+        FileNotFoundError, DownloadError, RawDataError: As :class:`KGRecDataset` raises them.
 
     **STATS:**
 
-    .. list-table::
-        :widths: 10 10 10 10 10 10
-        :header-rows: 1
-
-        * - #users
-          - #items
-          - #interactions
-          - #entities
-          - #relations
-          - #triples
-        * - 1,872
-          - 3,846
-          - 21,173
-          - 9,366
-          - 60
-          - 15,518
+    ====== ====== ============= ========= ========== ========
+    #users #items #interactions #entities #relations #triples
+    ====== ====== ============= ========= ========== ========
+    1,872  3,846  21,173        9,366     60         15,518
+    ====== ====== ============= ========= ========== ========
     """
 
     raw_folder = "lastfm"
@@ -156,17 +139,12 @@ class LastFMKG(KGRecDataset):
 
         item_names = self._item_names_of(items)
         users, positives = self._interactions(artists)
-        triples, others, relation_names = self._triples(items)
         return KGRecTables(
             positives=positives,
-            triples=triples,
             num_users=len(users),
-            num_entities=len(item_names) + len(others),
-            item_names=item_names,
-            relation_names=relation_names,
             user_ids=users.tolist(),
             item_ids=artists.tolist(),
-            entity_names=[*item_names, *(f"entity {entity}" for entity in others)],
+            **self._triples(items, item_names),
             negatives=self._frozen(positives, len(artists)) if self.negatives == "frozen" else None,
             positive_parts=(
                 self._lightkg_parts(positives, users, artists) if self.split == "lightkg" else None
@@ -200,17 +178,17 @@ class LastFMKG(KGRecDataset):
         )
         self._verify(_INTERACTIONS, table)
         item = artists.get_indexer(table["artist"])
-        known = item >= 0
-        if not known.any():
+        is_item = item >= 0
+        if not is_item.any():
             table.fail(0, f"neither this row nor a later one has an artist of {_ITEMS}")
-        user, users = pd.factorize(table["user"][known])
-        return pd.Index(users), distinct_pairs(user, item[known], len(artists))
+        user, users = pd.factorize(table["user"][is_item])
+        return pd.Index(users), distinct_pairs(user, item[is_item], len(artists))
 
-    def _triples(self, items: RawTable) -> tuple[IntArray, list[int], list[str]]:
+    def _triples(self, items: RawTable, item_names: list[str]) -> dict[str, Any]:
         table = self._read(_TRIPLES, {"head": int, "relation": str, "tail": int})
         self._verify(_TRIPLES, table)
         relation = np.array(table["relation"], dtype=object)
-        return number_triples(table["head"], relation, table["tail"], items["entity"])
+        return number_triples(table["head"], relation, table["tail"], items["entity"], item_names)
 
     def _frozen(self, positives: IntArray, num_items: int) -> IntArray:
         table = self._read(_FROZEN, {"user": int, "item": int, "label": int})

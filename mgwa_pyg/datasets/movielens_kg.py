@@ -9,6 +9,7 @@ import pandas as pd
 
 from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.download import RawFile
+from mgwa_pyg.datasets.interactions import WATCHES
 from mgwa_pyg.datasets.raw import IntArray, RawTable, raise_at, read_in_chunks
 from mgwa_pyg.datasets.tables import distinct_pairs, number_triples
 
@@ -22,6 +23,7 @@ POSITIVE_RATING = 4
 class _MovieLensKG(KGRecDataset):
     """What the MovieLens data sets share: all but the form of the ratings."""
 
+    interaction = WATCHES
     archive: ClassVar[str]  # The address of GroupLens' archive, which has the ratings.
     ratings_file: ClassVar[str]
     items_file: ClassVar[str]
@@ -39,25 +41,19 @@ class _MovieLensKG(KGRecDataset):
         head, relation, tail = (
             np.array([value for part in parts for value in part[name]], dtype=object) for name in columns
         )
-        first = np.array(items["entity"], dtype=object)
-        triples, others, relation_names = number_triples(head, relation, tail, first)
-        item_names = [str(movie) for movie in items["movie"]]
+        first, item_names = np.array(items["entity"], dtype=object), [str(movie) for movie in items["movie"]]
         tables = KGRecTables(
             positives=positives,
-            triples=triples,
             num_users=len(users),
-            num_entities=len(first) + len(others),
-            item_names=item_names,
-            relation_names=relation_names,
             user_ids=users.tolist(),
             item_ids=items["movie"].tolist(),
-            entity_names=[*item_names, *(f"entity {entity}" for entity in others)],
+            **number_triples(head, relation, tail, first, item_names),
         )
         self._check_statistics(tables)
         return tables
 
     def _ratings(self) -> Iterator[Mapping[str, Any]]:
-        """Yields the columns user, movie and rating, some rows at a time."""
+        """Yield the columns user, movie and rating, some rows at a time."""
         raise NotImplementedError
 
     @property
@@ -132,18 +128,13 @@ class MovieLens20MKG(_MovieLensKG):
 
     Args:
         root (str): The folder of the data set.
-        negatives (str): What each user's negatives are: drawn uniformly from all items
-            (:obj:`"items"`), or drawn uniformly from all entities (:obj:`"entities"`).
-            (default: :obj:`"items"`)
+        negatives (str): What each user's negatives are drawn from, uniformly: all items (:obj:`"items"`) or
+            all entities (:obj:`"entities"`). (default: :obj:`"items"`)
         seed (int): The seed of the negatives and of the split. (default: :obj:`0`)
-        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2.
-            (default: :obj:`"random"`)
-        transform (callable, optional): Applied to the data at every access.
-            (default: :obj:`None`)
-        pre_transform (callable, optional): Applied to the data once, before it is saved.
-            (default: :obj:`None`)
-        force_reload (bool): Whether to build the data set even if it has been built before.
-            (default: :obj:`False`)
+        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2. (default: :obj:`"random"`)
+        transform (callable, optional): Applied to the data at every access. (default: :obj:`None`)
+        pre_transform (callable, optional): Applied once, before the data are saved. (default: :obj:`None`)
+        force_reload (bool): Whether to build the data even if they were built before. (default: :obj:`False`)
 
     Raises:
         ValueError: If :obj:`negatives`, :obj:`split` or :obj:`seed` is none of the allowed values.
@@ -155,22 +146,11 @@ class MovieLens20MKG(_MovieLensKG):
     **STATS:** (as published; the paper's 13,501,622 interactions count a negative for each
     positive, as do its 42,346 of Last.FM)
 
-    .. list-table::
-        :widths: 10 10 10 10 10 10
-        :header-rows: 1
-
-        * - #users
-          - #items
-          - #interactions
-          - #entities
-          - #relations
-          - #triples
-        * - 138,159
-          - 16,954
-          - 6,750,811
-          - 102,569
-          - 32
-          - 499,474
+    ======= ====== ============= ========= ========== ========
+    #users  #items #interactions #entities #relations #triples
+    ======= ====== ============= ========= ========== ========
+    138,159 16,954 6,750,811     102,569   32         499,474
+    ======= ====== ============= ========= ========== ========
     """
 
     raw_folder = "movielens_20m"
@@ -179,7 +159,7 @@ class MovieLens20MKG(_MovieLensKG):
     items_file = "item_index2entity_id.txt"
     triples_files = ("kg.txt",)
     raw_files: ClassVar[Mapping[str, RawFile]] = {
-        name: RawFile(f"{_KGCN}/{name}") for name in ("item_index2entity_id.txt", "kg.txt")
+        name: RawFile(f"{_KGCN}/{name}") for name in (items_file, *triples_files)
     }
     expected_statistics: ClassVar[Mapping[str, int]] = {
         "users": 138_159,
@@ -216,45 +196,16 @@ class MovieLens1MKG(_MovieLensKG):
         RippleNet's own script takes the first line of :obj:`ratings.dat` for a header and drops
         it. It is a rating, and kept here.
 
-    .. warning::
-        We do not know the checksums of these files, so none is compared. Instead, the published
-        statistics are compared with what was read, and :class:`RawDataError` says which differ.
-
-    Args:
-        root (str): The folder of the data set.
-        negatives (str): What each user's negatives are: drawn uniformly from all items
-            (:obj:`"items"`), or drawn uniformly from all entities (:obj:`"entities"`).
-            (default: :obj:`"items"`)
-        seed (int): The seed of the negatives and of the split. (default: :obj:`0`)
-        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2.
-            (default: :obj:`"random"`)
-        transform (callable, optional): Applied to the data at every access.
-            (default: :obj:`None`)
-        pre_transform (callable, optional): Applied to the data once, before it is saved.
-            (default: :obj:`None`)
-        force_reload (bool): Whether to build the data set even if it has been built before.
-            (default: :obj:`False`)
-
-    Raises:
-        ValueError: If :obj:`negatives`, :obj:`split` or :obj:`seed` is none of the allowed values.
-        FileNotFoundError: If the ratings are missing, or :obj:`MGWA_PYG_RAW` is set and another raw
-            file is missing there.
-        DownloadError: If a file of the knowledge graph cannot be downloaded.
-        RawDataError: If a raw file does not hold what it should.
+    Arguments and errors are those of :class:`MovieLens20MKG`. No checksum is compared here, either.
 
     **STATS:** (as published; the paper's 753,772 interactions count a negative for each positive,
     without the first line)
 
-    .. list-table::
-        :widths: 10 10 10
-        :header-rows: 1
-
-        * - #users
-          - #items
-          - #relations
-        * - 6,036
-          - 2,445
-          - 12
+    ====== ====== ==========
+    #users #items #relations
+    ====== ====== ==========
+    6,036  2,445  12
+    ====== ====== ==========
     """
 
     raw_folder = "movielens_1m"
@@ -263,8 +214,7 @@ class MovieLens1MKG(_MovieLensKG):
     items_file = "item_index2entity_id_rehashed.txt"
     triples_files = ("kg_part1_rehashed.txt", "kg_part2_rehashed.txt")
     raw_files: ClassVar[Mapping[str, RawFile]] = {
-        name: RawFile(f"{_RIPPLENET}/{name}")
-        for name in ("item_index2entity_id_rehashed.txt", "kg_part1_rehashed.txt", "kg_part2_rehashed.txt")
+        name: RawFile(f"{_RIPPLENET}/{name}") for name in (items_file, *triples_files)
     }
     expected_statistics: ClassVar[Mapping[str, int]] = {"users": 6_036, "items": 2_445, "relations": 12}
 

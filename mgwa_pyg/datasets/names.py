@@ -45,7 +45,7 @@ torch.serialization.add_safe_globals([NumberedNames, range])  # They go into the
 
 
 def checked_names(name: str, value: Any, size: int | None = None) -> Sequence[str]:
-    r"""Returns names as a list of strings, or as they are if they are numbered.
+    r"""Return names as a list of strings, or as they are if they are numbered.
 
     Raises:
         ValueError: If this is no sequence of strings, or not of the size that is needed.
@@ -62,7 +62,7 @@ def checked_names(name: str, value: Any, size: int | None = None) -> Sequence[st
 
 
 def checked_ids(name: str, value: Any, size: int) -> Sequence[int | str]:
-    r"""Returns ids as a list of integers and strings; none, or the row numbers, are a :obj:`range`.
+    r"""Return ids as a list of integers and strings; none, or the row numbers, are a :obj:`range`.
 
     Raises:
         ValueError: If this is no sequence of whole numbers or strings, not of the size that is needed, or

@@ -26,7 +26,7 @@ _OF_DATA = {*sys.stdlib_module_names, "mgwa_pyg", "numpy", "pandas", "scipy", "t
 
 
 def digest_of(value: Any) -> str:
-    r"""Returns the SHA-256 of a value: the same in every process, and another one if the value is another.
+    r"""Return the SHA-256 of a value: the same in every process, and another one if the value is another.
 
     A function is its code, what it is bound to, and what it uses of the same program; a class is what it adds
     to those of libraries, which count by their names.
@@ -35,19 +35,19 @@ def digest_of(value: Any) -> str:
 
 
 def digest_and_strangers(value: Any) -> tuple[str, list[Any]]:
-    r"""Returns the SHA-256 of a value, and what in it looks like any other of its kind: an open file, say."""
+    r"""Return the SHA-256 of a value, and what in it looks like any other of its kind: an open file, say."""
     digests = _Digests()
     return digests.of(value).hex(), digests.strangers
 
 
 def class_digest(kind: type, base: type) -> str:
-    r"""Returns the SHA-256 of all that a class and its other bases add to one of its bases."""
+    r"""Return the SHA-256 of all that a class and its other bases add to one of its bases."""
     digests = _Digests(program={_package(kind)})
     return digests.of([one for one in kind.__mro__ if one not in base.__mro__]).hex()
 
 
 def file_record(path: Path) -> dict[str, Any]:
-    r"""Returns what :func:`is_unchanged` compares a file with."""
+    r"""Return what :func:`is_unchanged` compares a file with."""
     stat, digest = _stat(path), hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):
@@ -56,7 +56,7 @@ def file_record(path: Path) -> dict[str, Any]:
 
 
 def is_unchanged(path: Path, record: Mapping[str, Any]) -> bool:
-    r"""Returns whether a file is what it was; it is read only where its size or a time is another."""
+    r"""Return whether a file is what it was; it is read only where its size or a time is another."""
     return _stat(path) == record["stat"] or file_record(path)["sha256"] == record["sha256"]
 
 
@@ -75,7 +75,7 @@ class _Digests:
     def __init__(self, program: Iterable[str] = ()) -> None:
         self.strangers: list[Any] = []
         self._program = {*program} - {"mgwa_pyg"}
-        self._known: dict[int, tuple[Any, bytes]] = {}  # With the value, as its number is free without it.
+        self._taken: dict[int, tuple[Any, bytes]] = {}  # With the value, as its number is free without it.
         self._depth = 0
 
     def of(self, value: Any) -> bytes:
@@ -85,14 +85,14 @@ class _Digests:
         ):
             digest.update(value if isinstance(value, bytes) else repr(value).encode())
             return digest.digest()
-        if id(value) in self._known:
-            return self._known[id(value)][1]
-        self._known[id(value)] = value, b"%d" % self._depth  # For what leads back to it.
+        if id(value) in self._taken:
+            return self._taken[id(value)][1]
+        self._taken[id(value)] = value, b"%d" % self._depth  # For what leads back to it.
         self._depth += 1
         for part in self._parts(value):
             digest.update(self.of(part))
         self._depth -= 1
-        self._known[id(value)] = value, digest.digest()
+        self._taken[id(value)] = value, digest.digest()
         return digest.digest()
 
     def _parts(self, value: Any) -> Iterable[Any]:
@@ -147,7 +147,7 @@ class _Digests:
         return self._state(value)
 
     def _state(self, value: Any) -> Iterable[Any]:
-        """What another object of the same class would be made a copy from."""
+        """Return what a copy of the object would be made from."""
         reduce = copyreg.dispatch_table.get(type(value))
         try:
             made = value.__reduce_ex__(4) if reduce is None else reduce(value)
@@ -162,9 +162,7 @@ class _Digests:
         return [_name(function), arguments, state, [*(items or ())], [*(pairs or ())]]
 
     def _used_by(self, function: types.FunctionType) -> Iterator[Any]:
-        """The names that a function uses of its own program, each with its value, or with the file where the
-        function itself imports it.
-        """
+        """Yield what a function uses of its own program: names with values, or with files that it imports."""
         names = _names(function.__code__)
         for name in names:
             if name not in function.__globals__:
@@ -185,7 +183,7 @@ class _Digests:
                         yield name, value
 
     def _is_foreign(self, value: Any) -> bool:
-        """Whether a function, a class or a module counts by its name: it is Python's, ours, or installed."""
+        """Return whether a function, class or module counts by its name, as Python's, ours or installed."""
         return _package(value) not in self._program and _is_installed(_module(value))
 
 
@@ -211,7 +209,7 @@ def _is_in_a_library(file: Path) -> bool:
 
 
 def _sources(name: str, function: types.FunctionType) -> Iterator[Path]:
-    """The files of the program that a function may import by a name. None is imported."""
+    """Yield the files of the program that a function may import by a name. None is imported."""
     package = function.__globals__.get("__package__")
     for module in [name, f".{name}"] if package else [name]:
         if module.partition(".")[0] not in sys.stdlib_module_names:
@@ -227,7 +225,7 @@ def _name(value: Any) -> str:
 
 
 def _body(kind: type) -> Iterator[Any]:
-    """What stands in the body of a class, without what Python notes there by itself."""
+    """Yield what stands in the body of a class, without what Python notes there by itself."""
     yield _name(kind)
     for name, value in vars(kind).items():
         if isinstance(value, types.FunctionType) or not name.startswith(("__", "_abc_")):
@@ -242,6 +240,6 @@ def _content_of(cell: types.CellType) -> list[Any]:
 
 
 def _names(code: types.CodeType) -> list[str]:
-    """The names that a piece of code uses, and the functions in it."""
+    """Return the names that a piece of code uses, and the functions in it."""
     inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
     return sorted({*code.co_names, *(name for one in inner for name in _names(one))})

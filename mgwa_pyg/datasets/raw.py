@@ -24,7 +24,7 @@ BLOCK = 2**20  # The bytes of text that are.
 
 
 def index_type(size: int) -> type[np.signedinteger]:
-    r"""Returns the type that holds indices below :obj:`size` in the least memory: 32 or 64 bits."""
+    r"""Return the type that holds indices below :obj:`size` in the least memory: 32 or 64 bits."""
     return np.int32 if size <= 2**31 else np.int64
 
 
@@ -61,7 +61,7 @@ class RawTable:
         separator: str = "\t",
         remedy: str = REMEDY,
     ) -> "RawTable":
-        r"""Reads a table; lines end with LF or CRLF, and a byte order mark does not matter.
+        r"""Read a table; lines end with LF or CRLF, and a byte order mark does not matter.
 
         Args:
             path (Path): The file.
@@ -95,7 +95,7 @@ class RawTable:
     def read_parts(
         cls, path: Path, columns: Mapping[str, type | None], separator: str = "\t", remedy: str = REMEDY
     ) -> "Iterator[RawTable]":
-        r"""Reads a table that is too large to be held as text, some rows at a time, without its header; see
+        r"""Read a table that is too large to be held as text, some rows at a time, without its header; see
         :meth:`read`.
 
         Raises:
@@ -116,7 +116,7 @@ class RawTable:
 
     @classmethod
     def read_npy(cls, path: Path, columns: tuple[str, ...]) -> "RawTable":
-        r"""Reads an array of non-negative integers that NumPy saved.
+        r"""Read an array of non-negative integers that NumPy saved.
 
         Args:
             path (Path): The file.
@@ -157,11 +157,11 @@ class RawTable:
         return self.columns[column]
 
     def fail(self, row: int, problem: str) -> NoReturn:
-        r"""Raises the :class:`RawDataError` that blames :obj:`row`."""
+        r"""Raise the :class:`RawDataError` that blames :obj:`row`."""
         raise_at(self.path, self.first_line + int(row), problem, self.remedy, self.unit)
 
     def fail_if(self, bad: npt.NDArray[np.bool_], problem: str) -> None:
-        r"""Blames the first bad row, if there is one.
+        r"""Raise the :class:`RawDataError` that blames the first bad row, if there is one.
 
         Args:
             bad (np.ndarray): The bad rows' mask. [num_rows]
@@ -172,11 +172,11 @@ class RawTable:
             self.fail(row, problem.format_map({k: v[row] for k, v in self.columns.items()}))
 
     def fail_if_repeated(self, keys: npt.NDArray[Any], problem: str) -> None:
-        r"""Blames the first row whose key an earlier row has."""
+        r"""Blame the first row whose key an earlier row has."""
         self.fail_if(pd.Series(keys).duplicated().to_numpy(), problem)
 
     def verify(self, sha256: str | None) -> None:
-        r"""Compares the file's SHA-256 with the one expected, unless that is :obj:`None`."""
+        r"""Blame a file that has another SHA-256 than the one expected; :obj:`None` expects none."""
         if sha256 is not None and sha256 != self.sha256:
             problem = f"its SHA-256 is {self.sha256} instead of {sha256}"
             raise_at(self.path, None, problem, self.remedy)
@@ -189,7 +189,7 @@ def read_in_chunks(
     separator: str,
     remedy: str = REMEDY,
 ) -> Iterator[dict[str, Any]]:
-    r"""Reads a table of numbers that is too large to be read whole, :obj:`CHUNK` rows at a time.
+    r"""Read a table of numbers that is too large to be read whole, :obj:`CHUNK` rows at a time.
 
     It lets whole numbers pass as integers however they are written, such as :obj:`7.0`.
 
@@ -249,13 +249,13 @@ def read_in_chunks(
 def raise_at(
     path: Path, line: int | None, problem: str, remedy: str = REMEDY, unit: str = "line"
 ) -> NoReturn:
-    r"""Raises a :class:`RawDataError` that names the file, the line and the way out."""
+    r"""Raise a :class:`RawDataError` that names the file, the line and the way out."""
     where = f"'{path}'" if line is None else f"'{path}', {unit} {line}"
     raise RawDataError(f"{where}: {problem}. {remedy}")
 
 
 def _blame_row(path: Path, columns: Mapping[str, type], separator: str, remedy: str) -> None:
-    """Raises for the first row below the header that the strict parser rejects, if there is one."""
+    """Blame the first row below the header that the strict parser rejects, if there is one."""
     with path.open("rb") as file:
         file.readline()
         first_line = 2
@@ -267,7 +267,7 @@ def _blame_row(path: Path, columns: Mapping[str, type], separator: str, remedy: 
 
 
 def decode(raw: bytes, path: Path, first_line: int, remedy: str) -> str:
-    r"""Returns the text of some lines, without a byte order mark, or raises a :class:`RawDataError`."""
+    r"""Return the text of some lines, without a byte order mark, or raise a :class:`RawDataError`."""
     if not raw:
         raise_at(path, None, "it is empty", remedy)
     if first_line == 1:
@@ -291,7 +291,7 @@ def _parse(
     separator: str,
     remedy: str,
 ) -> dict[str, Any]:
-    """Splits rows into typed columns."""
+    """Return the typed columns of some rows."""
     width = np.fromiter((row.count(separator) for row in rows), np.int64, len(rows)) + 1
     if (width != len(columns)).any():
         row = int((width != len(columns)).argmax())

@@ -14,12 +14,15 @@ import numpy.typing as npt
 from torch_geometric.data import HeteroData
 
 from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
+from mgwa_pyg.datasets.interactions import INTERACTS, LISTENS, READS, WATCHES
 from mgwa_pyg.datasets.raw import RawTable, decode, raise_at
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL
 from mgwa_pyg.datasets.tables import Numbering
+from mgwa_pyg.utils.checks import check_choice
 
 _REMEDY = "Correct the file, or convert it again: see RecBole's description of atomic files."
 _AROUND = " \"'\t\r\v\f\xa0\ufeff"  # What other programs leave around ids.
+_INTERACTIONS = {word.edge: word for word in (LISTENS, READS, WATCHES, INTERACTS)}
 _PARTS = {"train": TRAIN, "valid": VAL, "test": TEST}
 
 
@@ -59,23 +62,21 @@ class RecBoleKG(KGRecDataset):
     Args:
         root (str): The folder that holds RecBole's data sets.
         name (str): The name of the data set: of its folder, and of the files therein.
-        negatives (str): What each user's negatives are: drawn uniformly from all items
-            (:obj:`"items"`), or drawn uniformly from all entities (:obj:`"entities"`).
-            (default: :obj:`"items"`)
+        negatives (str): What each user's negatives are drawn from, uniformly: all items (:obj:`"items"`) or
+            all entities (:obj:`"entities"`). (default: :obj:`"items"`)
         seed (int): The seed of the negatives and of the random split. (default: :obj:`0`)
         split (str): :obj:`"random"` splits all labelled pairs 6:2:2; :obj:`"files"` reads the parts
             from RecBole's benchmark files, and gives each user's :math:`k`-th negative the part of
             the :math:`k`-th positive. (default: :obj:`"random"`)
         min_rating (float, optional): The least :obj:`rating` that makes an interaction; :obj:`None`
             takes all rows. (default: :obj:`None`)
-        transform (callable, optional): Applied to the data at every access.
-            (default: :obj:`None`)
-        pre_transform (callable, optional): Applied to the data once, before it is saved.
-            (default: :obj:`None`)
-        force_reload (bool): Whether to build the data set even if it has been built before.
-            (default: :obj:`False`)
+        transform (callable, optional): Applied to the data at every access. (default: :obj:`None`)
+        pre_transform (callable, optional): Applied once, before the data are saved. (default: :obj:`None`)
+        force_reload (bool): Whether to build the data even if they were built before. (default: :obj:`False`)
         processed (str, optional): The folder of the processed file, where it is not to lie beside the
             atomic files. (default: :obj:`None`)
+        interaction (str): What users do with items, which names the edges: :obj:`"listens"`,
+            :obj:`"reads"`, :obj:`"watches"` or :obj:`"interacts"`. (default: :obj:`"listens"`)
 
     Raises:
         ValueError: If an argument is none of the allowed values.
@@ -98,11 +99,13 @@ class RecBoleKG(KGRecDataset):
         pre_transform: Callable[[HeteroData], HeteroData] | None = None,
         force_reload: bool = False,
         processed: str | os.PathLike[str] | None = None,
+        interaction: str = "listens",
     ) -> None:
         if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
             raise ValueError(f"name={name!r}: the name of a folder in root is needed")
         self.name = name
         self.min_rating = _check_rating(min_rating)
+        self.interaction = _INTERACTIONS[check_choice("interaction", interaction, _INTERACTIONS)]
         if not isinstance(root, (str, os.PathLike)):
             raise TypeError(f"root={root!r:.60}: the folder that holds RecBole's data sets is needed")
         folder = Path(root, name)
@@ -127,12 +130,13 @@ class RecBoleKG(KGRecDataset):
 
     def _arguments(self) -> dict[str, Any]:
         folder = str(Path(self.root).parent)
-        return {**super()._arguments(), "root": folder, "name": self.name, "min_rating": self.min_rating}
+        own = {"name": self.name, "min_rating": self.min_rating, "interaction": self.interaction.edge}
+        return {**super()._arguments(), "root": folder, **own}
 
     def build(self) -> KGRecTables:
         users, items, entities, relations = (Numbering() for _ in range(4))
-        known: set[str] = set()  # The items of all rows.
-        positives, positive_parts = self._interactions(users, items, known)
+        named: set[str] = set()  # The items of all rows.
+        positives, positive_parts = self._interactions(users, items, named)
         triples = np.concatenate(
             [
                 np.stack([head_and_tail[::2], relation, head_and_tail[1::2]], axis=1)
@@ -146,7 +150,7 @@ class RecBoleKG(KGRecDataset):
         for kind, numbering in (("users", users), ("items", items), ("entities", entities)):
             _warn_of_twins(kind, numbering.number, self.raw_dir)
         # An entity is the item that is linked to it, or else follows the items.
-        item_of = self._links(items.number, known, entities.number)
+        item_of = self._links(items.number, named, entities.number)
         number = np.array([item_of.get(token, -1) for token in entities.number])
         others = [token for token in entities.number if token not in item_of]
         number[number < 0] = np.arange(len(items.number), len(items.number) + len(others))
@@ -176,7 +180,7 @@ class RecBoleKG(KGRecDataset):
             )
 
     def _columns(self, path: Path, fields: dict[str, type]) -> tuple[str, dict[str, type | None]]:
-        """The header and the columns of a file: the fields needed, in whatever order it has them."""
+        """Return the header and the columns of a file: the fields needed, in whatever order it has them."""
         header, found = _header(path)
         for field in fields:
             if found.count(field) != 1:
@@ -189,7 +193,7 @@ class RecBoleKG(KGRecDataset):
         }
 
     def _parts(self, name: str, fields: dict[str, type]) -> Iterator[RawTable]:
-        """Reads a file some rows at a time."""
+        """Yield a file some rows at a time."""
         path = Path(self.raw_dir, name)
         header, columns = self._columns(path, fields)
         title = dict(zip(columns, header.split("\t"), strict=True))
@@ -202,9 +206,9 @@ class RecBoleKG(KGRecDataset):
             yield table
 
     def _interactions(
-        self, users: Numbering, items: Numbering, known: set[str]
+        self, users: Numbering, items: Numbering, named: set[str]
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8] | None]:
-        """The interactions in the order of the files, and their parts where these are given."""
+        """Return the interactions in the order of the files, and their parts where these are given."""
         fields: dict[str, type] = {"user_id": str, "item_id": str}
         if self.min_rating is not None:
             fields["rating"] = float
@@ -212,7 +216,7 @@ class RecBoleKG(KGRecDataset):
         for name in self._inter_files:
             counts.append(0)
             for table in self._parts(name, fields):
-                known.update(table["item_id"])
+                named.update(table["item_id"])
                 kept = [True] * len(table["item_id"])
                 if self.min_rating is not None:
                     kept = (table["rating"] >= self.min_rating).tolist()
@@ -254,15 +258,15 @@ class RecBoleKG(KGRecDataset):
         return positives, parts
 
     def _links(
-        self, number: Mapping[str, int], known: Collection[str], entities: Collection[str]
+        self, number: Mapping[str, int], named: Collection[str], entities: Collection[str]
     ) -> dict[str, int]:
-        """The item of each linked entity."""
+        """Return the item of each linked entity."""
         path = Path(self.raw_dir, f"{self.name}.link")
         header, columns = self._columns(path, {"item_id": str, "entity_id": str})
         table = RawTable.read(path, columns, header, remedy=_REMEDY)
         links = list(zip(table["item_id"], table["entity_id"], strict=True))
         lost = [
-            [item for item, _ in links if item not in known],
+            [item for item, _ in links if item not in named],
             [end for _, end in links if end not in entities],
         ]
         if not any(item in number and entity in entities for item, entity in links):
@@ -302,7 +306,7 @@ class RecBoleKG(KGRecDataset):
         return item_of
 
     def _titles(self, items: list[str]) -> list[str]:
-        """The items' names: their titles where a file gives them, else their tokens."""
+        """Return the items' names: their titles where a file gives them, else their tokens."""
         path = Path(self.raw_dir, f"{self.name}.item")
         title = _title(_header(path)[0]) if path.is_file() else None
         if title is None:
@@ -322,7 +326,7 @@ class RecBoleKG(KGRecDataset):
 
 
 def _title(header: str) -> str | None:
-    """The field that holds the items' titles: the one of that very name, or else the first of its kind."""
+    """Return the field of the items' titles: the one of that very name, or else the first of its kind."""
     texts = [field.partition(":") for field in header.split("\t")]
     names = [name for name, _, kind in texts if name != "item_id" and not kind.startswith("float")]
     for word in ("title", "name"):
@@ -333,14 +337,14 @@ def _title(header: str) -> str | None:
 
 
 def _header(path: Path) -> tuple[str, list[str]]:
-    """The first line of a file and the names of its fields."""
+    """Return the first line of a file and the names of its fields."""
     with path.open("rb") as file:
         header = decode(file.readline(), path, 1, _REMEDY).rstrip("\r\n")
     return header, [field.partition(":")[0] for field in header.split("\t")]
 
 
 def _warn_of_twins(kind: str, tokens: Mapping[str, int], folder: str) -> None:
-    """Tells of ids that are one but for blanks around them, quotes, or the point of a whole number."""
+    """Warn of ids that are one but for blanks around them, quotes, or the point of a whole number."""
     twins = [token for token in tokens if (plain := _plain(token)) != token and plain in tokens]
     if twins:
         warnings.warn(

@@ -1,4 +1,4 @@
-"""What a data set promises of its data, and whether they still hold it once transforms are through."""
+"""`check_data`: whether data still have the schema of the data sets after transforms."""
 
 from typing import Any
 
@@ -10,12 +10,11 @@ from mgwa_pyg.datasets.base import KGRecDataset
 from mgwa_pyg.utils.checks import check_range, check_tensors, form, forms, is_float
 
 _KG = ("entity", "kg", "entity")
-_LISTENS = ("user", "listens", "entity")
 _PARTS = ("train", "val", "test")
 
 
 def check_data(dataset: KGRecDataset, data: Any) -> None:
-    r"""Refuses data that are not what :class:`~mgwa_pyg.datasets.KGRecDataset` promises.
+    r"""Raise an error if data are not what :class:`~mgwa_pyg.datasets.KGRecDataset` promises.
 
     Transforms may leave anything: :class:`~torch_geometric.transforms.ToUndirected`, for one, adds up the
     relations of edges that it merges. What is learned from such data looks right and is wrong.
@@ -79,9 +78,10 @@ def _check_triples(dataset: KGRecDataset, data: HeteroData) -> None:
 
 
 def _check_interactions(dataset: KGRecDataset, data: HeteroData) -> None:
-    name, edge_index = _get(data, _LISTENS, "edge_index")
-    pairs_name, pairs = _get(data, _LISTENS, "edge_label_index")
-    label_name, label = _get(data, _LISTENS, "edge_label")
+    links = ("user", dataset.interaction.edge, "entity")
+    name, edge_index = _get(data, links, "edge_index")
+    pairs_name, pairs = _get(data, links, "edge_label_index")
+    label_name, label = _get(data, links, "edge_label")
     _check_form(name, edge_index, "index: 2 edges")
     _check_form(pairs_name, pairs, "index: 2 labels")
     if not is_float(label) or label.dim() != 1 or not ((label == 0) | (label == 1)).all():
@@ -89,7 +89,7 @@ def _check_interactions(dataset: KGRecDataset, data: HeteroData) -> None:
     _check_rows(label_name, label, pairs.size(1), pairs_name)
     masks = []
     for part in _PARTS:
-        mask_name, mask = _get(data, _LISTENS, f"{part}_mask")
+        mask_name, mask = _get(data, links, f"{part}_mask")
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.dim() != 1:
             raise ValueError(f"{mask_name} {form(mask)}, but a vector of booleans is needed")
         _check_rows(mask_name, mask, pairs.size(1), pairs_name)
@@ -120,7 +120,7 @@ def _check_interactions(dataset: KGRecDataset, data: HeteroData) -> None:
         user, item = divmod(int(key[place]), dataset.num_entities)
         one, other = (_meaning(int(meaning[order[at]])) for at in (place, place + 1))
         raise ValueError(
-            f"user {user} and item {item} are both {one} and {other} in data{list(_LISTENS)}: a pair has one "
+            f"user {user} and item {item} are both {one} and {other} in data{list(links)}: a pair has one "
             f"label and is in one part, and the edges are training positives"
         )
 

@@ -9,7 +9,7 @@ TRAIN, VAL, TEST = 0, 1, 2
 
 
 def have_negatives(user: npt.NDArray[np.integer], num_users: int, pool_size: int) -> npt.NDArray[np.bool_]:
-    r"""Returns which positives a negative goes with: all, or as many of each user's first ones as there are
+    r"""Return which positives a negative goes with: all, or as many of each user's first ones as there are
     candidates left.
 
     Args:
@@ -27,7 +27,7 @@ def have_negatives(user: npt.NDArray[np.integer], num_users: int, pool_size: int
 def sample_negatives(
     positives: IntArray, num_users: int, pool_size: int, generator: np.random.Generator
 ) -> IntArray:
-    r"""Draws as many negatives for each user as the user has positives, or as there are: uniformly, without
+    r"""Draw as many negatives for each user as the user has positives, or as there are: uniformly, without
     replacement, from the candidates :math:`0, \ldots, \textrm{pool\_size} - 1` that are none of the
     user's positives.
 
@@ -69,7 +69,7 @@ def sample_negatives(
 
 
 def _ranks_by_shuffling(count: IntArray, free: IntArray, generator: np.random.Generator) -> IntArray:
-    """Shuffles all ranks of every user and takes the first ones."""
+    """Shuffle all ranks of every user and take the first ones."""
     user = np.repeat(np.arange(len(free)), free)
     start = np.cumsum(free) - free
     order = np.lexsort([generator.random(len(user)), user])
@@ -78,7 +78,7 @@ def _ranks_by_shuffling(count: IntArray, free: IntArray, generator: np.random.Ge
 
 
 def _ranks_by_rejection(user: IntArray, free: IntArray, generator: np.random.Generator) -> IntArray:
-    """Draws all ranks and draws those again that the same user has already."""
+    """Draw all ranks, and draw those again that the same user has already."""
     rank = generator.integers(free[user])
     # Most users are done, and equal keys tell which are not. A product beyond 64 bits makes other
     # keys equal too; the user is then looked at in vain.
@@ -101,7 +101,7 @@ def _ranks_by_rejection(user: IntArray, free: IntArray, generator: np.random.Gen
 
 
 def random_parts(num_rows: int, generator: np.random.Generator) -> npt.NDArray[np.int8]:
-    r"""Assigns rows to :obj:`TRAIN`, :obj:`VAL` and :obj:`TEST` at random as 6:2:2, the last two
+    r"""Assign rows to :obj:`TRAIN`, :obj:`VAL` and :obj:`TEST` at random as 6:2:2, the last two
     parts rounded down.
 
     Args:

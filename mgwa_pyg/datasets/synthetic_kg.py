@@ -59,17 +59,13 @@ class SyntheticKG(KGRecDataset):
         num_interactions (int, optional): The number of interactions: at least one for each user,
             and on average at most half the items, as each asks for a negative. :obj:`None` takes
             50 for each user, or a quarter of the items if that is less. (default: :obj:`None`)
-        negatives (str): What each user's negatives are drawn from: all items (:obj:`"items"`) or
+        negatives (str): What each user's negatives are drawn from, uniformly: all items (:obj:`"items"`) or
             all entities (:obj:`"entities"`). (default: :obj:`"items"`)
         seed (int): The seed of everything random. (default: :obj:`0`)
-        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2.
-            (default: :obj:`"random"`)
-        transform (callable, optional): Applied to the data at every access.
-            (default: :obj:`None`)
-        pre_transform (callable, optional): Applied to the data once, before it is saved.
-            (default: :obj:`None`)
-        force_reload (bool): Whether to build the data set even if it has been built before.
-            (default: :obj:`False`)
+        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2. (default: :obj:`"random"`)
+        transform (callable, optional): Applied to the data at every access. (default: :obj:`None`)
+        pre_transform (callable, optional): Applied once, before the data are saved. (default: :obj:`None`)
+        force_reload (bool): Whether to build the data even if they were built before. (default: :obj:`False`)
 
     Raises:
         ValueError: If an argument is none of the allowed values, or the sizes contradict each
@@ -125,7 +121,7 @@ class SyntheticKG(KGRecDataset):
         )
 
     def planted_score(self, user: Tensor, item: Tensor) -> Tensor:
-        r"""Returns the planted preference of each user for the entity beside it: what the best
+        r"""Return the planted preference of each user for the entity beside it: what the best
         possible model would rank by. It is :math:`-\infty` where the entity is no item.
 
         Args:
@@ -185,14 +181,14 @@ class _Preferences:
     triples: FloatArray  # The number of an item's triples. [num_items, aspects, topics]
 
     def of_all(self, user: IntArray, item: IntArray) -> FloatArray:
-        """Every user's score for every item. [len(user), len(item)]"""
+        """Return every user's score for every item. [len(user), len(item)]"""
         care, taste, triples = self.care[user], self.taste[user], self.triples[item]
         both = (care[:, :, None] * taste[:, None, :]).reshape(len(user), -1)
         total = both @ triples.reshape(len(item), -1).T
         return self._score(total, care @ triples.sum(axis=2).T, item)
 
     def of_pairs(self, user: IntArray, item: IntArray) -> FloatArray:
-        """Each user's score for the item beside it. [len(user)]"""
+        """Return each user's score for the item beside it. [len(user)]"""
         care, taste, triples = self.care[user], self.taste[user], self.triples[item]
         total = np.einsum("na,nk,nak->n", care, taste, triples)
         return self._score(total, np.einsum("na,nak->n", care, triples), item)
@@ -203,7 +199,7 @@ class _Preferences:
 
 
 class _Lottery:
-    """Draws numbers with given weights, as NumPy's :obj:`choice` does, in constant time each."""
+    """A draw of numbers with given weights, as NumPy's :obj:`choice` does, in constant time each."""
 
     def __init__(self, weight: FloatArray) -> None:
         total = (weight / weight.sum()).cumsum()
@@ -224,14 +220,14 @@ class _Lottery:
 
 
 def _chunks(num_rows: int) -> Iterator[tuple[slice, int]]:
-    """Cuts rows into slices of bounded size."""
+    """Yield slices of bounded size that cover all rows, each with its size."""
     for start in range(0, num_rows, CHUNK):
         stop = min(start + CHUNK, num_rows)
         yield slice(start, stop), stop - start
 
 
 def _plant(sizes: _Sizes, generator: np.random.Generator) -> tuple[AnyIntArray, _Preferences]:
-    """Draws the knowledge graph and the preferences that go with it."""
+    """Draw the knowledge graph and the preferences that go with it."""
     # Where all entities are items, they are each other's neighbours.
     first = sizes.items if sizes.entities > sizes.items else 0
     num_carriers = sizes.entities - first
@@ -305,7 +301,7 @@ def _plant(sizes: _Sizes, generator: np.random.Generator) -> tuple[AnyIntArray, 
 
 
 def _choose(preferences: _Preferences, sizes: _Sizes, generator: np.random.Generator) -> AnyIntArray:
-    """Draws every user's interactions."""
+    """Draw every user's interactions."""
     # One each; the others are shared out with weights around 1, no more than half the items each.
     others = sizes.interactions - sizes.users
     spread = min(0.5, max(0.0, (sizes.items // 2 - 2) * sizes.users / max(others, 1) - 1))

@@ -22,12 +22,12 @@ class Numbering:
 
 
 def distinct_pairs(user: IntArray, item: IntArray, num_items: int) -> IntArray:
-    r"""Returns each pair once, sorted by user and then by item. [num_pairs, 2]"""
+    r"""Return each pair once, sorted by user and then by item. [num_pairs, 2]"""
     return np.stack(np.divmod(np.unique(user * num_items + item), num_items), axis=1)
 
 
 def index_pairs(pairs: IntArray, num_items: int) -> pd.Index:
-    r"""Returns the index that finds a pair's row by the key :obj:`user * num_items + item`."""
+    r"""Return the index that finds a pair's row by the key :obj:`user * num_items + item`."""
     return pd.Index(pairs[:, 0] * num_items + pairs[:, 1])
 
 
@@ -36,32 +36,38 @@ def number_triples(
     relation: npt.NDArray[Any],
     tail: npt.NDArray[Any],
     first: npt.NDArray[Any],
-) -> tuple[IntArray, list[Any], list[str]]:
-    r"""Gives entities and relations their indices, by first appearance.
+    item_names: list[str],
+) -> dict[str, Any]:
+    r"""Give entities and relations their indices, by first appearance.
 
     Args:
         head (np.ndarray): The heads' ids. [num_triples]
         relation (np.ndarray): The relations' names. [num_triples]
         tail (np.ndarray): The tails' ids. [num_triples]
-        first (np.ndarray): The ids of the entities that come first, distinct. [num_first]
+        first (np.ndarray): The ids of the items, which come first, distinct. [num_items]
+        item_names (list of str): Their names; another entity is called by its id.
 
     Returns:
-        tuple: The triples as indices :obj:`[num_triples, 3]`, the ids of the entities that follow the
-        first, and the relations' names, both in the order of their indices.
+        dict: What :class:`KGRecTables` holds of triples, entities, relations and the items' names.
     """
     code, relation_names = pd.factorize(relation)
     ids = np.stack([head, tail], axis=1).ravel()
     entity = pd.Index(first).get_indexer(ids)
     other, others = pd.factorize(ids[entity < 0])
     entity[entity < 0] = len(first) + other
-    triples = np.stack([entity[::2], code, entity[1::2]], axis=1)
-    return triples, others.tolist(), [str(name) for name in relation_names]
+    return {
+        "triples": np.stack([entity[::2], code, entity[1::2]], axis=1),
+        "num_entities": len(first) + len(others),
+        "item_names": item_names,
+        "entity_names": [*item_names, *(f"entity {other}" for other in others.tolist())],
+        "relation_names": [str(name) for name in relation_names],
+    }
 
 
 def frozen_negatives(
     table: RawTable, positives: IntArray, num_items: int, source: str, sha256: str | None
 ) -> IntArray:
-    r"""Returns the negatives of a published file of labelled pairs, which must hold exactly the
+    r"""Return the negatives of a published file of labelled pairs, which must hold exactly the
     positives and as many negatives for each user.
 
     Args:

@@ -1,4 +1,4 @@
-"""How good predictions are: metrics, the heuristics beside every model, tests, tables."""
+"""How good predictions are: metrics, heuristics to beat, tests of significance, tables."""
 
 from mgwa_pyg.evaluation.heuristics import (
     EASE,

@@ -1,4 +1,4 @@
-"""The heuristics that every table shows beside the models, so that an easy task is seen to be easy."""
+"""Popularity, item-kNN, EASE and a stack of them: what a model must beat to be worth its training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from torch_geometric.data.storage import EdgeStorage
 
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation.metrics import as_array
+from mgwa_pyg.utils.checks import check_tensors, forms
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.floating]
+_FORMS = forms(user="index: pairs", item="index: pairs")
 
-RIDGE = 1e-3  # On the weights of standardised features: it only keeps separable rows finite.
+RIDGE = 1e-3  # On the weights of standardised features: it only keeps those of separable rows finite.
 KNN_SCALE = 50.0  # Brings the kNN's scores, mostly below 0.1, to where a logarithm bends.
 MAX_HOLDERS = 400  # A tail that more items hold than these says next to nothing about them.
 CHUNK = 256  # Users that are scored at once against all items.
@@ -28,10 +30,10 @@ class Heuristic:
     r"""Base class of the heuristics: scores of user-item pairs from counts and closed forms.
 
     Nothing is learned but a logistic regression on a few features, and that on the validation rows. The
-    training rows could not serve, as each of their positives is itself one of the plays that are counted.
+    training rows could not serve, as their positives are the interactions that the scores are made of.
 
-    A heuristic implements ``_features`` and ``_score_all``, and calls ``_calibrate`` last when
-    it is made.
+    A heuristic implements ``_features`` and ``_score_all``, and calls ``_calibrate`` at the end of its
+    constructor.
 
     Args:
         data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
@@ -51,7 +53,7 @@ class Heuristic:
         self.num_users = int(data["user"].num_nodes)
         self.num_items = num_items
         self.count = torch.bincount(item, minlength=data["entity"].num_nodes)
-        self._plays = _incidence(user.numpy(), item.numpy(), (self.num_users, num_items))
+        self._seen = _incidence(user.numpy(), item.numpy(), (self.num_users, num_items))
 
     def features(self, user: Tensor, item: Tensor) -> FloatArray:
         r"""Return the features of each pair, :math:`(n, k)`.
@@ -61,19 +63,15 @@ class Heuristic:
             item (torch.Tensor): The entities, items or not, :math:`(n)`.
 
         Raises:
-            ValueError: If the shapes differ, or an id is none of a user or an entity.
+            ValueError: If they are not as many whole numbers each, or an id is none of a user or an entity.
         """
-        if user.dim() != 1 or user.shape != item.shape:
-            raise ValueError(
-                f"user has shape {tuple(user.shape)} and item has shape {tuple(item.shape)}: pass two "
-                f"vectors of the same length"
-            )
+        check_tensors(_FORMS, {"user": user, "item": item})
         _check_ids("user", user, self.num_users)
         _check_ids("item", item, len(self.count))
         return self._features(as_array(user), as_array(item))
 
     def predict(self, user: Tensor, item: Tensor) -> Tensor:
-        r"""Return the probability that each user plays the entity beside it, :math:`(n)`.
+        r"""Return the probability that each user interacts with the entity beside it, :math:`(n)`.
 
         Arguments and errors are those of :meth:`features`.
         """
@@ -117,16 +115,9 @@ class Heuristic:
 
 
 class Popularity(Heuristic):
-    r"""Scores an item by how many users play it, the same for every user.
+    r"""Scores an item by its popularity, which is the number of its training positives.
 
-    The plays are the training positives; the feature is :math:`\log(1 + \textrm{count})`.
-
-    Args:
-        data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
-        num_items (int): The number of items, which are the first entities.
-
-    Raises:
-        ValueError: As :class:`Heuristic` raises it.
+    The feature is :math:`\log(1 + \textrm{count})`. Arguments and errors are those of :class:`Heuristic`.
     """
 
     def __init__(self, data: HeteroData, num_items: int) -> None:
@@ -141,10 +132,10 @@ class Popularity(Heuristic):
 
 
 class ItemKNN(Heuristic):
-    r"""Scores an item by its similarity to what the user plays, summed over all of it.
+    r"""Scores an item by its similarity to the items that the user has seen, summed over them.
 
     With the training positives :math:`\mathbf{X}`, users by items, the similarity is the cosine, shrunk
-    where little is known:
+    where counts are small:
 
     .. math::
         C_{ij} = \frac{(\mathbf{X}^{\top} \mathbf{X})_{ij}}
@@ -154,20 +145,17 @@ class ItemKNN(Heuristic):
     \textrm{score})`.
 
     Args:
-        data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
-        num_items (int): The number of items, which are the first entities.
         shrink (float, optional): What is added to the denominator. (default: :obj:`10`)
 
-    Raises:
-        ValueError: As :class:`Heuristic` raises it.
+    The other arguments and the errors are those of :class:`Heuristic`.
     """
 
     def __init__(self, data: HeteroData, num_items: int, shrink: float = 10.0) -> None:
         super().__init__(data, num_items)
-        both = _without_diagonal(self._plays.T @ self._plays).tocoo()
+        both = _without_diagonal(self._seen.T @ self._seen).tocoo()
         count = self.count.numpy().astype(np.float32)
         both.data /= np.sqrt(count[both.row] * count[both.col]) + np.float32(shrink)
-        self._scores = _PlayScores(self._plays, both.tocsr(), np.arange(num_items))
+        self._scores = _SeenScores(self._seen, both.tocsr(), np.arange(num_items))
         self._calibrate(data)
 
     def _features(self, user: IntArray, item: IntArray) -> FloatArray:
@@ -191,24 +179,21 @@ class EASE(Heuristic):
     :math:`s`. An item without training positive has a score of zero, so the matrices leave it out.
 
     Args:
-        data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
-        num_items (int): The number of items, which are the first entities.
         l2 (float, optional): The ridge :math:`\lambda`. (default: :obj:`100`)
 
-    Raises:
-        ValueError: As :class:`Heuristic` raises it.
+    The other arguments and the errors are those of :class:`Heuristic`.
     """
 
     def __init__(self, data: HeteroData, num_items: int, l2: float = 100.0) -> None:
         super().__init__(data, num_items)
         warm = self.count[:num_items].nonzero().squeeze(1).numpy()
-        plays = self._plays[:, warm]
-        gram = torch.from_numpy((plays.T @ plays).toarray())
+        seen = self._seen[:, warm]
+        gram = torch.from_numpy((seen.T @ seen).toarray())
         gram.diagonal().add_(l2)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
         weight = (inverse / -inverse.diagonal()).fill_diagonal_(0)
         # LAPACK returns columns after columns: products would copy the matrix every time.
-        self._scores = _PlayScores(plays, weight.contiguous().numpy(), warm)
+        self._scores = _SeenScores(seen, weight.contiguous().numpy(), warm)
         self._calibrate(data)
 
     def _features(self, user: IntArray, item: IntArray) -> FloatArray:
@@ -220,43 +205,32 @@ class EASE(Heuristic):
 
 
 class LogisticStack(Heuristic):
-    r"""Logistic regression on the features of all other heuristics, the knowledge graph, and two flags.
+    r"""Logistic regression on the features of the other heuristics, shared tails of triples, and two flags.
 
-    The knowledge graph relates items that share tails, the more, the fewer items hold the tail:
+    Items that share tails are similar, the more, the fewer items hold the tail:
 
     .. math::
         S_{ij} = \sum_{t \in T_i \cap T_j} \frac{1}{\log(2 + n_t)}, \quad S_{ii} = 0,
 
     where :math:`T_i` are the tails of item :math:`i` and :math:`n_t` is the number of items that hold
     :math:`t`, from 2 to 400. The feature is :math:`\log(1 + \mathbf{X} \mathbf{S})`, with the training
-    positives :math:`\mathbf{X}`. It alone tells items apart that nobody has played yet. The flags say that
-    an entity has no training positive, and that it is an item: negatives may be drawn from all entities.
+    positives :math:`\mathbf{X}`. It alone tells items apart that have no training positive. The flags say
+    that an entity has none, and that it is an item: negatives may be drawn from all entities.
 
-    Args:
-        data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
-        num_items (int): The number of items, which are the first entities.
-        parts (tuple[Popularity, EASE, ItemKNN], optional): The other heuristics, made of the same data;
-            :obj:`None` makes them. (default: :obj:`None`)
-
-    Raises:
-        ValueError: As :class:`Heuristic` raises it.
+    Arguments and errors are those of :class:`Heuristic`.
     """
 
-    def __init__(
-        self, data: HeteroData, num_items: int, parts: tuple[Popularity, EASE, ItemKNN] | None = None
-    ) -> None:
+    def __init__(self, data: HeteroData, num_items: int) -> None:
         super().__init__(data, num_items)
-        if parts is None:
-            parts = Popularity(data, num_items), EASE(data, num_items), ItemKNN(data, num_items)
-        self._parts = parts
+        self.others = Popularity(data, num_items), EASE(data, num_items), ItemKNN(data, num_items)
         similarity = _shared_tails(_triples(data["entity", "kg", "entity"]), num_items)
-        self._scores = _PlayScores(self._plays, similarity, np.arange(num_items))
+        self._scores = _SeenScores(self._seen, similarity, np.arange(num_items))
         self._calibrate(data)
 
     def _features(self, user: IntArray, item: IntArray) -> FloatArray:
         return np.column_stack(
             [
-                *(part._features(user, item) for part in self._parts),
+                *(other._features(user, item) for other in self.others),
                 np.log1p(self._scores.pairs(user, item)),
                 self.count.numpy()[item] == 0,
                 item < self.num_items,
@@ -282,17 +256,12 @@ HEURISTICS: dict[str, type[Heuristic]] = {
 
 
 def fit_heuristics(data: HeteroData, num_items: int) -> dict[str, Heuristic]:
-    r"""Return all of :obj:`HEURISTICS`, made of one data set; the stack shares the matrices of the others.
+    r"""Return all of :obj:`HEURISTICS`, made of one data set; the stack shares the others.
 
-    Args:
-        data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
-        num_items (int): The number of items, which are the first entities.
-
-    Raises:
-        ValueError: As :class:`Heuristic` raises it.
+    Arguments and errors are those of :class:`Heuristic`.
     """
-    popularity, knn, ease = Popularity(data, num_items), ItemKNN(data, num_items), EASE(data, num_items)
-    stack = LogisticStack(data, num_items, (popularity, ease, knn))
+    stack = LogisticStack(data, num_items)
+    popularity, ease, knn = stack.others
     return {"popularity": popularity, "item-knn": knn, "ease": ease, "stack": stack}
 
 
@@ -309,17 +278,17 @@ def predict_heuristics(data: HeteroData, num_items: int) -> dict[str, tuple[Tens
     }
 
 
-class _PlayScores:
-    """The product of plays and an item-item matrix, of which no more is computed than is asked for.
+class _SeenScores:
+    """The product of what users have seen and an item-item matrix, computed for the users asked for.
 
     Args:
-        plays (csr_array): Users by source items.
+        seen (csr_array): Users by source items.
         matrix (csr_array or np.ndarray): Source items by target items.
         target (np.ndarray): The ids of the target items, ascending; all other entities score zero.
     """
 
-    def __init__(self, plays: sp.csr_array, matrix: sp.csr_array | FloatArray, target: IntArray) -> None:
-        self._plays, self._matrix, self._target = plays, matrix, target
+    def __init__(self, seen: sp.csr_array, matrix: sp.csr_array | FloatArray, target: IntArray) -> None:
+        self._seen, self._matrix, self._target = seen, matrix, target
 
     def all(self, user: IntArray, num_items: int) -> FloatArray:
         """Return the scores of all items for each user, [n, num_items]."""
@@ -341,7 +310,7 @@ class _PlayScores:
         return score
 
     def _of_targets(self, user: IntArray) -> FloatArray:
-        block = self._plays[user] @ self._matrix
+        block = self._seen[user] @ self._matrix
         return block.toarray() if sp.issparse(block) else block
 
 

@@ -14,7 +14,7 @@ from mgwa_pyg.datasets.interactions import interactions
 
 
 def as_array(value: Any) -> NDArray[Any]:
-    """An array of the same values; of a tensor whatever its type and device, with a gradient or without."""
+    """Return an array of the same values, of a tensor of any type and device, with a gradient or without."""
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         if value.is_floating_point():

@@ -1,4 +1,4 @@
-"""Full ranking: every user's held-out items among all items that the user has not been seen to play."""
+"""Full ranking: every user's held-out items among all items that the user has not seen."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def full_ranking(
 
 
 def _positives(data: HeteroData, splits: Sequence[str], num_items: int) -> Tensor:
-    """Returns the distinct pairs of user and item that are positives of the splits, sorted."""
+    """Return the distinct pairs of user and item that are positives of the splits, sorted."""
     links = interactions(data)
     mask = torch.stack([links[f"{split}_mask"] for split in splits]).any(dim=0)
     pairs = links.edge_label_index[:, mask & (links.edge_label == 1)].unique(dim=1)
@@ -88,13 +88,13 @@ def _positives(data: HeteroData, splits: Sequence[str], num_items: int) -> Tenso
 
 
 def _rows(pairs: Tensor, user: Tensor) -> Tensor:
-    """Returns the pairs of consecutive users, with the row of the user in the user's place."""
+    """Return the pairs of consecutive users, with the row of the user in the user's place."""
     low, high = torch.searchsorted(pairs[0].contiguous(), torch.stack([user[0], user[-1] + 1])).tolist()
     return pairs[:, low:high] - torch.stack([user[0], user.new_zeros(())]).unsqueeze(1)
 
 
 def _top(score: Tensor, masked: Tensor, k: int) -> Tensor:
-    """Returns the best items of each row, filled up with an index that is no item where they run out."""
+    """Return the best items of each row, filled up with an index that is no item where they run out."""
     if not score.is_floating_point():
         score = score.double()
     hidden = torch.zeros_like(score, dtype=torch.bool)

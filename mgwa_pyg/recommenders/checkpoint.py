@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mgwa_pyg.datasets import KGRecDataset, from_recipe
+from mgwa_pyg.datasets import KGRecDataset, from_spec
 from mgwa_pyg.datasets.fixed import fixed
 from mgwa_pyg.recommenders.base import FitConfig, KGRecommender, make_recommender
 from mgwa_pyg.utils.files import DamagedFileError, load_mapped
@@ -156,7 +156,7 @@ def describe(dataset: KGRecDataset, config: FitConfig, seed: int) -> dict[str, A
     return {
         "config": config.to_dict(),
         "seed": seed,
-        "recipe": dataset.recipe,
+        "recipe": dataset.spec,
         "sizes": {
             name: getattr(dataset, name)
             for name in ("num_users", "num_items", "num_entities", "num_relations")
@@ -198,24 +198,24 @@ def check_fit(path: Path | str, kept: Mapping[str, Any], wanted: Mapping[str, An
         )
 
 
-def remake_data(path: Path | str, recipe: Mapping[str, Any]) -> KGRecDataset:
+def remake_data(path: Path | str, spec: Mapping[str, Any]) -> KGRecDataset:
     """Return the data set that a checkpoint was made with, from what it says of it.
 
     Raises:
         CheckpointError: If the data set cannot be made again.
     """
     try:
-        return from_recipe(recipe)
+        return from_spec(spec)
     except Exception as error:  # Its arguments may be anything.
         raise CheckpointError(
-            f"{path} was made with {_text(recipe)}, which cannot be made again here ({error}): pass it as "
+            f"{path} was made with {_text(spec)}, which cannot be made again here ({error}): pass it as "
             f"`dataset=`"
         ) from error
 
 
-def _text(recipe: Mapping[str, Any]) -> str:
-    arguments = ", ".join(f"{name}={value!r}" for name, value in recipe["arguments"].items())
-    return f"{recipe['class']}({arguments})"
+def _text(spec: Mapping[str, Any]) -> str:
+    arguments = ", ".join(f"{name}={value!r}" for name, value in spec["arguments"].items())
+    return f"{spec['class']}({arguments})"
 
 
 def _list(values: Mapping[str, Any], names: list[str]) -> str:

@@ -339,7 +339,7 @@ def test_the_processed_file_lies_where_it_is_told(tmp_path):
     dataset = FirstKG(tmp_path / "root", processed=tmp_path / "mine")
     assert [path.parent for path in map(Path, dataset.processed_paths)] == [tmp_path / "mine"]
     assert not (tmp_path / "root").exists()
-    assert dataset.recipe["arguments"]["processed"] == str(tmp_path / "mine")
+    assert dataset.spec["arguments"]["processed"] == str(tmp_path / "mine")
     assert len(list((tmp_path / "mine").iterdir())) == 1
 
 

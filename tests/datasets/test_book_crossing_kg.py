@@ -11,7 +11,7 @@ from mgwa_pyg.datasets import BookCrossingKG, RawDataError, download
 from mgwa_pyg.datasets.download import RawFile
 
 KG = ("entity", "kg", "entity")
-LISTENS = ("user", "listens", "entity")
+LINKS = ("user", "reads", "entity")
 RATINGS, TRIPLES = "ratings_final.npy", "kg_final.txt"
 
 # Items 0 to 4, of which item 4 is a negative only; entities 0 to 6.
@@ -44,10 +44,10 @@ def check(dataset, rows, triples):
     data = dataset[0]
     assert data.validate()
     positives = sorted((user, item) for user, item, label in rows if label == 1)
-    listens = data[LISTENS]
+    links = data[LINKS]
     half = len(positives)
-    assert list(map(tuple, listens.edge_label_index[:, :half].t().tolist())) == positives
-    negatives = list(map(tuple, listens.edge_label_index[:, half:].t().tolist()))
+    assert list(map(tuple, links.edge_label_index[:, :half].t().tolist())) == positives
+    negatives = list(map(tuple, links.edge_label_index[:, half:].t().tolist()))
     assert [user for user, _ in negatives] == [user for user, _ in positives]
     assert not set(negatives) & set(positives)
     if dataset.negatives == "frozen":
@@ -70,8 +70,8 @@ def test_tables(root, negatives):
 
 
 def test_frozen_negatives_keep_the_file_s_order(root):
-    listens = TinyBookCrossingKG(root, negatives="frozen")[0][LISTENS]
-    assert listens.edge_label_index[:, 4:].t().tolist() == [[0, 1], [0, 4], [1, 4], [2, 0]]
+    links = TinyBookCrossingKG(root, negatives="frozen")[0][LINKS]
+    assert links.edge_label_index[:, 4:].t().tolist() == [[0, 1], [0, 4], [1, 4], [2, 0]]
 
 
 def changed(row, new):

@@ -14,6 +14,7 @@ import torch
 from hypothesis import strategies as st
 
 from mgwa_pyg.datasets import RecBoleKG, SyntheticKG
+from mgwa_pyg.datasets.interactions import interactions
 from tests.damage import answer, damaged, examples, faults_of
 from tests.datasets import test_book_crossing_kg as book_crossing
 from tests.datasets import test_lastfm_kg as lastfm
@@ -22,7 +23,6 @@ from tests.datasets.test_book_crossing_kg import TinyBookCrossingKG
 from tests.datasets.test_lastfm_kg import TinyLastFMKG
 
 KG = ("entity", "kg", "entity")
-LISTENS = ("user", "listens", "entity")
 NOISE = bytes(range(128, 160))
 #: What may stand in place of a field.
 FIELDS = ["", "x", "-1", "1.5", "nan", "1e3", "9" * 30, "007", " 5", "1_0", "\u0663", "\x00", '"1"', "0", "2"]
@@ -120,10 +120,10 @@ def assert_holds(dataset, positives, triples, num_users, num_entities, negatives
     data = dataset[0]
     data.validate()
     assert (data["user"].num_nodes, data["entity"].num_nodes) == (num_users, num_entities)
-    pairs = list(map(tuple, data[LISTENS].edge_label_index.t().tolist()))
+    pairs = list(map(tuple, interactions(data).edge_label_index.t().tolist()))
     half = len(positives)
     assert pairs[:half] == sorted(positives)
-    assert data[LISTENS].edge_label.tolist() == [1.0] * half + [0.0] * (len(pairs) - half)
+    assert interactions(data).edge_label.tolist() == [1.0] * half + [0.0] * (len(pairs) - half)
     assert len(set(pairs)) == len(pairs)
     pool = num_entities if dataset.negatives == "entities" else dataset.num_items
     of_user = Counter(user for user, _ in positives)
@@ -187,9 +187,9 @@ def test_files_of_lastfm(damages, negatives, split):
                 (user_of[int(user)], item_of[int(artist)])
                 for user, artist, _ in rows_of(files[f"lastfm.{part}.inter"])
             )
-            listens = dataset[0][LISTENS]
-            mask = listens[f"{part.removesuffix('id')}_mask"] & (listens.edge_label == 1)
-            assert listens.edge_label_index[:, mask].t().tolist() == list(map(list, wanted))
+            links = interactions(dataset[0])
+            mask = links[f"{part.removesuffix('id')}_mask"] & (links.edge_label == 1)
+            assert links.edge_label_index[:, mask].t().tolist() == list(map(list, wanted))
 
 
 @examples(
@@ -284,7 +284,7 @@ def test_synthetic_kg(faults, pair_faults):
     assert {name: getattr(dataset, name) for name in wanted} == wanted
     data = dataset[0]
     data.validate()
-    pairs = data[LISTENS].edge_label_index
+    pairs = interactions(data).edge_label_index
     assert len(set(map(tuple, pairs.t().tolist()))) == pairs.size(1) == 2 * dataset.num_interactions
     assert pairs.min() >= 0
     assert int(pairs[1].max()) < dataset.num_items

@@ -10,7 +10,7 @@ import torch
 from mgwa_pyg.datasets import KGRecDataset, KGRecTables
 from mgwa_pyg.datasets.schema import check_data
 
-LISTENS, KG = ("user", "listens", "entity"), ("entity", "kg", "entity")
+LINKS, KG = ("user", "listens", "entity"), ("entity", "kg", "entity")
 USERS, ITEMS, ENTITIES, RELATIONS = 12, 20, 30, 3
 GENERATOR = np.random.default_rng(0)
 PAIRS = np.array(
@@ -35,12 +35,12 @@ class OwnKG(KGRecDataset):
 
 def rows(dataset, label):
     """The pairs with this label and the part of each, in their order."""
-    listens = dataset[0][LISTENS]
-    part = listens.val_mask.int() + 2 * listens.test_mask
-    assert (listens.train_mask.int() + listens.val_mask + listens.test_mask == 1).all()
-    is_it = listens.edge_label == label
+    links = dataset[0][LINKS]
+    part = links.val_mask.int() + 2 * links.test_mask
+    assert (links.train_mask.int() + links.val_mask + links.test_mask == 1).all()
+    is_it = links.edge_label == label
     return list(
-        zip(map(tuple, listens.edge_label_index[:, is_it].t().tolist()), part[is_it].tolist(), strict=True)
+        zip(map(tuple, links.edge_label_index[:, is_it].t().tolist()), part[is_it].tolist(), strict=True)
     )
 
 
@@ -111,7 +111,7 @@ def test_the_tables_are_left_as_they_are():
     parts = np.zeros(len(log), dtype=np.int8)
     before = log.copy()
     dataset = OwnKG(positives=log, positive_parts=parts)
-    dataset[0][LISTENS].edge_label_index.zero_()
+    dataset[0][LINKS].edge_label_index.zero_()
     assert np.array_equal(log, before)
     assert not parts.any()
 

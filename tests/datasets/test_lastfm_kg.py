@@ -17,7 +17,7 @@ from mgwa_pyg.datasets import DownloadError, LastFMKG, RawDataError, download
 from mgwa_pyg.datasets.download import RawFile
 
 KG = ("entity", "kg", "entity")
-LISTENS = ("user", "listens", "entity")
+LINKS = ("user", "listens", "entity")
 MASKS = ("train_mask", "val_mask", "test_mask")
 
 # Artist 99 is in no map, so user 4 has no interaction; user 5 has a repeated one.
@@ -104,13 +104,13 @@ def check_against_slow_tables(dataset, folder):
     assert data[KG].edge_index.equal(torch.stack([torch.cat([head, tail]), torch.cat([tail, head])]))
     assert data[KG].rel_type.equal(torch.cat([relation, relation + len(relations)]))
 
-    listens = data[LISTENS]
-    pairs, label = listens.edge_label_index, listens.edge_label
+    links = data[LINKS]
+    pairs, label = links.edge_label_index, links.edge_label
     assert label.dtype == torch.float
     assert pairs.dtype == torch.long
     assert sorted(map(tuple, pairs[:, label == 1].t().tolist())) == positives
-    assert listens.edge_index.equal(pairs[:, listens.train_mask & (label == 1)])
-    assert sum(listens[mask].int() for mask in MASKS).eq(1).all()
+    assert links.edge_index.equal(pairs[:, links.train_mask & (label == 1)])
+    assert sum(links[mask].int() for mask in MASKS).eq(1).all()
     negatives = list(map(tuple, pairs[:, label == 0].t().tolist()))
     assert len(set(negatives)) == len(negatives)
     assert not set(negatives) & set(positives)
@@ -140,13 +140,13 @@ def test_tables(root, negatives, split):
         "Fifty",
         "One \u2013 \"Two\" & 'Three'",
     ]
-    assert set(dataset[0].to_dict()) == {"_global_store", "user", "entity", KG, LISTENS}
+    assert set(dataset[0].to_dict()) == {"_global_store", "user", "entity", KG, LINKS}
 
 
 def test_indices_by_hand(root):
     data = TinyLastFMKG(root)[0]
     # Users 5, 2, 9; items 10, 20, 30, 40, 50, 60.
-    assert data[LISTENS].edge_label_index[:, :7].tolist() == [
+    assert data[LINKS].edge_label_index[:, :7].tolist() == [
         [0, 0, 1, 1, 2, 2, 2],
         [0, 2, 0, 1, 0, 3, 5],
     ]
@@ -156,12 +156,12 @@ def test_indices_by_hand(root):
 
 
 def test_frozen_negatives_and_lightkg_split(root):
-    listens = TinyLastFMKG(root, **ALL)[0][LISTENS]
-    assert listens.edge_label_index[:, 7:].t().tolist() == [
+    links = TinyLastFMKG(root, **ALL)[0][LINKS]
+    assert links.edge_label_index[:, 7:].t().tolist() == [
         *([0, 3], [0, 1], [1, 4], [1, 2], [2, 2], [2, 1], [2, 4]),
     ]
-    assert listens.val_mask.nonzero().flatten().tolist() == [1, 8]
-    assert listens.test_mask.nonzero().flatten().tolist() == [5, 12]
+    assert links.val_mask.nonzero().flatten().tolist() == [1, 8]
+    assert links.test_mask.nonzero().flatten().tolist() == [5, 12]
     assert same(TinyLastFMKG(root, **ALL, seed=1)[0], TinyLastFMKG(root, **ALL)[0])
 
 
@@ -170,11 +170,11 @@ def test_seeds_and_pools(root):
         return TinyLastFMKG(root, **kwargs, force_reload=True)[0]
 
     assert same(make(seed=3), make(seed=3))
-    assert len({str(make(seed=s)[LISTENS].edge_label_index.tolist()) for s in range(5)}) > 1
-    assert len({str(make(seed=s)[LISTENS].test_mask.tolist()) for s in range(5)}) > 1
+    assert len({str(make(seed=s)[LINKS].edge_label_index.tolist()) for s in range(5)}) > 1
+    assert len({str(make(seed=s)[LINKS].test_mask.tolist()) for s in range(5)}) > 1
     for seed in range(5):
         items, entities, frozen = (
-            make(seed=seed, negatives=negatives)[LISTENS] for negatives in ("items", "entities", "frozen")
+            make(seed=seed, negatives=negatives)[LINKS] for negatives in ("items", "entities", "frozen")
         )
         for mask in MASKS:
             assert items[mask].equal(entities[mask])
@@ -183,7 +183,7 @@ def test_seeds_and_pools(root):
 
 def test_processed_file(root):
     dataset = TinyLastFMKG(root, seed=4)
-    path = root / "processed" / "v2-TinyLastFMKG-items-random-seed4.pt"
+    path = root / "processed" / "v3-TinyLastFMKG-items-random-seed4.pt"
     assert list(path.parent.iterdir()) == [path]
     torch.load(path, weights_only=True)
     for file in sorted((root / "raw").rglob("*.*")):
@@ -220,9 +220,7 @@ def test_transforms(root):
     assert "marked" in TinyLastFMKG(root, pre_transform=mark)[0]["user"]
     assert copy.copy(dataset).num_items == copy.deepcopy(dataset).num_items == 6
     undirected = T.ToUndirected(merge=False)(dataset[0].to("cpu"))
-    assert undirected["entity", "rev_listens", "user"].edge_index.equal(
-        dataset[0][LISTENS].edge_index.flip(0)
-    )
+    assert undirected["entity", "rev_listens", "user"].edge_index.equal(dataset[0][LINKS].edge_index.flip(0))
 
 
 @pytest.mark.parametrize(
@@ -444,16 +442,16 @@ def test_two_processes_on_one_root(root):
     assert outputs[0] == outputs[1]
     lines = outputs[0].splitlines()
     for seed in (0, 29):
-        expected = TinyLastFMKG(root, seed=seed, force_reload=True)[0][LISTENS].edge_label_index
+        expected = TinyLastFMKG(root, seed=seed, force_reload=True)[0][LINKS].edge_label_index
         assert json.loads(lines[seed]) == expected.tolist()
     assert len(list((root / "processed").iterdir())) == 30
 
 
 def popularity_auc(dataset):
-    listens = dataset[0][LISTENS]
-    count = torch.bincount(listens.edge_index[1], minlength=dataset.num_entities)
-    test = listens.test_mask
-    return roc_auc_score(listens.edge_label[test], count[listens.edge_label_index[1, test]])
+    links = dataset[0][LINKS]
+    count = torch.bincount(links.edge_index[1], minlength=dataset.num_entities)
+    test = links.test_mask
+    return roc_auc_score(links.edge_label[test], count[links.edge_label_index[1, test]])
 
 
 @pytest.mark.real_data
@@ -465,14 +463,14 @@ def test_real_tables(tmp_path, lastfm_raw, negatives):
         "LastFMKG(users=1872, items=3846, interactions=21173, entities=9366, relations=60, triples=15518)"
     )
     assert dataset.item_names[0] == "Diary of Dreams"
-    listens = dataset[0][LISTENS]
-    assert [int(listens[mask].sum()) for mask in MASKS] == [25408, 8469, 8469]
+    links = dataset[0][LINKS]
+    assert [int(links[mask].sum()) for mask in MASKS] == [25408, 8469, 8469]
 
 
 @pytest.mark.real_data
 def test_real_frozen_rows(tmp_path, lastfm_raw):
-    listens = LastFMKG(tmp_path, negatives="frozen")[0][LISTENS]
-    rows = torch.cat([listens.edge_label_index, listens.edge_label[None].long()]).t()
+    links = LastFMKG(tmp_path, negatives="frozen")[0][LINKS]
+    rows = torch.cat([links.edge_label_index, links.edge_label[None].long()]).t()
     lines = (lastfm_raw / "lastfm" / "ratings_final.txt").read_text().split("\n")[:-1]
     assert sorted("\t".join(map(str, row)) for row in rows.tolist()) == sorted(lines)
 
@@ -481,17 +479,17 @@ def test_real_frozen_rows(tmp_path, lastfm_raw):
 @pytest.mark.parametrize("negatives", ["items", "frozen"])
 def test_real_lightkg_split(tmp_path, lastfm_raw, negatives):
     dataset = LastFMKG(tmp_path, negatives=negatives, split="lightkg")
-    listens = dataset[0][LISTENS]
+    links = dataset[0][LINKS]
     _, _, user_of, item_of, _, _ = slow_tables(lastfm_raw / "lastfm")
     for mask, part, count in zip(MASKS, ("train", "valid", "test"), (17350, 1907, 1916), strict=True):
         path = lastfm_raw / "lastfm" / "lightkg_split" / f"lastfm.{part}.inter"
         rows = [line.split("\t") for line in path.read_text().splitlines()[1:]]
         expected = sorted([user_of[user], item_of[artist]] for user, artist, _ in rows)
-        positive = listens[mask] & (listens.edge_label == 1)
-        assert sorted(listens.edge_label_index[:, positive].t().tolist()) == expected
+        positive = links[mask] & (links.edge_label == 1)
+        assert sorted(links.edge_label_index[:, positive].t().tolist()) == expected
         assert len(expected) == count
-        negative = listens[mask] & (listens.edge_label == 0)
-        assert listens.edge_label_index[0, negative].equal(listens.edge_label_index[0, positive])
+        negative = links[mask] & (links.edge_label == 0)
+        assert links.edge_label_index[0, negative].equal(links.edge_label_index[0, positive])
 
 
 @pytest.mark.real_data

@@ -8,7 +8,7 @@ from mgwa_pyg.datasets import DownloadError, MovieLens1MKG, MovieLens20MKG, RawD
 from mgwa_pyg.datasets.download import RawFile
 
 KG = ("entity", "kg", "entity")
-LISTENS = ("user", "listens", "entity")
+LINKS = ("user", "watches", "entity")
 
 # Movie 99 has no entity, user 4 no rating of at least 4, movie 40 no positive.
 RATINGS = [
@@ -93,7 +93,7 @@ def test_tables(root, cls, monkeypatch, negatives, chunk):
     positives, triples = slow_tables()
     data = dataset[0]
     assert data.validate()
-    pairs = data[LISTENS].edge_label_index.t().tolist()
+    pairs = data[LINKS].edge_label_index.t().tolist()
     assert list(map(tuple, pairs[:6])) == positives
     assert not set(map(tuple, pairs[6:])) & set(positives)
     head, relation, tail = torch.tensor(triples).t()
@@ -108,7 +108,7 @@ def test_tables(root, cls, monkeypatch, negatives, chunk):
 
 def test_indices_by_hand(root, cls):
     # Users 5, 2, 7, 9 by their first positive; items 10, 20, 30, 40, 50, 60.
-    pairs = cls(root)[0][LISTENS].edge_label_index[:, :6]
+    pairs = cls(root)[0][LINKS].edge_label_index[:, :6]
     assert pairs.tolist() == [[0, 0, 1, 2, 3, 3], [0, 2, 1, 1, 0, 4]]
 
 

@@ -9,7 +9,7 @@ from mgwa_pyg.datasets import BookCrossingKG, KGRecDataset, KGRecTables, LastFMK
 from mgwa_pyg.datasets.names import NumberedNames
 
 KG = ("entity", "kg", "entity")
-LISTENS = ("user", "listens", "entity")
+LINKS = ("user", "listens", "entity")
 
 
 class NamedKG(KGRecDataset):
@@ -162,8 +162,8 @@ def test_real_lastfm_ids(tmp_path, lastfm_raw):
     assert [name_of[artist] for artist in dataset.item_ids] == dataset.item_names
     rows = (lastfm_raw / "lastfm" / "user_artists.dat").read_text().splitlines()[1:]
     plays = {tuple(map(int, row.split("\t")[:2])) for row in rows}
-    listens = dataset[0][LISTENS]
-    pairs = listens.edge_label_index[:, listens.edge_label == 1].t().tolist()
+    links = dataset[0][LINKS]
+    pairs = links.edge_label_index[:, links.edge_label == 1].t().tolist()
     known = set(dataset.item_ids)
     assert {(dataset.user_ids[user], dataset.item_ids[item]) for user, item in pairs} == {
         pair for pair in plays if pair[1] in known

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from mgwa_pyg.datasets import LastFMKG, RawDataError, RecBoleKG
+from mgwa_pyg.datasets import LastFMKG, RawDataError, RecBoleKG, from_spec
 
 KG = ("entity", "kg", "entity")
-LISTENS = ("user", "listens", "entity")
+LINKS = ("user", "listens", "entity")
 MASKS = ("train_mask", "val_mask", "test_mask")
 
 # Item x has no link, item ü one that leads nowhere, item gone no interaction; "b" is an item and an
@@ -55,12 +55,12 @@ def _raw_variable_does_not_matter(tmp_path, monkeypatch, request):
 def named(dataset):
     """Positives by name with their part, and triples with items by name."""
     data = dataset[0]
-    listens = data[LISTENS]
-    part = sum(i * listens[mask].long() for i, mask in enumerate(MASKS))
+    links = data[LINKS]
+    part = sum(i * links[mask].long() for i, mask in enumerate(MASKS))
     half = dataset.num_interactions
     positives = [
         (user, dataset.item_names[item], int(part[row]))
-        for row, (user, item) in enumerate(listens.edge_label_index[:, :half].t().tolist())
+        for row, (user, item) in enumerate(links.edge_label_index[:, :half].t().tolist())
     ]
     kg = data[KG]
     names = dict(enumerate(dataset.item_names))
@@ -92,7 +92,7 @@ def test_tables_by_hand(tmp_path, negatives, end):
         *(("b", "by", 5), ("007", "in", 6), (7, "by", "b"), (8, "in", 6), ("007", "by", 5)),
     ]
     (path,) = (folder / "processed").iterdir()
-    assert path.name.startswith(f"v2-RecBoleKG-{negatives}-random-seed0-")
+    assert path.name.startswith(f"v3-RecBoleKG-{negatives}-random-seed0-")
 
 
 def test_min_rating(tmp_path):
@@ -107,16 +107,33 @@ def test_min_rating(tmp_path):
     assert len(list((folder / "processed").iterdir())) == 3
 
 
+def test_the_word_of_the_interactions(tmp_path):
+    folder = write(tmp_path, TINY)
+    for _ in range(2):  # Each has a processed file of its own.
+        for word in ("listens", "reads", "watches", "interacts"):
+            dataset = RecBoleKG(tmp_path, "tiny", interaction=word)
+            assert dataset.interaction.edge == word
+            assert dataset[0].edge_types == [KG, ("user", word, "entity")]
+            assert from_spec(dataset.spec)[0].edge_types == dataset[0].edge_types
+    assert len(list((folder / "processed").iterdir())) == 4
+    assert RecBoleKG(tmp_path, "tiny").interaction.edge == "listens"
+    arguments = dataset.spec["arguments"]
+    assert arguments.pop("interaction") == "interacts"  # Specs of earlier checkpoints lack it.
+    assert from_spec({"class": "RecBoleKG", "arguments": arguments}).interaction.edge == "listens"
+    with pytest.raises(ValueError, match=r"interaction='plays' is unknown: choose one of .*'interacts'"):
+        RecBoleKG(tmp_path, "tiny", interaction="plays")
+
+
 def test_files_split(tmp_path):
     write(tmp_path, PARTS)
     dataset = RecBoleKG(tmp_path, "tiny", negatives="entities", split="files", min_rating=3)
     positives, _ = named(dataset)
     assert dataset.item_names == ["a", "b", "c"]
     assert positives == [(0, "a", 0), (0, "b", 2), (0, "c", 0), (1, "a", 1), (1, "b", 0)]
-    listens = dataset[0][LISTENS]
-    assert listens.edge_index.tolist() == [[0, 0, 1], [0, 2, 1]]
+    links = dataset[0][LINKS]
+    assert links.edge_index.tolist() == [[0, 0, 1], [0, 2, 1]]
     for mask in MASKS:
-        assert listens[mask][:5].equal(listens[mask][5:])
+        assert links[mask][:5].equal(links[mask][5:])
 
 
 def test_several_items_linked_to_one_entity(tmp_path):
@@ -416,10 +433,10 @@ def test_real_lastfm_in_atomic_files(tmp_path, lastfm_raw, split, lastfm_split):
     users = np.array([order[user] for user in dict.fromkeys(ours_first)])
 
     def rows(dataset, user_of, item_of):
-        listens = dataset[0][LISTENS]
+        links = dataset[0][LINKS]
         half = dataset.num_interactions
-        part = sum(i * listens[mask].long() for i, mask in enumerate(MASKS)) * (split == "files")
-        user, item = listens.edge_label_index[:, :half].numpy()
+        part = sum(i * links[mask].long() for i, mask in enumerate(MASKS)) * (split == "files")
+        user, item = links.edge_label_index[:, :half].numpy()
         return sorted(zip(user_of[user].tolist(), item_of[item].tolist(), part[:half].tolist(), strict=True))
 
     same = np.arange(theirs.num_entities)

@@ -11,7 +11,7 @@ from mgwa_pyg.datasets.schema import check_data
 
 SIZES = {"num_users": 12, "num_items": 20, "num_entities": 40, "num_triples": 60, "num_interactions": 48}
 KG = ("entity", "kg", "entity")
-LISTENS = ("user", "listens", "entity")
+LINKS = ("user", "listens", "entity")
 PARTS = ("train_mask", "val_mask", "test_mask")
 
 
@@ -23,24 +23,24 @@ def dataset():
 def shuffled(data):
     order = torch.randperm(data[KG].edge_index.size(1))
     data[KG].edge_index, data[KG].rel_type = data[KG].edge_index[:, order], data[KG].rel_type[order]
-    order = torch.randperm(data[LISTENS].edge_label.numel())
+    order = torch.randperm(data[LINKS].edge_label.numel())
     for key in ("edge_label", *PARTS):
-        data[LISTENS][key] = data[LISTENS][key][order]
-    data[LISTENS].edge_label_index = data[LISTENS].edge_label_index[:, order]
+        data[LINKS][key] = data[LINKS][key][order]
+    data[LINKS].edge_label_index = data[LINKS].edge_label_index[:, order]
 
 
 def other_parts(data):
-    listens = data[LISTENS]
-    part = torch.randint(5, listens.edge_label.shape)
-    listens.train_mask, listens.val_mask, listens.test_mask = part < 3, part == 3, part == 4
-    listens.edge_index = listens.edge_label_index[:, listens.train_mask & (listens.edge_label == 1)]
+    links = data[LINKS]
+    part = torch.randint(5, links.edge_label.shape)
+    links.train_mask, links.val_mask, links.test_mask = part < 3, part == 3, part == 4
+    links.edge_index = links.edge_label_index[:, links.train_mask & (links.edge_label == 1)]
 
 
 def all_in_training(data):
-    listens = data[LISTENS]
-    listens.edge_index = listens.edge_label_index[:, listens.edge_label == 1]
-    listens.train_mask = torch.ones_like(listens.train_mask)
-    listens.val_mask = listens.test_mask = torch.zeros_like(listens.val_mask)
+    links = data[LINKS]
+    links.edge_index = links.edge_label_index[:, links.edge_label == 1]
+    links.train_mask = torch.ones_like(links.train_mask)
+    links.val_mask = links.test_mask = torch.zeros_like(links.val_mask)
 
 
 def without_inverses(data):
@@ -53,14 +53,14 @@ def without_triples(data):
 
 
 def fewer_rows(data):
-    keep = torch.rand(data[LISTENS].edge_label.numel()) < 0.5
+    keep = torch.rand(data[LINKS].edge_label.numel()) < 0.5
     for key in ("edge_label", *PARTS):
-        data[LISTENS][key] = data[LISTENS][key][keep]
-    data[LISTENS].edge_label_index = data[LISTENS].edge_label_index[:, keep]
+        data[LINKS][key] = data[LINKS][key][keep]
+    data[LINKS].edge_label_index = data[LINKS].edge_label_index[:, keep]
 
 
 def with_reverse(data):
-    data["entity", "rev_listens", "user"].edge_index = data[LISTENS].edge_index.flip(0)
+    data["entity", "rev_listens", "user"].edge_index = data[LINKS].edge_index.flip(0)
     data["user"].x = torch.zeros(12, 2)
 
 
@@ -112,25 +112,21 @@ def leak(part, label):
     """Puts a labelled pair of a part among the edges."""
 
     def change(data):
-        listens = data[LISTENS]
-        row = int(
-            (listens[part] & (listens.edge_label == label) & (listens.edge_label_index[1] < 20)).nonzero()[0]
-        )
-        listens.edge_index = torch.cat(
-            [listens.edge_index, listens.edge_label_index[:, row : row + 1]], dim=1
-        )
+        links = data[LINKS]
+        row = int((links[part] & (links.edge_label == label) & (links.edge_label_index[1] < 20)).nonzero()[0])
+        links.edge_index = torch.cat([links.edge_index, links.edge_label_index[:, row : row + 1]], dim=1)
 
     return change
 
 
 def twice(data):
     """Labels a validation positive anew, as a training one."""
-    listens = data[LISTENS]
-    row = (listens.val_mask & (listens.edge_label == 1)).nonzero()[0]
+    links = data[LINKS]
+    row = (links.val_mask & (links.edge_label == 1)).nonzero()[0]
     for key in ("edge_label", *PARTS):
-        listens[key] = torch.cat([listens[key], listens[key][row]])
-    listens.val_mask[-1], listens.train_mask[-1] = False, True
-    listens.edge_label_index = torch.cat([listens.edge_label_index, listens.edge_label_index[:, row]], dim=1)
+        links[key] = torch.cat([links[key], links[key][row]])
+    links.val_mask[-1], links.train_mask[-1] = False, True
+    links.edge_label_index = torch.cat([links.edge_label_index, links.edge_label_index[:, row]], dim=1)
 
 
 @pytest.mark.parametrize(
@@ -140,13 +136,13 @@ def twice(data):
         (set_entry(KG, "rel_type", -1), IndexError, "rel_type holds -1"),
         (set_entry(KG, "edge_index", 40), IndexError, r"edge_index holds 40, but .* \(num_entities is 40\)"),
         (
-            set_entry(LISTENS, "edge_index", 20),
+            set_entry(LINKS, "edge_index", 20),
             IndexError,
             r"edge_index\[1\] holds 20, .* \(num_items is 20\)",
         ),
-        (set_entry(LISTENS, "edge_label_index", 40), IndexError, r"edge_label_index\[1\] holds 40"),
-        (set_entry(LISTENS, "edge_label", 2), ValueError, "a vector of zeros and ones is needed"),
-        (set_entry(LISTENS, "edge_label", float("nan")), ValueError, "zeros and ones"),
+        (set_entry(LINKS, "edge_label_index", 40), IndexError, r"edge_label_index\[1\] holds 40"),
+        (set_entry(LINKS, "edge_label", 2), ValueError, "a vector of zeros and ones is needed"),
+        (set_entry(LINKS, "edge_label", float("nan")), ValueError, "zeros and ones"),
         (replace(KG, "rel_type", torch.Tensor.float), ValueError, "whole numbers of shape edges are needed"),
         (replace(KG, "rel_type", lambda x: x[:-1]), ValueError, "one for each is needed"),
         (replace(KG, "rel_type", lambda x: x[:, None]), ValueError, "whole numbers of shape edges"),
@@ -156,18 +152,18 @@ def twice(data):
             "but not the triple itself",
         ),
         (replace(KG, "edge_index", torch.t), ValueError, "whole numbers of shape 2 × edges"),
-        (replace(LISTENS, "edge_label", lambda x: x[1:]), ValueError, "one for each is needed"),
-        (replace(LISTENS, "edge_label", torch.Tensor.numpy), ValueError, "edge_label is array"),
+        (replace(LINKS, "edge_label", lambda x: x[1:]), ValueError, "one for each is needed"),
+        (replace(LINKS, "edge_label", torch.Tensor.numpy), ValueError, "edge_label is array"),
         (
-            replace(LISTENS, "edge_label", torch.Tensor.long),
+            replace(LINKS, "edge_label", torch.Tensor.long),
             ValueError,
             "zeros and ones is needed, as floats",
         ),
-        (replace(LISTENS, "val_mask", torch.Tensor.int), ValueError, "a vector of booleans is needed"),
-        (replace(LISTENS, "test_mask", lambda x: x[1:]), ValueError, "one for each is needed"),
-        (replace(LISTENS, "test_mask", torch.ones_like), ValueError, "is in several of train_mask"),
-        (replace(LISTENS, "edge_label", torch.ones_like), (ValueError, IndexError), "of the positives holds"),
-        (lambda data: data[LISTENS].pop("val_mask"), ValueError, r"the data have no .*val_mask"),
+        (replace(LINKS, "val_mask", torch.Tensor.int), ValueError, "a vector of booleans is needed"),
+        (replace(LINKS, "test_mask", lambda x: x[1:]), ValueError, "one for each is needed"),
+        (replace(LINKS, "test_mask", torch.ones_like), ValueError, "is in several of train_mask"),
+        (replace(LINKS, "edge_label", torch.ones_like), (ValueError, IndexError), "of the positives holds"),
+        (lambda data: data[LINKS].pop("val_mask"), ValueError, r"the data have no .*val_mask"),
         (lambda data: data.__delitem__(KG), ValueError, r"no data\['entity', 'kg'"),
         (leak("val_mask", 1), ValueError, "both a training positive and a validation positive"),
         (leak("test_mask", 1), ValueError, "both a training positive and a test positive"),

@@ -13,7 +13,7 @@ from torch_geometric import transforms as T
 from mgwa_pyg.datasets import SyntheticKG, synthetic_kg
 
 KG = ("entity", "kg", "entity")
-LISTENS = ("user", "listens", "entity")
+LINKS = ("user", "listens", "entity")
 SMALL = {
     "num_users": 40,
     "num_items": 60,
@@ -47,14 +47,14 @@ def test_schema():
     assert rel_type.unique().tolist() == list(range(10))
     assert set(edge_index.unique().tolist()) <= set(range(100))
 
-    listens = data[LISTENS]
-    pairs, label = listens.edge_label_index, listens.edge_label
+    links = data[LINKS]
+    pairs, label = links.edge_label_index, links.edge_label
     assert pairs.shape == (2, 666)
     assert label.dtype == torch.float
     assert label.equal((torch.arange(666) < 333).float())
     assert pairs.unique(dim=1).size(1) == 666
-    assert listens.edge_index.equal(pairs[:, listens.train_mask & (label == 1)])
-    masks = torch.stack([listens.train_mask, listens.val_mask, listens.test_mask])
+    assert links.edge_index.equal(pairs[:, links.train_mask & (label == 1)])
+    masks = torch.stack([links.train_mask, links.val_mask, links.test_mask])
     assert masks.sum(dim=0).eq(1).all()
     assert masks.sum(dim=1).tolist() == [400, 133, 133]
     positives = torch.bincount(pairs[0][label == 1], minlength=40)
@@ -70,10 +70,10 @@ def test_seeds_and_pools():
 
     entities = SyntheticKG(**SMALL, negatives="entities")[0]
     for key in ("train_mask", "val_mask", "test_mask"):
-        assert data[LISTENS][key][:333].equal(entities[LISTENS][key][:333])
-    assert data[LISTENS].edge_index.equal(entities[LISTENS].edge_index)
-    assert data[LISTENS].edge_label_index[1].max() < 60
-    assert entities[LISTENS].edge_label_index[1].max() >= 60
+        assert data[LINKS][key][:333].equal(entities[LINKS][key][:333])
+    assert data[LINKS].edge_index.equal(entities[LINKS].edge_index)
+    assert data[LINKS].edge_label_index[1].max() < 60
+    assert entities[LINKS].edge_label_index[1].max() >= 60
 
 
 # More rows than are drawn at a time.
@@ -105,23 +105,23 @@ def test_middle_size():
     assert head[225_000:285_000].min() >= 5_000
     assert 0.75 < (head[285_000:] < 5_000).double().mean() < 0.83
 
-    listens = data[LISTENS]
-    user, item = listens.edge_label_index
-    assert user.numel() == listens.edge_label.numel() == 120_000
+    links = data[LINKS]
+    user, item = links.edge_label_index
+    assert user.numel() == links.edge_label.numel() == 120_000
     assert (user * 5_000 + item).unique().numel() == 120_000  # No pair twice, whatever its label.
     assert (int(item.min()), int(item.max())) == (0, 4_999)
     positives, negatives = (torch.bincount(half, minlength=6_000) for half in user.chunk(2))
     assert positives.equal(negatives)
     assert positives.min() >= 1
-    assert int(listens.train_mask.sum()) == 72_000
+    assert int(links.train_mask.sum()) == 72_000
 
     planted = dataset.planted_score(user, item)
-    assert roc_auc_score(listens.edge_label, planted) > 0.85
+    assert roc_auc_score(links.edge_label, planted) > 0.85
 
 
 def test_chunks_leave_no_trace(monkeypatch):
     dataset = SyntheticKG(**SMALL)
-    pairs = dataset[0][LISTENS].edge_label_index
+    pairs = dataset[0][LINKS].edge_label_index
     monkeypatch.setattr(synthetic_kg, "CHUNK", 7)
     chunked = SyntheticKG(**SMALL)
     assert same(dataset[0], chunked[0])
@@ -185,10 +185,10 @@ print((peak() - before) / size)
 @pytest.mark.parametrize("seed", range(3))
 def test_preferences_can_be_recovered(seed):
     dataset = SyntheticKG(seed=seed)
-    listens = dataset[0][LISTENS]
-    user, item = listens.edge_label_index[:, listens.test_mask]
-    label = listens.edge_label[listens.test_mask]
-    popularity = torch.bincount(listens.edge_index[1], minlength=dataset.num_items)
+    links = dataset[0][LINKS]
+    user, item = links.edge_label_index[:, links.test_mask]
+    label = links.edge_label[links.test_mask]
+    popularity = torch.bincount(links.edge_index[1], minlength=dataset.num_items)
     popularity_auc = roc_auc_score(label, popularity[item])
     planted_auc = roc_auc_score(label, dataset.planted_score(user, item))
     assert 0.6 < popularity_auc < 0.7
@@ -264,7 +264,7 @@ def test_cache(tmp_path):
     assert cached.item_names == dataset.item_names
     assert same(dataset[0], cached[0])
     assert repr(dataset) == repr(cached)
-    pairs = dataset[0][LISTENS].edge_label_index
+    pairs = dataset[0][LINKS].edge_label_index
     assert dataset.planted_score(*pairs).equal(cached.planted_score(*pairs))
     SyntheticKG(tmp_path, **{**SMALL, "num_triples": 301})
     SyntheticKG(tmp_path, **SMALL, seed=1)

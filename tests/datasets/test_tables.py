@@ -28,12 +28,14 @@ def test_triples(kind):
     dtype = np.int64 if kind is int else object
     first = np.array([name(i) for i in (3, 0, 2)], dtype=dtype)
     head, tail = (np.array([name(i) for i in ids], dtype=dtype) for ids in (heads, tails))
-    triples, others, names = number_triples(head, np.array(relations, dtype=object), tail, first)
+    tables = number_triples(head, np.array(relations, dtype=object), tail, first, ["a", "b", "c"])
 
     entity_of, relation_of, expected = {3: 0, 0: 1, 2: 2}, {}, []
     for h, r, t in zip(heads, relations, tails, strict=True):
         h, t = (entity_of.setdefault(i, len(entity_of)) for i in (h, t))
         expected.append([h, relation_of.setdefault(r, len(relation_of)), t])
-    assert triples.tolist() == expected
-    assert others == [name(entity) for entity in list(entity_of)[3:]]
-    assert names == list(relation_of)
+    assert tables["triples"].tolist() == expected
+    assert tables["num_entities"] == len(entity_of)
+    assert tables["item_names"] == ["a", "b", "c"]
+    assert tables["entity_names"] == ["a", "b", "c", *(f"entity {number}" for number in list(entity_of)[3:])]
+    assert tables["relation_names"] == list(relation_of)

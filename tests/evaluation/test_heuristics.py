@@ -38,9 +38,9 @@ def small(**options):
 def data():
     """A data set with an item and a user that have no training positive."""
     data = small(negatives="entities")
-    listens = data["user", "listens", "entity"]
-    user, item = listens.edge_index
-    listens.edge_index = listens.edge_index[:, (user != COLD_USER) & (item != COLD_ITEM)]
+    links = data["user", "listens", "entity"]
+    user, item = links.edge_index
+    links.edge_index = links.edge_index[:, (user != COLD_USER) & (item != COLD_ITEM)]
     return data
 
 
@@ -49,7 +49,7 @@ def fitted(data):
     return fit_heuristics(data, ITEMS)
 
 
-def plays(data):
+def seen(data):
     x = np.zeros((USERS, ITEMS))
     for user, item in data["user", "listens", "entity"].edge_index.T.tolist():
         x[user, item] = 1
@@ -57,7 +57,7 @@ def plays(data):
 
 
 def naive_knn(data, shrink=10.0):
-    x = plays(data)
+    x = seen(data)
     count = x.sum(axis=0)
     score = np.zeros((USERS, ITEMS))
     for i in range(ITEMS):
@@ -69,7 +69,7 @@ def naive_knn(data, shrink=10.0):
 
 
 def naive_ease(data, l2=100.0):
-    x = plays(data)
+    x = seen(data)
     p = np.linalg.inv(x.T @ x + l2 * np.eye(ITEMS))  # All items, cold ones too.
     b = [[0 if i == j else -p[i, j] / p[j, j] for j in range(ITEMS)] for i in range(ITEMS)]
     return x @ np.array(b)
@@ -82,7 +82,7 @@ def naive_shared_tails(data, most=400):
         if head < ITEMS:
             tails[head].add(tail)
     holders = [sum(tail in held for held in tails) for tail in range(ENTITIES)]
-    x = plays(data)
+    x = seen(data)
     score = np.zeros((USERS, ITEMS))
     for i in range(ITEMS):
         for j in range(ITEMS):
@@ -104,11 +104,11 @@ def of_pairs(score, user, item):
 
 
 def test_popularity_counts_training_positives_alone(synthetic):
-    listens = synthetic[0]["user", "listens", "entity"]
-    pairs = zip(*listens.edge_label_index.tolist(), strict=True)
+    links = synthetic[0]["user", "listens", "entity"]
+    pairs = zip(*links.edge_label_index.tolist(), strict=True)
     count = [0] * synthetic.num_entities
     for (_, item), label, train in zip(
-        pairs, listens.edge_label.tolist(), listens.train_mask.tolist(), strict=True
+        pairs, links.edge_label.tolist(), links.train_mask.tolist(), strict=True
     ):
         count[item] += int(label == 1 and train)
     heuristic = Popularity(synthetic[0], synthetic.num_items)
@@ -124,7 +124,7 @@ def test_popularity_counts_training_positives_alone(synthetic):
 @pytest.mark.parametrize(
     ("name", "oracle"),
     [
-        ("popularity", lambda data: np.log1p(np.tile(plays(data).sum(axis=0), (USERS, 1)))),
+        ("popularity", lambda data: np.log1p(np.tile(seen(data).sum(axis=0), (USERS, 1)))),
         ("item-knn", naive_knn),
         ("ease", naive_ease),
     ],
@@ -153,7 +153,7 @@ def test_features_of_pairs_equal_the_oracle(data, monkeypatch, most):
     knn = of_pairs(naive_knn(data), user, item)
     ease = of_pairs(naive_ease(data), user, item)
     tails = of_pairs(naive_shared_tails(data, most), user, item)
-    count = np.append(plays(data).sum(axis=0), np.zeros(ENTITIES - ITEMS))[item]
+    count = np.append(seen(data).sum(axis=0), np.zeros(ENTITIES - ITEMS))[item]
     columns = [
         np.log1p(count),
         np.sqrt(np.maximum(ease, 0)),
@@ -214,9 +214,9 @@ def newton(features, label, ridge):
 def test_probabilities_are_fitted_on_the_validation_rows(synthetic, name):
     data = synthetic[0]
     heuristic = HEURISTICS[name](data, synthetic.num_items)
-    listens = data["user", "listens", "entity"]
-    user, item = listens.edge_label_index[:, listens.val_mask]
-    label = listens.edge_label[listens.val_mask].numpy()
+    links = data["user", "listens", "entity"]
+    user, item = links.edge_label_index[:, links.val_mask]
+    label = links.edge_label[links.val_mask].numpy()
     got = heuristic.predict(user, item)
     assert got.dtype == torch.float32
     expected = newton(heuristic.features(user, item), label, 1e-3)
@@ -232,7 +232,7 @@ def test_shared_parts_change_nothing(data, fitted, name):
     assert type(fitted[name]) is HEURISTICS[name]
 
 
-def test_who_played_nothing_and_what_nobody_played_score_zero(fitted):
+def test_users_and_items_without_interactions_score_zero(fitted):
     for name in ("item-knn", "ease"):
         score = fitted[name].score_all(torch.arange(USERS))
         assert (score[COLD_USER] == 0).all()
@@ -247,7 +247,7 @@ def test_nothing_asked_is_nothing_answered(fitted, name):
     assert fitted[name].score_all(none).shape == (0, ITEMS)
 
 
-def test_data_without_plays_and_triples():
+def test_data_without_interactions_and_triples():
     data = small()
     for store in (data["user", "listens", "entity"], data["entity", "kg", "entity"]):
         store.edge_index = store.edge_index[:, :0]
@@ -259,7 +259,7 @@ def test_data_without_plays_and_triples():
 
 def test_bad_input(data, fitted):
     two = torch.tensor([0, 1])
-    with pytest.raises(ValueError, match=r"user has shape \(2,\) and item has shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"item has shape .*, but whole numbers of shape 2 pairs are needed"):
         fitted["ease"].predict(two, two[:1])
     with pytest.raises(ValueError, match=f"item holds ids from 0 to {ENTITIES}, .* has {ENTITIES} of them"):
         fitted["stack"].features(two, torch.tensor([0, ENTITIES]))
@@ -295,9 +295,9 @@ def test_figures_on_lastfm(lastfm_raw, tmp_path, negatives, cold_share):
     for seed in range(3):
         dataset = LastFMKG(str(tmp_path), negatives=negatives, seed=seed)
         data = dataset[0]
-        listens = data["user", "listens", "entity"]
-        val, test = (listens.edge_label_index[:, mask] for mask in (listens.val_mask, listens.test_mask))
-        cold.append(1 - np.isin(test[1], listens.edge_index[1]).mean())
+        links = data["user", "listens", "entity"]
+        val, test = (links.edge_label_index[:, mask] for mask in (links.val_mask, links.test_mask))
+        cold.append(1 - np.isin(test[1], links.edge_index[1]).mean())
         for name, heuristic in fit_heuristics(data, dataset.num_items).items():
             report = click_report(data, heuristic.predict(*val), heuristic.predict(*test))
             figures[name].append([report[key] for key in ("auc", "acc", "f1", "auc_user")])

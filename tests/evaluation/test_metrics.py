@@ -53,8 +53,8 @@ def test_scores_as_a_model_gives_them(dtype):
     assert best_threshold(label, score) == best_threshold(label.numpy(), rounded.numpy())
 
     data = SyntheticKG(num_users=20, num_items=30, num_entities=60, num_triples=100)[0]
-    listens = data["user", "listens", "entity"]
-    parts = [torch.rand(int(listens[f"{part}_mask"].sum())).to(dtype) for part in ("val", "test")]
+    links = data["user", "listens", "entity"]
+    parts = [torch.rand(int(links[f"{part}_mask"].sum())).to(dtype) for part in ("val", "test")]
     want = click_report(data, *[part.double().numpy() for part in parts])
     assert click_report(data, *[part.requires_grad_() for part in parts]) == want
 
@@ -132,23 +132,23 @@ def test_best_threshold_at_the_ends_and_between_neighbours():
 def scored():
     """A small data set in which items are cold, and scores of its validation and test rows."""
     data = SyntheticKG(num_users=30, num_items=25, num_entities=60, num_interactions=120)[0]
-    listens = data["user", "listens", "entity"]
-    listens.edge_index = listens.edge_index[:, listens.edge_index[1] >= 10]
+    links = data["user", "listens", "entity"]
+    links.edge_index = links.edge_index[:, links.edge_index[1] >= 10]
     generator = np.random.default_rng(0)
-    noisy = 0.4 * listens.edge_label.numpy() + 0.6 * generator.random(len(listens.edge_label)).round(1)
+    noisy = 0.4 * links.edge_label.numpy() + 0.6 * generator.random(len(links.edge_label)).round(1)
     score = torch.from_numpy(0.5 * noisy).float()  # Badly calibrated: few reach one half.
-    return data, score[listens.val_mask], score[listens.test_mask]
+    return data, score[links.val_mask], score[links.test_mask]
 
 
 def test_report_equals_the_definitions(scored):
     data, val_score, test_score = scored
-    listens = data["user", "listens", "entity"]
-    warm = set(listens.edge_index[1].tolist())
-    rows = [row for row, test in enumerate(listens.test_mask.tolist()) if test]
-    user, item = ([ids[row] for row in rows] for ids in listens.edge_label_index.tolist())
-    label = [int(listens.edge_label[row]) for row in rows]
+    links = data["user", "listens", "entity"]
+    warm = set(links.edge_index[1].tolist())
+    rows = [row for row, test in enumerate(links.test_mask.tolist()) if test]
+    user, item = ([ids[row] for row in rows] for ids in links.edge_label_index.tolist())
+    label = [int(links.edge_label[row]) for row in rows]
     score = test_score.tolist()
-    threshold = best_threshold(listens.edge_label[listens.val_mask].numpy(), val_score.numpy())
+    threshold = best_threshold(links.edge_label[links.val_mask].numpy(), val_score.numpy())
 
     def auc_of(group):
         return naive_auc(

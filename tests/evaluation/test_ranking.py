@@ -29,21 +29,21 @@ def world(seed=0):
     data = HeteroData()
     data["user"].num_nodes = USERS
     data["entity"].num_nodes = ITEMS + 5
-    listens = data["user", "listens", "entity"]
-    listens.edge_label_index = pairs[:, order]
-    listens.edge_label = (order < positives.size(1)).float()
-    listens.train_mask, listens.val_mask, listens.test_mask = part == 0, part == 1, part == 2
+    links = data["user", "listens", "entity"]
+    links.edge_label_index = pairs[:, order]
+    links.edge_label = (order < positives.size(1)).float()
+    links.train_mask, links.val_mask, links.test_mask = part == 0, part == 1, part == 2
     return data
 
 
 def naive_ranking(score, data, ks, split):
-    listens = data["user", "listens", "entity"]
+    links = data["user", "listens", "entity"]
     positives = {name: {user: set() for user in range(len(score))} for name in ("train", "val", "test")}
     for name, items in positives.items():
         rows = zip(
-            *listens.edge_label_index.tolist(),
-            listens.edge_label.tolist(),
-            listens[f"{name}_mask"].tolist(),
+            *links.edge_label_index.tolist(),
+            links.edge_label.tolist(),
+            links[f"{name}_mask"].tolist(),
             strict=True,
         )
         for user, item, label, inside in rows:
@@ -94,16 +94,16 @@ def test_scores_may_be_whole_numbers_or_half_precise():
 
 
 def test_a_masked_item_never_counts():
-    """One user, all items but one played in training; what fills the ranking up is no hit for anyone."""
+    """One user, all items but one seen in training; what fills the ranking up is no hit for anyone."""
     data = HeteroData()
     data["user"].num_nodes, data["entity"].num_nodes = 2, 4
-    listens = data["user", "listens", "entity"]
+    links = data["user", "listens", "entity"]
     # User 0 is to find the last item, which -1 in the row of user 1 would name as well.
-    listens.edge_label_index = torch.tensor([[0, 1, 1, 1, 1], [3, 0, 1, 2, 3]])
-    listens.edge_label = torch.ones(5)
-    listens.train_mask = torch.tensor([False, True, True, True, False])
-    listens.val_mask = torch.tensor([False] * 5)
-    listens.test_mask = ~listens.train_mask
+    links.edge_label_index = torch.tensor([[0, 1, 1, 1, 1], [3, 0, 1, 2, 3]])
+    links.edge_label = torch.ones(5)
+    links.train_mask = torch.tensor([False, True, True, True, False])
+    links.val_mask = torch.tensor([False] * 5)
+    links.test_mask = ~links.train_mask
     score = torch.tensor([[9.0, 8.0, 7.0, 6.0], [9.0, 8.0, 7.0, -1e38]])
     got = full_ranking(lambda user: score[user], data, 4, ks=(3,))
     assert got == pytest.approx({"recall@3": 0.5, "ndcg@3": 0.5, "mrr@3": 0.5})
@@ -111,8 +111,8 @@ def test_a_masked_item_never_counts():
 
 def test_the_ideal_and_the_worst_scores():
     data = world()
-    listens = data["user", "listens", "entity"]
-    user, item = listens.edge_label_index[:, listens.test_mask & (listens.edge_label == 1)]
+    links = data["user", "listens", "entity"]
+    user, item = links.edge_label_index[:, links.test_mask & (links.edge_label == 1)]
     ideal = torch.zeros(USERS, ITEMS)
     ideal[user, item] = 1.0
     assert set(full_ranking(lambda user: ideal[user], data, ITEMS, (ITEMS,)).values()) == {1.0}
@@ -164,8 +164,8 @@ def test_bad_input():
 @pytest.mark.real_data
 def test_popularity_on_lastfm(lastfm_raw, tmp_path):
     dataset = LastFMKG(str(tmp_path), negatives="items", seed=0)
-    plays = dataset[0]["user", "listens", "entity"].edge_index[1]
-    count = torch.bincount(plays, minlength=dataset.num_items)
+    seen = dataset[0]["user", "listens", "entity"].edge_index[1]
+    count = torch.bincount(seen, minlength=dataset.num_items)
     score = count.expand(dataset.num_users, -1)
     got = full_ranking(lambda user: score[user], dataset[0], dataset.num_items)
     want, _ = naive_ranking(score.tolist(), dataset[0], (10, 20), "test")

@@ -60,13 +60,13 @@ def test_prints_what_the_recommender_says(run):
     assert f"{want['name'][0]} has the score" in out
 
 
-def test_asks_for_five_well_known_items_by_default(run):
+def test_asks_for_the_five_most_popular_items_by_default(run):
     _, out = example("recommend", run)
     names = re.search(r"For somebody who listened to (.*)\.", out)[1].split(", ")
-    heard = Recommender.load(run).dataset[0]["user", "listens", "entity"].edge_index[1].bincount()
+    seen = Recommender.load(run).dataset[0]["user", "listens", "entity"].edge_index[1].bincount()
     assert (
-        sorted(heard[[int(name.split()[1]) for name in names]].tolist())
-        == heard.topk(5).values.sort().values.tolist()
+        sorted(seen[[int(name.split()[1]) for name in names]].tolist())
+        == seen.topk(5).values.sort().values.tolist()
     )
     assert len(re.findall(r"│ \d+ +│ item \d+", out)) == 10
 

@@ -1,4 +1,4 @@
-"""Data sets made again from what they say of themselves."""
+"""`from_spec`: a data set made again from its class and arguments."""
 
 from collections.abc import Mapping
 from inspect import signature
@@ -21,27 +21,27 @@ _NOT_KEPT = {"transform", "pre_transform", "force_reload"}
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def from_recipe(recipe: Mapping[str, Any]) -> KGRecDataset:
-    r"""Makes a data set again, without transforms.
+def from_spec(spec: Mapping[str, Any]) -> KGRecDataset:
+    r"""Make a data set again, without transforms.
 
     Args:
-        recipe (Mapping[str, Any]): The :obj:`recipe` of the data set.
+        spec (Mapping[str, Any]): The :obj:`spec` of the data set.
 
     Raises:
         TypeError: If an argument is missing.
-        ValueError: If this is no recipe, its class is none of mgwa_pyg's, or an argument is none that a
-            recipe has, or none of the allowed values.
+        ValueError: If this is no spec, its class is none of mgwa_pyg's, or an argument is none that a
+            spec has, or none of the allowed values.
         OSError: If its files are gone and cannot be had again.
     """
     try:
-        name, arguments = recipe["class"], {**recipe["arguments"]}
+        name, arguments = spec["class"], {**spec["arguments"]}
     except (KeyError, TypeError) as error:
-        raise ValueError(f"recipe={recipe!r:.60}: a class and its arguments are needed") from error
+        raise ValueError(f"spec={spec!r:.60}: a class and its arguments are needed") from error
     if not isinstance(name, str) or name not in _CLASSES:
         raise ValueError(f"{name} is none of {', '.join(_CLASSES)}: pass the data set itself")
-    # A recipe may come from somebody else.
+    # A spec may come from somebody else.
     allowed = signature(_CLASSES[name]).parameters.keys() - _NOT_KEPT
     for argument, value in arguments.items():
         if argument not in allowed or not isinstance(value, _PLAIN):
-            raise ValueError(f"a recipe of {name} has no {argument}={value!r:.60}: pass the data set itself")
+            raise ValueError(f"a spec of {name} has no {argument}={value!r:.60}: pass the data set itself")
     return _CLASSES[name](**arguments)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mgwa_pyg.datasets import KGRecDataset, KGRecTables, LastFMKG, RecBoleKG, SyntheticKG, from_recipe
+from mgwa_pyg.datasets import KGRecDataset, KGRecTables, LastFMKG, RecBoleKG, SyntheticKG, from_spec
 
 SIZES = {"num_users": 20, "num_items": 30, "num_entities": 50, "num_triples": 400, "num_interactions": 60}
-LISTENS, KG = ("user", "listens", "entity"), ("entity", "kg", "entity")
+LINKS, KG = ("user", "listens", "entity"), ("entity", "kg", "entity")
 
 
 def same(first, second):
@@ -17,23 +17,23 @@ def same(first, second):
     assert one.keys() == two.keys()
     return all(
         torch.equal(torch.as_tensor(value), torch.as_tensor(two[store][name]))
-        for store in (LISTENS, KG, "user", "entity")
+        for store in (LINKS, KG, "user", "entity")
         for name, value in one[store].items()
     )
 
 
 def test_a_synthetic_data_set_is_made_again(tmp_path):
     dataset = SyntheticKG(tmp_path, **SIZES, num_relations=7, negatives="entities", seed=4)
-    recipe = json.loads(json.dumps(dataset.recipe))
-    assert recipe["class"] == "SyntheticKG"
-    assert recipe["arguments"] == {
+    spec = json.loads(json.dumps(dataset.spec))
+    assert spec["class"] == "SyntheticKG"
+    assert spec["arguments"] == {
         "root": str(tmp_path), **SIZES, "num_relations": 7, "negatives": "entities", "seed": 4,
         "split": "random",
     }  # fmt: skip
-    assert SyntheticKG(**SIZES).recipe["arguments"]["root"] is None
+    assert SyntheticKG(**SIZES).spec["arguments"]["root"] is None
     (cache,) = (tmp_path / "processed").glob("*.pt")
     for _ in range(2):  # From the cache, and without it.
-        again = from_recipe(recipe)
+        again = from_spec(spec)
         assert type(again) is SyntheticKG
         assert same(again, dataset)
         assert again.fingerprint == dataset.fingerprint
@@ -49,8 +49,8 @@ def test_recbole_data_are_made_again(tmp_path, monkeypatch):
     (folder / "toy.link").write_text("item_id:token\tentity_id:token\ni5\te1\n")
     monkeypatch.chdir(tmp_path)
     dataset = RecBoleKG(".", "toy", min_rating=2, seed=3)
-    monkeypatch.chdir("/")  # The recipe holds wherever one is.
-    again = from_recipe(json.loads(json.dumps(dataset.recipe)))
+    monkeypatch.chdir("/")  # The spec holds wherever one is.
+    again = from_spec(json.loads(json.dumps(dataset.spec)))
     assert (again.name, again.min_rating, again.num_interactions) == ("toy", 2.0, 10)
     assert same(again, dataset)
 
@@ -58,11 +58,11 @@ def test_recbole_data_are_made_again(tmp_path, monkeypatch):
 @pytest.mark.real_data
 def test_lastfm_is_made_again(lastfm_raw, tmp_path):
     dataset = LastFMKG(tmp_path, negatives="frozen", split="lightkg", seed=2)
-    assert dataset.recipe == {
+    assert dataset.spec == {
         "class": "LastFMKG",
         "arguments": {"root": str(tmp_path), "negatives": "frozen", "seed": 2, "split": "lightkg"},
     }
-    assert from_recipe(dataset.recipe).fingerprint == dataset.fingerprint
+    assert from_spec(dataset.spec).fingerprint == dataset.fingerprint
 
 
 class FixedKG(KGRecDataset):
@@ -104,7 +104,7 @@ def test_the_fingerprint_sees_every_difference():
         SyntheticKG(**{**SIZES, "num_users": 21}),
     ]
     names = {
-        LISTENS: [
+        LINKS: [
             "edge_index", "edge_label_index", "edge_label", "train_mask", "val_mask", "test_mask"
         ],
         KG: ["edge_index", "rel_type"],
@@ -129,11 +129,11 @@ def test_classes_of_others_are_not_made():
 
     assert issubclass(OwnKG, KGRecDataset)
     with pytest.raises(ValueError, match=r"OwnKG is none of .*LastFMKG.*: pass the data set itself"):
-        from_recipe(OwnKG(**SIZES).recipe)
+        from_spec(OwnKG(**SIZES).spec)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"),
+    ("spec", "message"),
     [
         ({"class": ["SyntheticKG"], "arguments": {}}, r"\['SyntheticKG'\] is none of"),
         ({"class": "builtins.eval", "arguments": {}}, "builtins.eval is none of"),
@@ -152,8 +152,8 @@ def test_classes_of_others_are_not_made():
         ({"class": "LastFMKG", "arguments": {"root": ["a"]}}, r"has no root=\['a'\]"),
     ],
 )
-def test_a_recipe_has_plain_arguments_only(tmp_path, monkeypatch, recipe, message):
+def test_a_spec_has_plain_arguments_only(tmp_path, monkeypatch, spec, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
-        from_recipe(recipe)
+        from_spec(spec)
     assert not list(tmp_path.iterdir())
