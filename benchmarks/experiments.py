@@ -59,6 +59,8 @@ METRICS = {
 #: What pages and plots call the data.
 DATA = {"lastfm": "Last.FM", "bookcrossing": "Book-Crossing", "synthetic": "SYNTHETIC data, not Last.FM"}
 
+# What tells the rows of an experiment apart.
+_KEYS = ("model", "negatives", "seed")
 # Rows for testing over rows for training, in a split of 6:2:2.
 _TEST_FRACTION = 1 / 3
 
@@ -209,8 +211,8 @@ def parallel(function: Callable[[Job], _Result], jobs: Sequence[Job], name: str)
                 results[futures[future]] = future.result()
                 rows = [row for one in results if isinstance(one, Outcome) for row in one.rows]
                 if rows:
-                    keys = dict.fromkeys(key for row in rows for key in row)
-                    settings.record.keep(name, figures(name, rows, [*keys][3:]))
+                    metrics = dict.fromkeys(key for row in rows for key in row if key not in _KEYS)
+                    settings.record.keep(name, figures(name, rows, metrics))
         except BaseException as error:
             for process in multiprocessing.active_children():
                 process.kill()
