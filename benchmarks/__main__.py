@@ -34,8 +34,8 @@ def main() -> None:
     add("name", choices=[*BENCHMARKS, "all"], help="\"all\" goes on where one cannot run")
     add("--device", choices=["cpu", "cuda"], default="cpu")
     add("--json", type=Path, metavar="FILE",
-        help="where to write the rows, each as it is finished (default: nowhere, but when interrupted to "
-        "NAME_interrupted.json in --out)")
+        help="where to write the rows, each as it is finished, compressed if the name ends with .gz "
+        "(default: nowhere, but when interrupted to NAME_interrupted.json in --out)")
     add("--quick", action="store_true", help="fewer repetitions; experiments run one seed instead of five")
     add("--data", choices=["lastfm", "synthetic"], default="lastfm",
         help="synthetic: a trial of all that run on real data without these")
@@ -45,7 +45,8 @@ def main() -> None:
         help="where their pages and plots go (default: benchmarks/results for a full run on Last.FM, else "
         "runs/benchmarks)")
     add("--redraw", action="store_true",
-        help="layer and table2: write page and plots again from the figures in --out, and measure nothing")
+        help="layer and the experiments: write page and plots again from the figures in --out, and measure "
+        "nothing")
     # fmt: on
     args = parser.parse_args()
     if args.device == "cuda" and not args.redraw and not torch.cuda.is_available():

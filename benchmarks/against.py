@@ -5,7 +5,6 @@
 Both run with this environment. Each process imports its own checkout once, and each job is a child of it.
 """
 
-import argparse
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import environment, interruptible, table
+from benchmarks.harness import environment, interruptible, script_parser, table, write_results
 from benchmarks.layer import ROOT, SIZES, ask, worker
 from benchmarks.layer_worker import Job
-from mgwa_pyg.utils.files import write_json
 
 JOBS = [
     ("aggregation", "ours, torch"),
@@ -49,18 +47,10 @@ def compare(other: Path, sizes: list[str], rounds: int, seconds: float) -> list[
                     times[number].append(fastest(processes[number], job))
                 here, there = map(np.median, times)
                 case = f"{part} E={job.edges} d={job.channels} {job.dtype}"
+                key = {"benchmark": "against", "case": case, "implementation": implementation}
+                spread = {"unit": "ms", "sd": None, "n": rounds}
                 for metric, value in (("time", here), ("time before", there)):
-                    row = {"benchmark": "against", "case": case, "implementation": implementation}
-                    rows.append(
-                        {
-                            **row,
-                            "metric": metric,
-                            "value": float(value),
-                            "unit": "ms",
-                            "sd": None,
-                            "n": rounds,
-                        }
-                    )
+                    rows.append({**key, "metric": metric, "value": float(value), **spread})
                 print(
                     f"{case}, {implementation}: {here:.2f} ms, {here / there:.3f} times {there:.2f}",
                     flush=True,
@@ -70,11 +60,7 @@ def compare(other: Path, sizes: list[str], rounds: int, seconds: float) -> list[
 
 def main() -> None:
     """Measure, print, and write the rows where it is asked for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.against",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = script_parser("benchmarks.against", __doc__)
     parser.add_argument("other", type=Path, help="the other checkout")
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=["200k edges"])
     parser.add_argument("--rounds", type=int, default=8)
@@ -89,7 +75,7 @@ def main() -> None:
     ]
     print(table(["", "ms", "over the other"], body))
     if args.json is not None:
-        write_json(args.json, {"environment": environment("cpu"), "rows": rows})
+        write_results(args.json, {"environment": environment("cpu"), "rows": rows})
 
 
 if __name__ == "__main__":

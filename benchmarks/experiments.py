@@ -1,4 +1,4 @@
-"""What the experiments on Last.FM share: many fits, as many at a time as there are cores, and their rows."""
+"""The skeleton of the experiments: jobs, run over seeds, tested over seeds, and shown on a page."""
 
 import multiprocessing
 import os
@@ -6,23 +6,44 @@ import signal
 import statistics
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from benchmarks.harness import NoDataError, Settings, environment, figure
+from benchmarks.harness import (
+    NoDataError,
+    Report,
+    Settings,
+    environment,
+    figure,
+    read_results,
+    table,
+    write_page,
+    write_results,
+)
 from mgwa_pyg.datasets import BookCrossingKG, DownloadError, KGRecDataset, LastFMKG, SyntheticKG
 from mgwa_pyg.datasets.interactions import interactions
-from mgwa_pyg.evaluation import click_report, predict_heuristics
-from mgwa_pyg.train import FitConfig, fit
+from mgwa_pyg.evaluation import (
+    click_report,
+    corrected_t_test,
+    fit_heuristics,
+    full_ranking,
+    holm,
+    predict_heuristics,
+)
+from mgwa_pyg.recommenders import restore
+from mgwa_pyg.train import FitConfig, FitResult, fit
 
 #: The protocols by what their negatives are drawn from, and what pages call them.
 PROTOCOLS = {"entities": "Paper protocol", "items": "Item protocol"}
+#: What stands for the negatives of a job that ranks all items on the fixed split.
+FIXED_SPLIT = "lightkg"
 
 #: What a fit is measured by on the test rows, and what tables call it.
 METRICS = {
@@ -35,6 +56,14 @@ METRICS = {
     "acc_calibrated": "ACC, calibrated",
     "f1_calibrated": "F1, calibrated",
 }
+
+#: What pages and plots call the data.
+DATA = {"lastfm": "Last.FM", "bookcrossing": "Book-Crossing", "synthetic": "SYNTHETIC data, not Last.FM"}
+
+# What tells the rows of an experiment apart.
+_KEYS = ("model", "negatives", "seed")
+# Rows for testing over rows for training, in a split of 6:2:2.
+_TEST_FRACTION = 1 / 3
 
 _Result = TypeVar("_Result")
 
@@ -50,20 +79,7 @@ def load(settings: Settings, negatives: str, seed: int, split: str = "random") -
         raise NoDataError(str(error)) from error
 
 
-def seeds(settings: Settings) -> range:
-    """The seeds of an experiment."""
-    return range(1 if settings.quick else 5)
-
-
-def over_seeds(settings: Settings) -> str:
-    """What the figures of a page are."""
-    return "one seed" if settings.quick else f"mean ± sd of {len(seeds(settings))} seeds"
-
-
-def data_name(settings: Settings) -> str:
-    """What pages and plots call the data."""
-    names = {"lastfm": "Last.FM", "bookcrossing": "Book-Crossing", "synthetic": "SYNTHETIC data, not Last.FM"}
-    return names[settings.data]
+# --- Jobs ---
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,35 @@ class Job:
     seed: int
     settings: Settings
 
+    def load(self) -> KGRecDataset:
+        """The data set."""
+        ranked = self.negatives == FIXED_SPLIT
+        split = ("items", self.seed, "lightkg") if ranked else (self.negatives, self.seed, "random")
+        return load(self.settings, *split)
+
+    @contextmanager
+    def fitted(self) -> Iterator[tuple[KGRecDataset, FitResult]]:
+        """The data set and a fit, whose checkpoint is gone when the block ends."""
+        assert self.config is not None
+        dataset = self.load()
+        with tempfile.TemporaryDirectory() as folder:
+            yield dataset, fit(dataset, self.config, folder, seed=self.seed, device=self.settings.device)
+
+
+def make_jobs(
+    settings: Settings,
+    models: Mapping[str, FitConfig | None],
+    protocols: Iterable[str],
+    num_seeds: int = 5,
+) -> list[Job]:
+    """A job for each protocol, model and seed."""
+    return [
+        Job(model, config, negatives, seed, settings)
+        for negatives in protocols
+        for model, config in models.items()
+        for seed in range(1 if settings.quick else num_seeds)
+    ]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -84,23 +129,24 @@ class Outcome:
     rows: list[dict[str, Any]]
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
     history: list[dict[str, float]] = field(default_factory=list)
-    transe: dict[str, float] | None = None
+    transe: Mapping[str, float | None] | None = None
 
 
 def run_job(job: Job) -> Outcome:
-    """Fit and evaluate."""
-    dataset = load(job.settings, job.negatives, job.seed)
-    data = dataset[0]
-    links = interactions(data)
+    """Fit, and evaluate the test rows, or the ranking of all items."""
+    if job.negatives == FIXED_SPLIT:
+        return _rank(job)
     history: list[dict[str, float]] = []
     transe = seconds = None
     if job.config is None:
-        scores = predict_heuristics(data, dataset.num_items)
+        dataset = job.load()
+        scores = predict_heuristics(dataset[0], dataset.num_items)
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            result = fit(dataset, job.config, folder, seed=job.seed, device=job.settings.device)
-        scores = {job.model: (result.val_score, result.score)}
-        history, transe, seconds = result.history, result.transe, result.train_seconds
+        with job.fitted() as (dataset, result):
+            scores = {job.model: (result.val_score, result.score)}
+            history, transe, seconds = result.history, result.transe, result.train_seconds
+    data = dataset[0]
+    links = interactions(data)
     rows, frames = [], []
     key = {"negatives": job.negatives, "seed": job.seed}
     label = links.edge_label[links.test_mask].long().numpy()
@@ -111,6 +157,22 @@ def run_job(job: Job) -> Outcome:
         rows.append({"model": model, **key, **report, **cost})
         frames.append(pd.DataFrame({"model": model, **key, "label": label, "score": score.numpy()}))
     return Outcome(rows, pd.concat(frames), history, transe)
+
+
+def _rank(job: Job) -> Outcome:
+    """Rank all items for every user."""
+    device, key = job.settings.device, {"negatives": job.negatives, "seed": job.seed}
+    if job.config is None:
+        dataset = job.load()
+        data, num_items = dataset[0], dataset.num_items
+        scores = {name: one.score_all for name, one in fit_heuristics(data, num_items).items()}
+    else:
+        with job.fitted() as (dataset, result):
+            recommender = restore(result.checkpoint, dataset, device)
+        data, num_items = dataset[0], dataset.num_items
+        scores = {job.model: lambda user: recommender.score_all(user.to(device))}
+    rows = [{"model": name, **key, **full_ranking(one, data, num_items)} for name, one in scores.items()]
+    return Outcome(rows)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -129,7 +191,8 @@ def parallel(function: Callable[[Job], _Result], jobs: Sequence[Job], name: str)
     once; an interrupt becomes :class:`Interrupted`.
     """
     settings = jobs[0].settings
-    load(settings, jobs[0].negatives, jobs[0].seed)  # Downloads, once, what the processes will read.
+    for job in {job.negatives: job for job in jobs}.values():
+        job.load()  # Downloads, once, what the processes will read.
     context = multiprocessing.get_context("spawn")
     results: list[Any] = [None] * len(jobs)
     with (
@@ -145,9 +208,10 @@ def parallel(function: Callable[[Job], _Result], jobs: Sequence[Job], name: str)
                 signal.signal(signal.SIGINT, handler)
             for future in tqdm(as_completed(futures), total=len(jobs), desc=name, disable=None):
                 results[futures[future]] = future.result()
-                outcomes = [result for result in results if isinstance(result, Outcome)]
-                if outcomes:
-                    settings.record.keep(name, _figures_so_far(name, outcomes))
+                rows = [row for one in results if isinstance(one, Outcome) for row in one.rows]
+                if rows:
+                    metrics = dict.fromkeys(key for row in rows for key in row if key not in _KEYS)
+                    settings.record.keep(name, figures(name, rows, metrics))
         except BaseException as error:
             for process in multiprocessing.active_children():
                 process.kill()
@@ -164,43 +228,46 @@ def _start(folder: str) -> None:
     tqdm.set_lock(threading.RLock())  # A lock between processes would outlive one that is killed.
 
 
-def _figures_so_far(name: str, outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
-    """All figures of those that are done."""
-    rows = [row for outcome in outcomes for row in outcome.rows]
-    keys = dict.fromkeys(key for row in rows for key in row)
-    return figures(name, rows, [key for key in keys if key not in ("model", "negatives", "seed")])
-
-
 def _num_processes(settings: Settings) -> int:
     return 1 if settings.device == "cuda" else os.cpu_count() or 1
 
 
-def stamp(settings: Settings) -> dict[str, Any]:
-    """The environment's stamp of an experiment."""
-    return {**environment(settings.device), "threads": 1, "processes": _num_processes(settings)}
-
-
-def heading(settings: Settings, title: str, made_with: Mapping[str, Any], text: str) -> list[str]:
-    """How pages begin."""
-    versions = f"torch {made_with['torch']}, torch_geometric {made_with['torch_geometric']}"
-    return [
-        f"# {title}: {data_name(settings)}",
-        f"`{made_with['command']}`, {made_with['date']}: {made_with['cpu']}, {made_with['processes']} "
-        f"processes of one thread, {versions}. {text}",
-    ]
+# --- Figures ---
 
 
 def figures(
     benchmark: str, rows: Iterable[Mapping[str, Any]], metrics: Iterable[str]
 ) -> list[dict[str, Any]]:
     """Means over seeds in the form of the benchmarks' rows, a case for each protocol."""
-    table = pd.DataFrame(list(rows))
+    frame = pd.DataFrame(list(rows))
     return [
         figure(benchmark, str(negatives), str(model), metric, "1", values.tolist(), statistics.mean)
-        for (negatives, model), group in table.groupby(["negatives", "model"], sort=False)
+        for (negatives, model), group in frame.groupby(["negatives", "model"], sort=False)
         for metric in metrics
-        if len(values := group[metric].dropna())
+        if metric in group and len(values := group[metric].dropna())
     ]
+
+
+def differences(per_seed: Sequence[Mapping[str, Any]], reference: str) -> list[dict[str, Any]]:
+    """Test, for each protocol and metric, ``reference`` against everything else over the same seeds.
+
+    The p values are adjusted after Holm for all others within a protocol and a metric.
+    """
+    results = []
+    frame = pd.DataFrame(list(per_seed))
+    for negatives, metric in [(n, m) for n in frame["negatives"].unique() for m in ("auc", "acc")]:
+        wide = frame[frame["negatives"] == negatives].pivot_table(
+            index="seed", columns="model", values=metric, sort=False
+        )
+        if reference not in wide:
+            continue
+        others = [model for model in wide.columns if model != reference]
+        tests = [corrected_t_test(wide[reference] - wide[other], _TEST_FRACTION) for other in others]
+        adjusted = holm([test["p"] for test in tests])
+        for other, test, p in zip(others, tests, adjusted, strict=True):
+            key = {"negatives": negatives, "metric": metric, "model": reference, "other": other}
+            results.append({**key, **test, "p_holm": float(p)})
+    return results
 
 
 def mean_sd(rows: Iterable[Mapping[str, Any]], case: str, implementation: str, metric: str) -> str:
@@ -218,7 +285,110 @@ def short(value: float, digits: int = 4) -> str:
     return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
 
 
-def p_value(p: float) -> str:
-    """A p value, in bold if it is small."""
-    text = "<.001" if p < 0.001 else short(p, 3)
-    return f"**{text}**" if p < 0.05 else text
+# --- The experiment ---
+
+
+@dataclass(frozen=True)
+class Results:
+    """What an experiment has measured: the content of its file, and cells and tables of it."""
+
+    content: Mapping[str, Any]
+    settings: Settings
+
+    def cell(self, case: str, model: str, metric: str) -> str:
+        """Mean and standard deviation."""
+        return mean_sd(self.content["rows"], case, model, metric)
+
+    def test(self, case: str, model: str, metric: str = "auc") -> Mapping[str, Any] | None:
+        """The test of the reference against a model, if there is one."""
+        for test in self.content["tests"]:
+            if (test["negatives"], test["other"], test["metric"]) == (case, model, metric):
+                return test
+        return None
+
+    def p(self, case: str, model: str, metric: str = "auc") -> str:
+        """The p value of that test, in bold if it is small."""
+        test = self.test(case, model, metric)
+        if test is None:
+            return ""
+        text = "<.001" if test["p_holm"] < 0.001 else short(test["p_holm"], 3)
+        return f"**{text}**" if test["p_holm"] < 0.05 else text
+
+    def table(
+        self,
+        case: str,
+        models: Iterable[str],
+        metrics: Mapping[str, str],
+        more: Mapping[str, Callable[[str], str]] | None = None,
+    ) -> str:
+        """A row a model, a column a metric, and more columns of what a function says of a model."""
+        more = more or {}
+        body = [
+            [
+                model,
+                *(self.cell(case, model, metric) for metric in metrics),
+                *(f(model) for f in more.values()),
+            ]
+            for model in models
+        ]
+        return table(["", *metrics.values(), *more], body)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What one experiment has of its own; :meth:`run` and :meth:`redraw` are the same for all."""
+
+    name: str
+    """Of its file ``NAME.json.gz`` and its page ``NAME.md``."""
+    title: str
+    """What a page begins with that is not there yet."""
+    metrics: Sequence[str]
+    """What is averaged over seeds."""
+    jobs: Callable[[Settings], list[Job]]
+    """What is fitted."""
+    blocks: Callable[[Results], dict[str, str]]
+    """The tables of the page, by name."""
+    reference: str | None = None
+    """The model that all others are tested against."""
+    keep: Callable[[Sequence[Job], Sequence[Outcome]], dict[str, Any]] = lambda jobs, outcomes: {}
+    """What the file keeps beside rows, seeds and tests."""
+    plot: Callable[[Results], None] = lambda results: None
+    """Writes plots beside the page."""
+    data: str = "lastfm"
+    """What it runs on if not on synthetic data."""
+
+    def run(self, settings: Settings) -> Report:
+        """Fit and evaluate everything; write the file, the page and the plots."""
+        settings = self._on_its_data(settings)
+        jobs = self.jobs(settings)
+        outcomes = parallel(run_job, jobs, self.name)
+        per_seed = [row for outcome in outcomes for row in outcome.rows]
+        tested = self.reference is not None and not settings.quick
+        processes = {"threads": 1, "processes": _num_processes(settings)}
+        content = {
+            "environment": {**environment(settings.device), **processes},
+            "rows": figures(self.name, per_seed, self.metrics),
+            "seeds": per_seed,
+            "tests": differences(per_seed, str(self.reference)) if tested else [],
+            **self.keep(jobs, outcomes),
+        }
+        write_results(settings.out / f"{self.name}.json.gz", content)
+        return self.redraw(settings)
+
+    def redraw(self, settings: Settings) -> Report:
+        """Write the page and the plots from what a run has left."""
+        settings = self._on_its_data(settings)
+        results = Results(read_results(settings.out / f"{self.name}.json.gz"), settings)
+        made = results.content["environment"]
+        how = (
+            f"{DATA[settings.data]}{', one seed' if settings.quick else ''}: `{made['command']}`, "
+            f"{made['date']}; {made['cpu']}, {made['processes']} processes of one thread, torch "
+            f"{made['torch']}, torch_geometric {made['torch_geometric']}."
+        )
+        self.plot(results)
+        blocks = {"How it was measured": how, **self.blocks(results)}
+        text = write_page(settings.out / f"{self.name}.md", self.title, blocks)
+        return Report(results.content["rows"], text)
+
+    def _on_its_data(self, settings: Settings) -> Settings:
+        return settings if settings.data == "synthetic" else replace(settings, data=self.data)

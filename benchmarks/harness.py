@@ -1,12 +1,16 @@
-"""What the benchmarks share: the environment's stamp, and the form of a measured figure."""
+"""What the benchmarks share: the environment's stamp, the form of a measured figure, files and pages."""
 
+import argparse
+import gzip
+import json
 import os
 import platform
+import re
 import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -17,7 +21,7 @@ import torch
 import torch_geometric
 
 import mgwa_pyg
-from mgwa_pyg.utils.files import write_json
+from mgwa_pyg.utils.files import whole_file
 
 
 @dataclass
@@ -48,7 +52,7 @@ class Record:
             return
         rows = [*self.rows, *(row for rows in self.unfinished.values() for row in rows)]
         known = {"statuses": self.statuses} if self.statuses else {}
-        write_json(self.path, {"environment": self.environment, "rows": rows, **known})
+        write_results(self.path, {"environment": self.environment, "rows": rows, **known})
 
 
 @dataclass(frozen=True)
@@ -191,3 +195,51 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]]
     return "\n".join(lines)
+
+
+def write_results(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON, a line for each row, compressed if the name ends with .gz; same rows, same bytes."""
+
+    def text_of(value: Any) -> str:
+        if not isinstance(value, list) or not value:
+            return json.dumps(value)
+        return "[\n" + ",\n".join(f" {json.dumps(row)}" for row in value) + "\n]"
+
+    parts = ",\n".join(f"{json.dumps(key)}: {text_of(value)}" for key, value in content.items())
+    data = f"{{\n{parts}\n}}\n".encode()
+    with whole_file(path) as file:
+        file.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """What :func:`write_results` wrote."""
+    data = path.read_bytes()
+    return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+
+
+def write_page(path: Path, title: str, blocks: Mapping[str, str]) -> str:
+    """Put each block between its markers in a page, whose other lines are written by hand.
+
+    A page that is not there begins with the title, and a block that has no place comes last, below its name.
+    Between markers for which there is no block nothing of an earlier run stays.
+    """
+    page = path.read_text() if path.exists() else f"# {title}\n"
+    start, end = "<!-- generated: {} -->\n", "<!-- end -->\n"
+    for name in blocks:
+        if start.format(name) not in page:
+            page += f"\n## {name}\n\n{start.format(name)}{end}"
+
+    def filled(place: re.Match[str]) -> str:
+        return f"{start.format(place[1])}\n{blocks.get(place[1], 'Not measured.')}\n\n{end}"
+
+    page = re.sub(f"{start.format('(.*)')}(?s:.*?){end}", filled, page)
+    with whole_file(path) as file:
+        file.write_text(page)
+    return page
+
+
+def script_parser(module: str, doc: str | None) -> argparse.ArgumentParser:
+    """The parser of a script that is run by itself."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )

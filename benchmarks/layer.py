@@ -20,9 +20,19 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Report, Settings, child_process, environment, figure, table
+from benchmarks.harness import (
+    Report,
+    Settings,
+    child_process,
+    environment,
+    figure,
+    read_results,
+    table,
+    write_page,
+    write_results,
+)
 from benchmarks.layer_worker import IMPLEMENTATIONS, QUERIES, Job, attempt
-from mgwa_pyg.utils.files import whole_file, write_json
+from mgwa_pyg.utils.files import whole_file
 from mgwa_pyg.utils.looks import label_lines, look
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,7 +110,7 @@ def make_job(case: Case, implementation: str, settings: Settings) -> Job:
 
 
 def run(settings: Settings) -> Report:
-    """Measure everything; write `layer.md`, `layer_cpu.json` or `layer_cuda.json`, and the plot."""
+    """Measure everything; write `layer.md`, `layer_cpu.json.gz` or `layer_cuda.json.gz`, and the plot."""
     stamp = environment(settings.device)
     rows: list[dict[str, Any]] = []
     statuses: list[dict[str, str]] = []
@@ -131,7 +141,7 @@ def run(settings: Settings) -> Report:
 
 def redraw(settings: Settings) -> Report:
     """Write `layer.md` and the plot from what a run has left."""
-    content = json.loads((settings.out / f"layer_{settings.device}.json").read_text())
+    content = read_results(settings.out / f"layer_{settings.device}.json.gz")
     _draw(content, settings)
     return Report(content["rows"], _write(content, settings), content["statuses"])
 
@@ -291,69 +301,24 @@ def _progress(text: str) -> None:
 
 def _write(content: Mapping[str, Any], settings: Settings) -> str:
     """Write the rows, and the page of what is known of both devices."""
-    out = settings.out
-    write_json(out / f"layer_{settings.device}.json", content)
-    contents = {}
-    for device in ("cpu", "cuda"):
-        if (file := out / f"layer_{device}.json").exists():
-            contents[device] = json.loads(file.read_text())
-    pictures = [name for device in contents if (out / (name := f"layer_{device}.png")).exists()]
-    text = page(contents, pictures)
-    with whole_file(out / "layer.md") as file:
-        file.write_text(text)
-    return text
+    files = {device: settings.out / f"layer_{device}.json.gz" for device in ("cpu", "cuda")}
+    write_results(files[settings.device], content)
+    blocks = {
+        device.upper(): block(read_results(file), device) for device, file in files.items() if file.exists()
+    }
+    return write_page(settings.out / "layer.md", "The layer and its peers", blocks)
 
 
-def page(contents: Mapping[str, Mapping[str, Any]], pictures: Sequence[str] = ()) -> str:
-    """The page that shows what was measured on each device."""
+def block(content: Mapping[str, Any], device: str) -> str:
+    """The tables of what was measured on a device."""
+    stamp = content["environment"]
     parts = [
-        "# The layer and its peers",
-        "Power-law multigraphs with 60 relations and ten times as many edges as nodes, but for the first, "
-        "which has the size of Last.FM's; edges sorted by target. Times are ms, the median ± standard "
-        "deviation of (n) steps after warming up; memory is the rise of its high-water mark in one step, in "
-        "MiB. A step is forward and backward, with the gradients of features and of score table or "
-        "parameters. × is a multiple of ours. *Tuned* is a malloc that keeps freed memory "
-        "(`MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_` of 1 GiB): the default returns large blocks, "
-        "and gets them anew page by page.",
-        f"At d = 64 all sizes are measured, but on a CPU only our aggregation at {LARGEST}; at other d those "
-        f"up to {SMALL[-1]}. Of each cell {REPEATS} steps are taken, or {SECONDS['cpu']:g} s of them where "
-        f"that is less ({SECONDS['cuda']:g} s on CUDA); on a CPU, its process is ended after {TIMEOUT:g} s "
-        f"({_SLOW}'s after {2 * TIMEOUT:g}, at {LARGEST} after {4 * TIMEOUT:g}). `--quick` does less.",
-        "The aggregation's scores are one row for all targets. Its floor is the time to move the bytes that "
-        "no way around is known for, among them one row for each edge in each direction: those rows at the "
-        "bandwidth of random rows of a table of that size, all else at that of a streaming copy, both "
-        "measured in the same run. On CUDA rows count as streamed, too: torch's own gathers are slower there "
-        "than what is measured against them. What is divided by the floor there is what the kernels take, "
-        "without the time to launch them.",
-        f"The {QUERIES} queries share graph and features, and each has a row of scores for all targets. *One "
-        "call a query* stacks what single calls give; *PyG, block-diagonal* replicates the graph for each "
-        "query, before the clock starts, and the features in each step; *PyG, heads* makes a message for "
-        "each edge and query. On a CPU one thread does these.",
-        "Layers do different arithmetic, and those without types of edges know less. `edge_dim` layers take "
-        "a learned vector of each edge's type as its features; attention layers add no self-loops. "
-        "*GatedAggregationConv, plan* gets the edges as a plan; else the layer makes one in each call.",
+        f"`{stamp['command']}`, {stamp['date']}: {stamp.get('gpu', stamp['cpu'])}, torch's threads: "
+        f"{stamp['threads']}, torch {stamp['torch']}, torch_geometric {stamp['torch_geometric']}."
     ]
-    for device, content in contents.items():
-        stamp = content["environment"]
-        where = stamp.get("gpu", stamp["cpu"])
-        parts += [
-            f"## {'CUDA' if device == 'cuda' else 'CPU'}",
-            f"`{stamp['command']}`, {stamp['date']}: {where}, torch's threads: {stamp['threads']}, torch "
-            f"{stamp['torch']}, torch_geometric {stamp['torch_geometric']}.",
-        ]
-        picture = f"layer_{device}.png"
-        if picture in pictures:
-            parts += [f"![Time and memory against edges]({picture})", _CAPTION]
-        for part, title in TITLES.items():
-            parts += _sections(part, title, content, device)
-    return "\n\n".join(parts) + "\n"
-
-
-_CAPTION = (
-    "Ours is bold. The dotted floor is the time to move the bytes that no way around is known for, as above: "
-    "an aggregation that is faster has to read less. Lines end where the next size did not fit into memory "
-    "or time, or was not tried; the tables say why."
-)
+    for part, title in TITLES.items():
+        parts += _sections(part, title, content, device)
+    return "\n\n".join(parts)
 
 
 def _sections(part: str, title: str, content: Mapping[str, Any], device: str) -> list[str]:

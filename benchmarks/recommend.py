@@ -39,10 +39,10 @@ _MODELS: dict[str, FitConfig] = {
     "CollaborativeMGWA": CollaborativeConfig(),
     "CollaborativeMGWA, ranking loss": CollaborativeConfig.for_ranking(),
 }
-_FOLDS = 10  # The users are dealt into so many parts, and each of the first _FITTED parts is left out once.
+_FOLDS = 10  # The users are divided into so many parts, and each of the first _FITTED parts is left out once.
 _FITTED = 5
 _CALLS = 1000
-_HISTORY = 10  # Items that a newcomer is asked with where time is measured.
+_NUM_SEEN = 10  # Interactions of a newcomer where time is measured.
 
 
 class _Halves(KGRecDataset):
@@ -119,10 +119,10 @@ def _times(name: str, recommender: Recommender, calls: int) -> list[dict]:
     generator, dataset = np.random.default_rng(0), recommender.dataset
     users = [dataset.user_ids[row] for row in generator.integers(recommender.num_users, size=calls)]
     items = [dataset.item_ids[row] for row in generator.integers(recommender.num_items, size=calls)]
-    histories = [_history(recommender, generator) for _ in users]
+    seen = [_seen(recommender, generator) for _ in users]
     questions: dict[str, Callable[[int], Any]] = {
         "recommend": lambda call: recommender.recommend(users[call]),
-        f"recommend_for, {_HISTORY} items": lambda call: recommender.recommend_for(histories[call]),
+        f"recommend_for, {_NUM_SEEN} items": lambda call: recommender.recommend_for(seen[call]),
         "similar_items": lambda call: recommender.similar_items(items[call]),
         "explain": lambda call: recommender.explain(users[call], items[call]),
     }
@@ -144,8 +144,8 @@ def _p95(values: Sequence[float]) -> float:
     return float(np.quantile(values, 0.95))
 
 
-def _history(recommender: Recommender, generator: np.random.Generator) -> list[int | str]:
-    rows = generator.choice(recommender.num_items, _HISTORY, replace=False)
+def _seen(recommender: Recommender, generator: np.random.Generator) -> list[int | str]:
+    rows = generator.choice(recommender.num_items, _NUM_SEEN, replace=False)
     return [recommender.dataset.item_ids[row] for row in rows]
 
 
@@ -154,10 +154,10 @@ def _explanations(name: str, recommender: Recommender, pairs: int) -> list[dict]
     generator = np.random.default_rng(1)
     errors = []
     for row in generator.integers(recommender.num_users, size=pairs):
-        user, history = recommender.dataset.user_ids[row], _history(recommender, generator)
+        user, seen = recommender.dataset.user_ids[row], _seen(recommender, generator)
         for who, table in (
             (user, recommender.recommend(user, 20)),
-            (history, recommender.recommend_for(history, 20)),
+            (seen, recommender.recommend_for(seen, 20)),
         ):
             place = int(generator.integers(len(table)))
             why = recommender.explain(who, table["item"][place])
@@ -171,7 +171,7 @@ def _newcomers(name: str, config: FitConfig, settings: Settings) -> list[dict]:
     whole = _halves(settings)
     order = torch.randperm(whole.num_users, generator=torch.Generator().manual_seed(1))
 
-    def known_recall(module: ClickModule, users: Tensor) -> float:
+    def recall_of_trained(module: ClickModule, users: Tensor) -> float:
         def scores(user: Tensor) -> Tensor:
             return module.recommender.score_all(user)
 
@@ -184,8 +184,8 @@ def _newcomers(name: str, config: FitConfig, settings: Settings) -> list[dict]:
         others = order[~torch.isin(order, new)]
         dataset = _halves(settings, without=new)
         module = _fit(dataset, config, settings)
-        values["others, same model"].append(known_recall(module, others))
-        values["the same, trained with them"].append(known_recall(with_them, new))
+        values["others, same model"].append(recall_of_trained(module, others))
+        values["the same, trained with them"].append(recall_of_trained(with_them, new))
         values["new"].append(_newcomer_recall(_recommender(module), whole, new))
     rows = [
         figure("recommend", f"Recall@10, {case}", name, "recall@10", "1", recalls, statistics.fmean)
@@ -206,9 +206,9 @@ def _newcomer_recall(recommender: Recommender, whole: KGRecDataset, new: Tensor)
     def scores(users: Tensor) -> Tensor:
         out = torch.zeros(len(users), whole.num_items, dtype=torch.double)
         for row, number in enumerate(users.tolist()):
-            history = catalog.item_ids(item[user == number])
-            if is_new[number] and len(history):
-                best = recommender.recommend_for(history, whole.num_items)
+            seen = catalog.item_ids(item[user == number])
+            if is_new[number] and len(seen):
+                best = recommender.recommend_for(seen, whole.num_items)
                 out[row] = best["score"].min() - 1
                 rows = [catalog.item(item) for item in best["item"]]
                 out[row, rows] = torch.tensor(best["score"].to_list(), dtype=out.dtype)
@@ -226,7 +226,7 @@ def _recall(scores: Callable[[Tensor], Tensor], whole: KGRecDataset, users: Tens
 
 
 def _halves(settings: Settings, without: Tensor | None = None) -> KGRecDataset:
-    """The data set, in which some users are known by nothing."""
+    """The data set, in which some users have no interaction outside the test rows."""
 
     def forget(data: HeteroData) -> HeteroData:
         links = interactions(data)

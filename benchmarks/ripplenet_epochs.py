@@ -6,17 +6,21 @@ The paper's figure for RippleNet lies far below what the same settings give at t
 protocol; this looks for an epoch that gives it.
 """
 
-import argparse
-import itertools
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.experiments import PROTOCOLS, Job, parallel, short
-from benchmarks.harness import Settings, environment, interruptible, table
+from benchmarks.experiments import PROTOCOLS, make_jobs, parallel, short
+from benchmarks.harness import (
+    Settings,
+    environment,
+    interruptible,
+    script_parser,
+    table,
+    write_results,
+)
 from benchmarks.search import fit_history
 from mgwa_pyg.train import RippleNetConfig
-from mgwa_pyg.utils.files import write_json
 
 EPOCHS = 40
 SHOWN = (1, 2, 5, 10, 20, 40)
@@ -24,20 +28,13 @@ SHOWN = (1, 2, 5, 10, 20, 40)
 
 def main() -> None:
     """Fit without stopping, print and write what came of it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ripplenet_epochs",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = script_parser("benchmarks.ripplenet_epochs", __doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/ripplenet_epochs.json"))
     args = parser.parse_args()
 
     config = RippleNetConfig(lr=5e-3, weight_decay=1e-5, epochs=EPOCHS, patience=EPOCHS)
-    jobs = [
-        Job("RippleNet", config, negatives, seed, Settings())
-        for negatives, seed in itertools.product(PROTOCOLS, range(args.seeds))
-    ]
+    jobs = make_jobs(Settings(), {"RippleNet": config}, PROTOCOLS, args.seeds)
     with interruptible():
         histories = parallel(fit_history, jobs, "epochs")
     aucs = np.array([[epoch["val_auc"] for epoch in history] for history in histories])
@@ -51,7 +48,7 @@ def main() -> None:
         "environment": environment("cpu"),
         "validation AUC by seed and epoch": dict(zip(PROTOCOLS, aucs.round(5).tolist(), strict=True)),
     }
-    write_json(args.json, content)
+    write_results(args.json, content)
 
 
 if __name__ == "__main__":

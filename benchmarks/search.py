@@ -10,46 +10,26 @@ layer don't leave the start with two: Adam's L2 regularisation pulls the embeddi
 let a signal through.
 """
 
-import argparse
 import itertools
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.experiments import PROTOCOLS, Interrupted, Job, load, parallel
-from benchmarks.harness import Settings, environment, interruptible
-from mgwa_pyg.train import CONFIGS, fit
-from mgwa_pyg.utils.files import write_json
+from benchmarks.experiments import PROTOCOLS, Interrupted, Job, parallel
+from benchmarks.harness import Settings, environment, interruptible, script_parser, write_results
+from mgwa_pyg.recommenders import RECOMMENDERS
 
 # For each data set and model what is tried, and the forms in which it is tried.
 GRIDS: dict[str, dict[str, dict[str, list[Any]]]] = {
     "lastfm": {
-        "mgwa": {
-            "lr": [5e-3, 1e-2, 2e-2],
-            "weight_decay": [1e-4, 2e-4, 3e-4],
-            "channels": [8, 16],
-        },
-        "kgcn": {
-            "lr": [2e-3, 5e-3, 1e-2, 2e-2],
-            "weight_decay": [1e-5, 1e-4, 3e-4],
-        },
-        "ripplenet": {
-            "lr": [2e-3, 5e-3, 1e-2],
-            "weight_decay": [1e-7, 1e-6, 1e-5],
-        },
+        "mgwa": {"lr": [5e-3, 1e-2, 2e-2], "weight_decay": [1e-4, 2e-4, 3e-4], "channels": [8, 16]},
+        "kgcn": {"lr": [2e-3, 5e-3, 1e-2, 2e-2], "weight_decay": [1e-5, 1e-4, 3e-4]},
+        "ripplenet": {"lr": [2e-3, 5e-3, 1e-2], "weight_decay": [1e-7, 1e-6, 1e-5]},
     },
     "bookcrossing": {
-        "mgwa": {
-            "lr": [5e-3, 1e-2, 2e-2],
-            "weight_decay": [1e-5, 3e-5, 1e-4],
-            "channels": [8, 16],
-        },
-        "kgcn": {
-            "lr": [2e-3, 5e-3, 1e-2],
-            "weight_decay": [1e-5, 3e-5, 1e-4],
-        },
+        "mgwa": {"lr": [5e-3, 1e-2, 2e-2], "weight_decay": [1e-5, 3e-5, 1e-4], "channels": [8, 16]},
+        "kgcn": {"lr": [2e-3, 5e-3, 1e-2], "weight_decay": [1e-5, 3e-5, 1e-4]},
     },
 }
 #: The protocols that a data set is judged by: the paper's is there for the paper's table.
@@ -63,10 +43,8 @@ FORMS: dict[str, dict[str, list[Any]]] = {
 
 def fit_history(job: Job) -> list[dict[str, float]]:
     """The learning curve of a fit."""
-    assert job.config is not None
-    dataset = load(job.settings, job.negatives, job.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        return fit(dataset, job.config, folder, seed=job.seed, device=job.settings.device).history
+    with job.fitted() as (_, result):
+        return result.history
 
 
 def product(options: dict[str, list[Any]]) -> list[dict[str, Any]]:
@@ -76,11 +54,7 @@ def product(options: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Fit every setting and write what came of it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.search",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = script_parser("benchmarks.search", __doc__)
     parser.add_argument("model", choices=list(FORMS))
     parser.add_argument("--data", choices=list(GRIDS), default="lastfm")
     parser.add_argument("--seeds", type=int, default=3)
@@ -92,7 +66,13 @@ def main() -> None:
     settings, forms = product(GRIDS[args.data][args.model]), product(FORMS[args.model])
     protocols = JUDGED_BY[args.data]
     jobs = [
-        Job(args.model, CONFIGS[args.model](**setting, **form), negatives, seed, Settings(data=args.data))
+        Job(
+            args.model,
+            RECOMMENDERS[args.model].config_class(**setting, **form),
+            negatives,
+            seed,
+            Settings(data=args.data),
+        )
         for setting, form, negatives, seed in itertools.product(settings, forms, protocols, range(args.seeds))
     ]
     name = args.model if args.data == "lastfm" else f"{args.model}_{args.data}"
@@ -118,7 +98,7 @@ def main() -> None:
             print(row)
         if rows:
             content = {"environment": environment("cpu"), "seeds": args.seeds, "validation AUC": rows}
-            write_json(path, content)
+            write_results(path, content)
 
     with interruptible():
         try:

@@ -4,12 +4,10 @@
     python -m benchmarks.search_collaborative ranking
 
 The test rows are never looked at. For clicks the item protocol's AUC counts, for rankings Recall@10 on the
-fixed split; each setting is the mean over the seeds. Settings are asked for a few at a time, so that all
-cores have work. Optuna comes with `pip install -e '.[search]'`.
+fixed split; each setting is the mean over the seeds. Settings are drawn a few at a time, so that all cores
+have work. Optuna comes with `pip install -e '.[search]'`.
 """
 
-import argparse
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,9 @@ from typing import Any
 import numpy as np
 import optuna
 
-from benchmarks.experiments import Job, load, parallel
-from benchmarks.harness import Settings, environment, interruptible
-from mgwa_pyg.train import CollaborativeConfig, fit
-from mgwa_pyg.utils.files import write_json
+from benchmarks.experiments import FIXED_SPLIT, Job, parallel
+from benchmarks.harness import Settings, environment, interruptible, script_parser, write_results
+from mgwa_pyg.train import CollaborativeConfig
 
 #: What is tried for each loss: from, to, and whether the scale is logarithmic.
 RANGES: dict[str, dict[str, tuple[float, float, bool]]] = {
@@ -61,13 +58,10 @@ class Found:
 
 def best_of_fit(job: Job) -> Found:
     """Fit, and look at the validation rows."""
-    assert isinstance(job.config, CollaborativeConfig)
-    split = "random" if job.config.loss == "click" else "lightkg"
-    dataset = load(job.settings, job.negatives, job.seed, split)
-    with tempfile.TemporaryDirectory() as folder:
-        result = fit(dataset, job.config, folder, seed=job.seed, device=job.settings.device)
-    best = result.history[result.best_epoch - 1]
-    return Found(best[job.config.monitor], result.best_epoch, result.train_seconds)
+    assert job.config is not None
+    with job.fitted() as (_, result):
+        best = result.history[result.best_epoch - 1]
+        return Found(best[job.config.monitor], result.best_epoch, result.train_seconds)
 
 
 def suggest(trial: optuna.Trial, ranges: dict[str, tuple[float, float, bool]]) -> dict[str, Any]:
@@ -80,11 +74,7 @@ def suggest(trial: optuna.Trial, ranges: dict[str, tuple[float, float, bool]]) -
 
 def main() -> None:
     """Search and write what came of it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.search_collaborative",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = script_parser("benchmarks.search_collaborative", __doc__)
     parser.add_argument("loss", choices=["click", "ranking"])
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=2)
@@ -93,7 +83,7 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    settings = Settings(data="lastfm")
+    settings, negatives = Settings(), "items" if args.loss == "click" else FIXED_SPLIT
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
     chosen_now, ranges = CHOSEN[args.loss], RANGES[args.loss]
@@ -113,7 +103,7 @@ def main() -> None:
             "fixed": {**LENGTH, "passes": chosen_now.passes},
             "validation AUC" if args.loss == "click" else "validation Recall@10": rows,
         }
-        write_json(path, content)
+        write_results(path, content)
 
     with interruptible(lambda: write(args.json or path.with_name(f"{path.stem}_interrupted.json"))):
         while len(rows) < args.trials:
@@ -121,7 +111,7 @@ def main() -> None:
             chosen = [suggest(trial, ranges) for trial in trials]
             configs = [replace(chosen_now, **LENGTH, **setting) for setting in chosen]
             jobs = [
-                Job("collaborative", config, "items", seed, settings)
+                Job("collaborative", config, negatives, seed, settings)
                 for config in configs
                 for seed in range(args.seeds)
             ]

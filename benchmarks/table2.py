@@ -1,34 +1,26 @@
 """Table 2 of the paper, checked: every model and heuristic under both protocols, with tests and plots."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from benchmarks.experiments import (
+    DATA,
     METRICS,
     PROTOCOLS,
+    Experiment,
     Job,
     Outcome,
-    data_name,
-    figures,
-    heading,
-    mean_sd,
-    over_seeds,
-    p_value,
-    parallel,
-    run_job,
-    seeds,
+    Results,
+    make_jobs,
     short,
-    stamp,
 )
-from benchmarks.harness import Report, Settings, table
-from mgwa_pyg.evaluation import HEURISTICS, PAPER, corrected_t_test, holm
+from benchmarks.harness import Settings, table
+from mgwa_pyg.evaluation import HEURISTICS, PAPER
 from mgwa_pyg.train import CollaborativeConfig, FitConfig, KGCNConfig, MGWAConfig, RippleNetConfig
 from mgwa_pyg.train.plots import plot_metrics, plot_roc, plot_validation, roc_curves
-from mgwa_pyg.utils.files import whole_file, write_json
+from mgwa_pyg.utils.files import whole_file
 
 MODELS: dict[str, FitConfig] = {
     "RippleNet": RippleNetConfig(),
@@ -64,209 +56,111 @@ PUBLISHED: dict[str, dict[str, tuple[float | None, ...]]] = {
     },
 }
 
-_PLOTS = """
-## Plots
-
-Each model has one colour; what is ours is bold.
-
-![ROC curves](table2_roc.png)
-
-Mean over the seeds, with a band of one standard deviation; the dotted line is chance.
-
-![AUC and ACC](table2_metrics.png)
-
-Sorted by AUC; bars are one standard deviation, white diamonds what others have published.
-
-![Learning curves](table2_curves.png)
-
-Mean over the seeds that are still training; a line ends where fewer than half of them are.
-"""
-
-# Rows for testing over rows for training, in a split of 6:2:2.
-_TEST_FRACTION = 1 / 3
 # No plot has more than eight lines.
 _ROC = ["RippleNet", "KGCN, sum", "KGCN, concat", "MGWA", "CollaborativeMGWA", "popularity", "stack"]
 _CURVES = [model for model in MODELS if model not in ("RippleNet, undirected", "MGWA from TransE")]
-# The same rows give the same bytes.
-_CSV: dict[str, Any] = {"index": False, "compression": {"method": "gzip", "mtime": 0}, "float_format": "%.5f"}
+
+_TRANSE = {
+    "mrr": "MRR",
+    "hits@10": "Hits@10",
+    "mrr_without_twins": "MRR, without twins",
+    "hits@10_without_twins": "Hits@10, without twins",
+}
 
 
-def run(settings: Settings) -> Report:
-    """Fit and evaluate everything; write `table2.json`, the curves behind the plots, and what they give."""
-    jobs = [
-        Job(model, config, negatives, seed, settings)
-        for negatives in PROTOCOLS
-        for model, config in {**MODELS, "heuristics": None}.items()
-        for seed in seeds(settings)
-    ]
-    outcomes = parallel(run_job, jobs, "table2")
-    per_seed = [row for outcome in outcomes for row in outcome.rows]
-    content = {
-        "environment": stamp(settings),
-        "rows": figures("table2", per_seed, METRICS),
-        "seeds": per_seed,
-        "tests": [] if settings.quick else differences(per_seed, "MGWA"),
+def _jobs(settings: Settings) -> list[Job]:
+    return make_jobs(settings, {**MODELS, "heuristics": None}, PROTOCOLS)
+
+
+def _keep(jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """How well TransE did, and what the plots of curves show."""
+    done = list(zip(jobs, outcomes, strict=True))
+    predictions = pd.concat([outcome.predictions for outcome in outcomes])
+    histories = pd.DataFrame(
+        {"negatives": job.negatives, "model": job.model, "seed": job.seed, **epoch}
+        for job, outcome in done
+        if job.model in _CURVES
+        for epoch in outcome.history
+    )[["negatives", "model", "seed", "epoch", "val_auc"]]
+    return {
         "transe": [
             {"seed": job.seed, **outcome.transe}
-            for job, outcome in zip(jobs, outcomes, strict=True)
+            for job, outcome in done
             if outcome.transe is not None and job.negatives == "items"
         ],
+        "roc": roc_curves(predictions[predictions["model"].isin(_ROC)]).round(5).to_dict("list"),
+        "curves": histories.round(5).to_dict("list"),
     }
-    write_json(settings.out / "table2.json", content)
-    for name, curves in _curves(jobs, outcomes).items():
-        with whole_file(settings.out / f"table2_{name}.csv.gz") as file:
-            curves.to_csv(file, **_CSV)
-    return redraw(settings)
 
 
-def redraw(settings: Settings) -> Report:
-    """Write `table2.md` and the plots from what a run has left."""
-    out, title = settings.out, data_name(settings)
-    content = json.loads((out / "table2.json").read_text())
+def _plot(results: Results) -> None:
+    out, content, data = results.settings.out, results.content, results.settings.data
+    published = [
+        {"negatives": negatives, "model": model, **dict(zip(("auc", "acc"), values, strict=False))}
+        for negatives, rows in PUBLISHED.items()
+        for model, values in rows.items()
+        if data == "lastfm"
+    ]
     with whole_file(out / "table2_roc.png") as file:
-        plot_roc(pd.read_csv(out / "table2_roc.csv.gz"), f"{title}, test rows", file)
+        plot_roc(pd.DataFrame(content["roc"]), f"{DATA[data]}, test rows", file)
     with whole_file(out / "table2_metrics.png") as file:
-        published = [
-            {"negatives": negatives, "model": model, **dict(zip(("auc", "acc"), values, strict=False))}
-            for negatives, rows in PUBLISHED.items()
-            for model, values in rows.items()
-            if settings.data == "lastfm"
-        ]
         plot_metrics(
             pd.DataFrame(content["seeds"]),
             {"auc": "AUC", "acc": "ACC"},
-            f"{title}, test rows, mean ± sd",
+            f"{DATA[data]}, test rows, mean ± sd",
             file,
             pd.DataFrame(published) if published else None,
         )
     with whole_file(out / "table2_curves.png") as file:
-        curves = pd.read_csv(out / "table2_curves.csv.gz")
-        plot_validation(curves, f"{title}, validation rows, mean over the seeds", file)
-    text = page(content["rows"], content["tests"], content["transe"], content["environment"], settings)
-    with whole_file(out / "table2.md") as file:
-        file.write_text(text + _PLOTS)
-    return Report(content["rows"], text)
+        curves = pd.DataFrame(content["curves"])
+        plot_validation(curves, f"{DATA[data]}, validation rows, mean over the seeds", file)
 
 
-def differences(
-    per_seed: Sequence[Mapping[str, Any]], reference: str, protocols: Iterable[str] = PROTOCOLS
-) -> list[dict[str, Any]]:
-    """Test, for each protocol and metric, ``reference`` against everything else over the same seeds.
-
-    The p values are adjusted after Holm for all others within a protocol and a metric.
-    """
-    results = []
-    frame = pd.DataFrame(list(per_seed))
-    for negatives, metric in [(n, m) for n in protocols for m in ("auc", "acc")]:
-        wide = frame[frame["negatives"] == negatives].pivot_table(
-            index="seed", columns="model", values=metric, sort=False
-        )
-        others = [model for model in wide.columns if model != reference]
-        tests = [corrected_t_test(wide[reference] - wide[other], _TEST_FRACTION) for other in others]
-        adjusted = holm([test["p"] for test in tests])
-        for other, test, p in zip(others, tests, adjusted, strict=True):
-            key = {"negatives": negatives, "metric": metric, "model": reference, "other": other}
-            results.append({**key, **test, "p_holm": float(p)})
-    return results
-
-
-def page(
-    rows: Sequence[Mapping[str, Any]],
-    tests: Sequence[Mapping[str, Any]],
-    transe: Sequence[Mapping[str, Any]],
-    made_with: Mapping[str, Any],
-    settings: Settings,
-) -> str:
-    """The page that shows the figures."""
-    models = [*MODELS, *HEURISTICS]
-    parts = heading(
-        settings,
-        "Table 2 of the paper, under both protocols",
-        made_with,
-        f"Test rows; {over_seeds(settings)}, each another split, other negatives and another start; the "
-        "epoch is chosen by validation AUC. The last four rows of each table are heuristics. What the "
-        "protocols are and what is chosen how: [docs/reproduction.md](../../docs/reproduction.md).",
-    )
+def _blocks(results: Results) -> dict[str, str]:
+    models, metrics = [*MODELS, *HEURISTICS], list(METRICS.items())
+    blocks = {}
     for negatives, protocol in PROTOCOLS.items():
-        source = "the paper" if negatives == "entities" else "published"
-        body = []
-        for model in models:
-            published = PUBLISHED[negatives].get(model, ()) if settings.data == "lastfm" else ()
-            shown = " / ".join("–" if figure is None else short(figure, 3) for figure in published)
-            ours = [mean_sd(rows, negatives, model, metric) for metric in ("auc", "acc", "f1")]
-            body.append([model, *ours, shown])
-        parts += [f"## {protocol}", table(["", "AUC", "ACC", "F1", f"{source}: AUC / ACC / F1"], body)]
-        body = [
-            [model, *(mean_sd(rows, negatives, model, metric) for metric in list(METRICS)[3:])]
-            for model in models
-        ]
-        parts += [
-            "Beside these: the AUC among each user's own rows, averaged over users; the AUC of the rows "
-            "whose item has a training positive (warm) or has none (cold); ACC and F1 at the threshold with "
-            "the highest accuracy on the validation rows instead of .5.",
-            table(["", *list(METRICS.values())[3:]], body),
-        ]
-    if tests:
-        parts += [
-            "## Which differences are real",
-            "MGWA minus the other over the seeds, which share split and negatives: mean, 95 % interval and "
-            "p of the corrected resampled t test (Nadeau and Bengio, 2003), which allows for the overlap of "
-            "the training rows; p after Holm for all rows of a protocol and a metric. It is a cautious test: "
-            "with five seeds only large or very steady differences pass it.",
-        ]
-        for negatives, protocol in PROTOCOLS.items():
-            header = ["", "AUC: difference", "p", "ACC: difference", "p"]
-            parts += [f"### {protocol}", table(header, _test_rows(tests, negatives, models))]
-    if transe:
-        names = {
-            "mrr": "MRR",
-            "hits@10": "Hits@10",
-            "mrr_without_twins": "MRR, without twins",
-            "hits@10_without_twins": "Hits@10, without twins",
+        published = PUBLISHED[negatives] if results.settings.data == "lastfm" else {}
+        shown = {
+            model: " / ".join("–" if value is None else short(value, 3) for value in values)
+            for model, values in published.items()
         }
-        means = [short(float(np.mean([row[key] for row in transe]))) for key in names]
-        twins = np.mean([row["twins"] for row in transe])
-        parts += [
-            "## TransE",
-            f"Held-out triples (5 %), filtered, head and tail queries, mean over the seeds, "
-            f"{MODELS['MGWA from TransE'].channels} channels. {twins:.0%} of these triples have a twin in "
-            f"training: the same head and tail under another relation.",
-            table(list(names.values()), [means]),
-        ]
-    return "\n\n".join(parts) + "\n"
+        source = "the paper" if negatives == "entities" else "published"
+        more = {f"{source}: AUC / ACC / F1": lambda model, shown=shown: shown.get(model, "")}
+        blocks[protocol] = results.table(negatives, models, dict(metrics[:3]), more)
+        name = f"{protocol}: users, warm and cold items, thresholds"
+        blocks[name] = results.table(negatives, models, dict(metrics[3:]))
+    for negatives, protocol in PROTOCOLS.items():
+        blocks[f"{protocol}: differences"] = _differences(results, negatives)
+    transe = pd.DataFrame(results.content["transe"])
+    if len(transe):
+        means = [short(transe[key].mean()) for key in _TRANSE]
+        body = [[*means, f"{transe['twins'].mean():.0%}"]]
+        blocks["TransE"] = table([*_TRANSE.values(), "triples with a twin in training"], body)
+    return blocks
 
 
-def _test_rows(
-    tests: Sequence[Mapping[str, Any]], negatives: str, models: Sequence[str]
-) -> list[Sequence[str]]:
+def _differences(results: Results, negatives: str) -> str:
     body = []
-    for model in models:
-        cells = [
-            cell
-            for metric in ("auc", "acc")
-            for test in tests
-            if (test["negatives"], test["metric"], test["other"]) == (negatives, metric, model)
-            for cell in (
-                f"{test['mean']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]",
-                p_value(test["p_holm"]),
-            )
-        ]
+    for model in [*MODELS, *HEURISTICS]:
+        cells = []
+        for metric in ("auc", "acc"):
+            if test := results.test(negatives, model, metric):
+                cells.append(f"{test['mean']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]")
+                cells.append(results.p(negatives, model, metric))
         if cells:
             body.append([f"against {model}", *cells])
-    return body
+    return table(["", "AUC: difference", "p", "ACC: difference", "p"], body) if body else "One seed: no test."
 
 
-def _curves(jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> dict[str, pd.DataFrame]:
-    """What the plots of curves show, as tables: of ROC, and of validation AUC against epochs."""
-    predictions = pd.concat([outcome.predictions for outcome in outcomes])
-    histories = [
-        {"negatives": job.negatives, "model": job.model, "seed": job.seed, **epoch}
-        for job, outcome in zip(jobs, outcomes, strict=True)
-        if job.model in _CURVES
-        for epoch in outcome.history
-    ]
-    columns = ["negatives", "model", "seed", "epoch", "val_auc"]
-    return {
-        "roc": roc_curves(predictions[predictions["model"].isin(_ROC)]),
-        "curves": pd.DataFrame(histories)[columns],
-    }
+EXPERIMENT = Experiment(
+    name="table2",
+    title="Table 2 of the paper, under both protocols",
+    metrics=list(METRICS),
+    jobs=_jobs,
+    blocks=_blocks,
+    reference="MGWA",
+    keep=_keep,
+    plot=_plot,
+)
+run, redraw = EXPERIMENT.run, EXPERIMENT.redraw

@@ -23,7 +23,8 @@ from rich import print as print_table
 from mgwa_pyg.datasets import DownloadError, KGRecDataset, LastFMKG, SyntheticKG
 from mgwa_pyg.evaluation import results_table
 from mgwa_pyg.nn import FUSIONS
-from mgwa_pyg.train import CONFIGS, DivergedError, FitConfig, RunFolder, fit
+from mgwa_pyg.recommenders import RECOMMENDERS
+from mgwa_pyg.train import DivergedError, FitConfig, RunFolder, fit
 from mgwa_pyg.train.fit import chosen_device
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -50,7 +51,7 @@ def parse_args() -> argparse.Namespace:
         help="auto: Last.FM if it is at hand or can be downloaded, else synthetic")
     add("--negatives", choices=["items", "entities", "both"], default="both",
         help="what negatives are drawn from: the item protocol, the paper protocol, or both")
-    add("--model", choices=list(CONFIGS), default="mgwa")
+    add("--model", choices=list(RECOMMENDERS), default="mgwa")
     add("--seeds", type=int, default=5, metavar="N", help="number of seeds (default: 5)")
     add("--seed", type=int, default=0, metavar="FIRST", help="the first seed (default: 0)")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -74,7 +75,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.seeds < 1 or args.seed < 0:
         parser.error("--seeds must be at least 1 and --seed at least 0")
-    names = {field.name for field in fields(CONFIGS[args.model])}
+    names = {field.name for field in fields(RECOMMENDERS[args.model].config_class)}
     for option, name in HYPERPARAMETERS.items():
         if option in args and name not in names:
             parser.error(f"--{option} means nothing to --model {args.model}")
@@ -109,7 +110,7 @@ def choose_data(wanted: str, root: Path) -> str:
 
 def start_run(args: argparse.Namespace) -> RunFolder:
     chosen = {name: getattr(args, option) for option, name in HYPERPARAMETERS.items() if option in args}
-    config = CONFIGS[args.model](**chosen)
+    config = RECOMMENDERS[args.model].config_class(**chosen)
     chosen_device(args.device)  # Or an error, before anything is written.
     data = choose_data(args.data, args.root)
     settings = {

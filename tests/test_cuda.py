@@ -14,8 +14,9 @@ from mgwa_pyg.evaluation import Popularity, user_auc
 from mgwa_pyg.nn import FUSIONS, KGCN, MGWA, CollaborativeMGWA, GatedAggregationConv, RippleNet
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 from mgwa_pyg.recommend import Recommender
+from mgwa_pyg.recommenders import RECOMMENDERS
 from mgwa_pyg.sampler import KHopSampler, NeighborSampler
-from mgwa_pyg.train import CONFIGS, CollaborativeConfig, fit
+from mgwa_pyg.train import CollaborativeConfig, fit
 
 CUDA = torch.device("cuda")
 NUM_NODES, NUM_RELATIONS = 300, 7
@@ -230,9 +231,9 @@ def test_evaluation_takes_tensors_of_the_device(data):
     assert user_auc(label, score, label * 0) == user_auc(label.cpu(), score.cpu(), label.cpu() * 0)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", RECOMMENDERS)
 def test_fit(data, name, tmp_path):
-    result = fit(data, CONFIGS[name](epochs=2), tmp_path, device="cuda")
+    result = fit(data, RECOMMENDERS[name].config_class(epochs=2), tmp_path, device="cuda")
     assert result.score.device.type == "cpu"
     assert result.score.isfinite().all()
 
@@ -242,9 +243,9 @@ def test_fit_by_ranking_loss(data, tmp_path):
     assert result.score.isfinite().all()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", RECOMMENDERS)
 def test_a_checkpoint_answers_alike_on_the_cpu_and_on_the_device(data, name, tmp_path):
-    fit(data, CONFIGS[name](epochs=2), tmp_path, device="cuda")
+    fit(data, RECOMMENDERS[name].config_class(epochs=2), tmp_path, device="cuda")
     there, here = (Recommender.load(tmp_path, data, device=device) for device in ("cuda", "cpu"))
     newcomer = here.recommend(3)["item"].tolist()[:3]
     for answer in (

@@ -3,7 +3,6 @@ are the measured ones.
 """
 
 import argparse
-import json
 import os
 import runpy
 import shlex
@@ -18,6 +17,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from benchmarks import table2, topk
+from benchmarks.harness import read_results
 from benchmarks.layer import short
 from tests.pages import assert_runs, blocks_of
 
@@ -109,7 +109,7 @@ def test_commands_exist(page, monkeypatch):
 
 
 def measured_in(file):
-    rows = json.loads((ROOT / "benchmarks" / "results" / file).read_text())["rows"]
+    rows = read_results(ROOT / "benchmarks" / "results" / file)["rows"]
     return {(row["case"], row["implementation"], row["metric"]): row["value"] for row in rows}
 
 
@@ -127,7 +127,7 @@ def rows_below(page, heading):
 
 
 def test_figures_are_those_of_the_results():
-    measured = measured_in("table2.json")
+    measured = measured_in("table2.json.gz")
     names = {
         "CollaborativeMGWA, ours": "CollaborativeMGWA",
         "item-kNN": "item-knn",
@@ -146,7 +146,7 @@ def test_figures_are_those_of_the_results():
 
 
 def test_rankings_are_those_of_the_results():
-    measured = measured_in("topk.json")
+    measured = measured_in("topk.json.gz")
     names = {
         "CollaborativeMGWA, trained for ranking": "CollaborativeMGWA, ranking loss",
         "item-kNN": "item-knn",
@@ -162,8 +162,8 @@ def test_rankings_are_those_of_the_results():
 
 
 def test_highlights_are_those_of_the_results():
-    layer, topk_rows = measured_in("layer_cpu.json"), measured_in("topk.json")
-    use, scale = measured_in("recommend_cpu.json"), measured_in("scale_cpu.json")
+    layer, topk_rows = measured_in("layer_cpu.json.gz"), measured_in("topk.json.gz")
+    use, scale = measured_in("recommend_cpu.json.gz"), measured_in("scale_cpu.json")
     times = [
         layer["aggregation E=200000 d=64 float32", name, "total"]
         for name in ("ours, torch", "PyG softmax + scatter")
@@ -207,7 +207,7 @@ def test_badges_are_those_of_the_metadata():
 
 
 def test_figures_of_a_checkpoint_are_those_of_the_results():
-    measured = measured_in("recommend_cpu.json")
+    measured = measured_in("recommend_cpu.json.gz")
     questions = {"recommend": "recommend, median", "recommend_for": "recommend_for, 10 items, median"}
     want = [
         [name, *(f"{measured['times', model, question]:.0f} ms" for model in ("CollaborativeMGWA", "MGWA"))]
@@ -219,7 +219,7 @@ def test_figures_of_a_checkpoint_are_those_of_the_results():
 
 
 def test_times_are_those_of_the_results():
-    measured, cuda = measured_in("layer_cpu.json"), measured_in("layer_cuda.json")
+    measured, cuda = measured_in("layer_cpu.json.gz"), measured_in("layer_cuda.json.gz")
     aggregations = {"our aggregation": "ours, torch", "torch.compile of it": "torch.compile of PyG's"}
     cases = [f"aggregation E={edges} d=64 float32" for edges in (200_000, 2_000_000)]
     lines = [line for line in rows_below(LAYER, "Speed") if "(" in line[1]]  # Without the headers.

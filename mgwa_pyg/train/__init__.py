@@ -1,7 +1,5 @@
 """From a recommender and a data set to a checkpoint and a run folder, in Lightning."""
 
-from mgwa_pyg.recommenders import RECOMMENDERS
-
 # What a fit takes, and what it raises, can be had from here, too.
 from mgwa_pyg.recommenders import CheckpointError as CheckpointError
 from mgwa_pyg.recommenders import CollaborativeConfig as CollaborativeConfig
@@ -15,11 +13,7 @@ from mgwa_pyg.train.fit import FitResult, fit
 from mgwa_pyg.train.run_folder import RunFolder
 from mgwa_pyg.train.transe import TransEResult, fit_transe
 
-#: The hyper-parameters' class of each recommender by its name.
-CONFIGS: dict[str, type[FitConfig]] = {name: kind.config_class for name, kind in RECOMMENDERS.items()}
-
 __all__ = [
-    "CONFIGS",
     "ClickData",
     "ClickModule",
     "DivergedError",

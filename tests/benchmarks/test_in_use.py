@@ -14,7 +14,7 @@ from mgwa_pyg.train import KGCNConfig
 SETTINGS = Settings(quick=True, data="synthetic")
 
 
-def listened(dataset, mask):
+def interactions_of(dataset, mask):
     """The items of each user among the positives of a part."""
     rows = dataset[0]["user", "listens", "entity"]
     keep = rows[mask] & (rows.edge_label == 1)
@@ -26,7 +26,7 @@ def listened(dataset, mask):
 
 def test_halves_of_each_users_interactions():
     whole = recommend._halves(SETTINGS)
-    train, val, test = (listened(whole, f"{part}_mask") for part in ("train", "val", "test"))
+    train, val, test = (interactions_of(whole, f"{part}_mask") for part in ("train", "val", "test"))
     for user in range(whole.num_users):
         count = len(train[user]) + len(val[user]) + len(test[user])
         assert abs(len(train[user]) - count / 2) <= 0.5
@@ -39,7 +39,7 @@ def test_who_is_left_out_is_in_test_alone():
     listens = without[0]["user", "listens", "entity"]
     assert not torch.isin(listens.edge_index[0], new).any()
     for part in ("train", "val", "test"):
-        got, want = (listened(dataset, f"{part}_mask") for dataset in (without, whole))
+        got, want = (interactions_of(dataset, f"{part}_mask") for dataset in (without, whole))
         left_out = {user: set() for user in new.tolist()} if part != "test" else {}
         assert got == {**want, **left_out}
 
@@ -49,7 +49,7 @@ def test_recall_of_newcomers_by_hand():
     dataset = recommend._halves(SETTINGS, without=new)
     dataset._names["item_ids"] = [f"i{row}" for row in range(whole.num_items)]  # Ids are no row numbers.
     recommender = recommend._recommender(recommend._fit(dataset, KGCNConfig(epochs=1), SETTINGS))
-    train, val, test = (listened(whole, f"{part}_mask") for part in ("train", "val", "test"))
+    train, val, test = (interactions_of(whole, f"{part}_mask") for part in ("train", "val", "test"))
     recalls = []
     for user in new.tolist():
         ranked = recommender.recommend_for([f"i{row}" for row in train[user]], whole.num_items)["item"]

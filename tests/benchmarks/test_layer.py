@@ -1,6 +1,5 @@
 """The benchmark of the layer in small: same results are measured, failures are seen, the floor is right."""
 
-import json
 import re
 import threading
 from contextlib import nullcontext
@@ -11,8 +10,8 @@ import torch
 from torch.testing import assert_close
 
 from benchmarks import layer, layer_worker
-from benchmarks.harness import Settings
-from benchmarks.layer import Case, figures, floor, floor_of, page
+from benchmarks.harness import Settings, read_results
+from benchmarks.layer import Case, block, figures, floor, floor_of
 from benchmarks.layer_worker import (
     AGGREGATIONS,
     IMPLEMENTATIONS,
@@ -203,12 +202,11 @@ def test_run(tmp_path, monkeypatch):
     monkeypatch.setattr(layer, "_free_memory", lambda: 2**32)
     monkeypatch.setattr(layer, "_workers", lambda settings: nullcontext(work))
     report = layer.run(Settings(out=tmp_path, quick=True))
-    assert {path.name for path in tmp_path.iterdir()} == {"layer.md", "layer_cpu.json", "layer_cpu.png"}
-    content = json.loads((tmp_path / "layer_cpu.json").read_text())
+    assert {path.name for path in tmp_path.iterdir()} == {"layer.md", "layer_cpu.json.gz", "layer_cpu.png"}
+    content = read_results(tmp_path / "layer_cpu.json.gz")
     assert content["rows"] == report.rows
     text = (tmp_path / "layer.md").read_text()
     assert text == report.page
-    assert "The dotted floor is" in text
     made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     (tmp_path / "layer.md").unlink()
     assert layer.redraw(Settings(out=tmp_path, quick=True)).rows == report.rows
@@ -248,16 +246,14 @@ def test_a_process_with_another_malloc(monkeypatch):
             assert len(result["forward"]) >= 1, result
 
 
-def test_both_devices_on_one_page():
+def test_both_devices_on_one_page(tmp_path):
     stamp = {"command": "c", "date": "d", "cpu": "a cpu", "threads": 1, "torch": "2", "torch_geometric": "2"}
-    case = Case("layer", "200k edges", 64)
     row = {"forward": [1.0], "backward": [2.0], "peak": 3.0}
-    contents = {
-        device: {"environment": stamp, "rows": figures(case, "SAGEConv", row, []), "statuses": []}
-        for device in ("cpu", "cuda")
-    }
-    text = page(contents)
-    assert "## CPU" in text
-    assert "## CUDA" in text
+    rows = figures(Case("layer", "200k edges", 64), "SAGEConv", row, [])
+    content = {"environment": stamp, "rows": rows, "statuses": []}
+    for device in ("cpu", "cuda"):
+        text = layer._write(content, Settings(device, out=tmp_path))
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## CPU", "## CUDA"]
+    assert block(content, "cpu") in text
     assert "| SAGEConv | 1 | 2 | 3 (1) | – | 3 | – |\n" in text  # No malloc to be tuned on CUDA.
     assert "| RGCNConv | – | – | not measured | – | – | – |" in text

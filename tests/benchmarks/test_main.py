@@ -108,7 +108,7 @@ def test_what_cannot_be_redrawn_says_so(run, tmp_path, monkeypatch):
         run("works", "--redraw")
     monkeypatch.undo()
     monkeypatch.setattr(sys, "argv", ["benchmarks", "layer", "--redraw", "--out", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"layer_cpu\.json is not there: run it without --redraw first"):
+    with pytest.raises(SystemExit, match=r"layer_cpu\.json\.gz is not there: run it without --redraw first"):
         command.main()
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import search_collaborative
+from benchmarks import experiments, search_collaborative
 from benchmarks.experiments import Job
 from benchmarks.harness import Settings
 from mgwa_pyg.datasets import SyntheticKG
@@ -33,7 +33,9 @@ def test_settings_are_tried_and_kept_best_first(loss, tmp_path, monkeypatch):
     rows = content["validation AUC" if loss == "click" else "validation Recall@10"]
     assert len(rows) == 8
     assert len(jobs) == 24
-    assert {job.config.loss for job in jobs} == {loss}
+    assert {(job.config.loss, job.negatives) for job in jobs} == {
+        (loss, "items" if loss == "click" else "lightkg")
+    }
     values = [row["value"] for row in rows]
     assert values == sorted(values, reverse=True)
     for row in rows:  # The mean over the seeds 0, 1 and 2.
@@ -49,7 +51,7 @@ def test_settings_are_tried_and_kept_best_first(loss, tmp_path, monkeypatch):
 
 def test_a_setting_is_judged_by_its_validation_rows(tmp_path, monkeypatch):
     data = SyntheticKG(num_users=40, num_items=60, num_entities=90, num_triples=300, num_interactions=500)
-    monkeypatch.setattr(search_collaborative, "load", lambda settings, negatives, seed, split: data)
+    monkeypatch.setattr(experiments, "load", lambda settings, negatives, seed, split: data)
     config = CollaborativeConfig(epochs=3, passes=1, channels=4)
     found = search_collaborative.best_of_fit(Job("collaborative", config, "items", 1, Settings()))
     result = fit(data, config, tmp_path, seed=1)

@@ -15,7 +15,8 @@ import pytest
 
 from mgwa_pyg.datasets import LastFMKG, download
 from mgwa_pyg.evaluation import HEURISTICS
-from mgwa_pyg.train import CONFIGS, ClickModule
+from mgwa_pyg.recommenders import RECOMMENDERS
+from mgwa_pyg.train import ClickModule
 
 EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "lastfm_mgwa.py"
 QUICK = ["--data", "synthetic", "--seeds", "1", "--epochs", "2"]
@@ -88,7 +89,7 @@ def test_other_models(run_here, tmp_path, model):
     assert status == 0
     assert model in out
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["fit"] == CONFIGS[model](epochs=1, channels=4).to_dict()
+    assert config["fit"] == RECOMMENDERS[model].config_class(epochs=1, channels=4).to_dict()
     assert [row["model"] for row in metrics(tmp_path / "run")] == [model, *HEURISTICS]
 
 

@@ -389,7 +389,7 @@ SOAK = """
 import numpy as np, os, torch
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.recommend import Recommender
-from mgwa_pyg.train import CONFIGS
+from mgwa_pyg.recommenders import RECOMMENDERS
 from mgwa_pyg.recommenders import make_recommender
 
 def resident():
@@ -399,7 +399,7 @@ def resident():
 torch.set_num_threads(1)
 data = SyntheticKG(num_users=50, num_items=200, num_entities=400, num_triples=1500)
 for name in ("mgwa", "collaborative"):
-    recommender = Recommender(make_recommender(data, CONFIGS[name](), 0))
+    recommender = Recommender(make_recommender(data, RECOMMENDERS[name].config_class(), 0))
     generator = np.random.default_rng(0)
     def ask(times):
         for _ in range(times):

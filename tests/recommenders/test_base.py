@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from mgwa_pyg.train import CONFIGS, CollaborativeConfig, FitConfig, KGCNConfig, MGWAConfig, RippleNetConfig
+from mgwa_pyg.recommenders import RECOMMENDERS
+from mgwa_pyg.train import CollaborativeConfig, FitConfig, KGCNConfig, MGWAConfig, RippleNetConfig
 
 
-@pytest.mark.parametrize("model", CONFIGS)
+@pytest.mark.parametrize("model", RECOMMENDERS)
 def test_there_and_back(model):
-    config = CONFIGS[model](epochs=7, lr=0.5)
+    config = RECOMMENDERS[model].config_class(epochs=7, lr=0.5)
     values = json.loads(json.dumps(config.to_dict()))
     assert values["model"] == model
     again = FitConfig.from_dict(values)
-    assert type(again) is CONFIGS[model]
+    assert type(again) is RECOMMENDERS[model].config_class
     assert again == config
-    assert FitConfig.from_dict({"model": model}) == CONFIGS[model]()
+    assert FitConfig.from_dict({"model": model}) == RECOMMENDERS[model].config_class()
 
 
 def test_an_unknown_model():
@@ -73,15 +74,15 @@ NUMBERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("model", CONFIGS)
+@pytest.mark.parametrize("model", RECOMMENDERS)
 def test_numbers_of_other_libraries_become_plain(model):
-    plain = CONFIGS[model]()
+    plain = RECOMMENDERS[model].config_class()
     for field in fields(plain):
         value = getattr(plain, field.name)
         for make in NUMBERS[type(value)]:
-            got = getattr(CONFIGS[model](**{field.name: make(value)}), field.name)
+            got = getattr(RECOMMENDERS[model].config_class(**{field.name: make(value)}), field.name)
             assert (type(got), got) == (type(value), value), (field.name, make)
-    lr = CONFIGS[model](lr=1).lr
+    lr = RECOMMENDERS[model].config_class(lr=1).lr
     assert (type(lr), lr) == (float, 1.0)
 
 

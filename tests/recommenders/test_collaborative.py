@@ -227,8 +227,7 @@ def test_ranking_is_judged_by_the_recall_of_validation_positives(synthetic, tmp_
     recall = [entry["val_recall"] for entry in result.history]
     assert result.best_epoch == 1 + int(np.argmax(recall))
     recommender = ClickModule.restore(result.checkpoint, synthetic).recommender
-    score_all = lambda user: recommender.score_all(user)  # noqa: E731
-    got = full_ranking(score_all, synthetic[0], synthetic.num_items, ks=(10,), split="val")
+    got = full_ranking(recommender.score_all, synthetic[0], synthetic.num_items, ks=(10,), split="val")
     assert got["recall@10"] == pytest.approx(max(recall))
 
 

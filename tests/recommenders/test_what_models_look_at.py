@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mgwa_pyg.datasets import SyntheticKG
-from mgwa_pyg.recommenders import make_recommender
+from mgwa_pyg.recommenders import RECOMMENDERS, make_recommender
 from mgwa_pyg.sampler import ripple_sets
-from mgwa_pyg.train import CONFIGS, KGCNConfig, MGWAConfig, RippleNetConfig
+from mgwa_pyg.train import KGCNConfig, MGWAConfig, RippleNetConfig
 from tests.nn.oracle import randomize
 
 
@@ -29,7 +29,7 @@ def make(dataset, config, seed=0):
 @pytest.mark.parametrize(
     "config",
     [
-        *(config() for config in CONFIGS.values()),
+        *(kind.config_class() for kind in RECOMMENDERS.values()),
         MGWAConfig(resample=False),
         KGCNConfig(equations="official", fusion="concat"),
         RippleNetConfig(directed=False),

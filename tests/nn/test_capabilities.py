@@ -1,6 +1,5 @@
-"""`python -m benchmarks.capabilities`: tries what layers for typed edges can do, PyG's and ours."""
+"""What layers for typed edges can do, PyG's and ours: tries each cell of the table in docs/."""
 
-import argparse
 import copy
 import io
 import logging
@@ -10,38 +9,35 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+import torch_geometric
 from torch.testing import assert_close
 from torch_geometric import EdgeIndex
 from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
 from torch_geometric.nn import GATv2Conv, HeteroConv, RGATConv, RGCNConv, to_hetero
 from torch_geometric.utils import scatter, to_torch_csr_tensor
 
-from benchmarks.harness import environment
 from mgwa_pyg.nn import GatedAggregationConv
-from mgwa_pyg.utils.files import write_json
 
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "gated_aggregation_conv.md").read_text()
 RELATIONS = 3
 FEATURES = 3  # Width of edge features.
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """One column: how a layer is made, and how it is told the edges' types."""
 
     name: str
     make: Callable[..., torch.nn.Module]
     types_in: str = "edge_type"
 
-    def told(
-        self, types: Tensor, features: Tensor | None = None, relations: int = RELATIONS
-    ) -> dict[str, Any]:
+    def told(self, types, features=None, relations=RELATIONS):
         """The arguments that carry the edges' types and features."""
         if self.types_in == "edge_type":
             return {"edge_type": types} | ({} if features is None else {"edge_attr": features})
@@ -49,53 +45,54 @@ class Layer:
         return {"edge_attr": one_hot if features is None else torch.cat([one_hot, features], dim=1)}
 
 
-def _gatv2(in_channels: Any, out_channels: int, relations: int = RELATIONS, **options: Any) -> GATv2Conv:
+def _typed(layer):
+    return lambda i, o, relations=RELATIONS, **options: layer(i, o, relations, **options)
+
+
+def _gatv2(in_channels, out_channels, relations=RELATIONS, **options):
     # Its self loops have no relation, and do not go with a pair of node sets.
     options["edge_dim"] = relations + options.get("edge_dim", 0)
     return GATv2Conv(in_channels, out_channels, add_self_loops=False, **options)
 
 
 LAYERS = [
-    Layer("RGATConv", lambda i, o, relations=RELATIONS, **options: RGATConv(i, o, relations, **options)),
+    Layer("RGATConv", _typed(RGATConv)),
     Layer("GATv2Conv", _gatv2, types_in="edge_attr"),
-    Layer("RGCNConv", lambda i, o, relations=RELATIONS, **options: RGCNConv(i, o, relations, **options)),
-    Layer(
-        "GatedAggregationConv",
-        lambda i, o, relations=RELATIONS, **options: GatedAggregationConv(i, o, relations, **options),
-    ),
+    Layer("RGCNConv", _typed(RGCNConv)),
+    Layer("GatedAggregationConv", _typed(GatedAggregationConv)),
 ]
 
-CHECKS: dict[str, Callable[[Layer], None]] = {}
+CHECKS = {}
 
 
-def capability(name: str) -> Callable[[Callable[[Layer], None]], Callable[[Layer], None]]:
+def capability(name):
     """Register a check: a function that raises unless the layer has the capability."""
 
-    def register(check: Callable[[Layer], None]) -> Callable[[Layer], None]:
+    def register(check):
         CHECKS[name] = check
         return check
 
     return register
 
 
-def _graph(sources: int = 7, targets: int = 7, edges: int = 20) -> tuple[Tensor, Tensor]:
+def _graph(sources=7, targets=7, edges=20):
     """Distinct random edges with types; the last target has none."""
     pair = torch.randperm(sources * (targets - 1))[:edges]
     return torch.stack([pair % sources, pair // sources]), torch.randint(RELATIONS, (edges,))
 
 
-def _homogeneous(layer: Layer, **options: Any) -> tuple[torch.nn.Module, Tensor, Tensor, Tensor]:
+def _homogeneous(layer, **options):
     """A layer, node features, edges and their types."""
     return layer.make(4, 8, **options), torch.randn(7, 4), *_graph()
 
 
-def _differ(first: Tensor, second: Tensor, what: str) -> None:
+def _differ(first, second, what):
     if torch.allclose(first, second):
         raise AssertionError(f"{what} makes no difference")
 
 
 @capability("types of edges change the result")
-def _types(layer: Layer) -> None:
+def _types(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     target = int(edge_index[1].bincount().argmax())
     edge = int((edge_index[1] == target).nonzero()[0])
@@ -108,14 +105,14 @@ def _types(layer: Layer) -> None:
 
 
 @capability("the type of a node's only edge changes its result")
-def _only_edge(layer: Layer) -> None:
+def _only_edge(layer):
     conv, x, edge_index = layer.make(4, 8), torch.randn(2, 4), torch.tensor([[0], [1]])
     first, second = (conv(x, edge_index, **layer.told(torch.tensor([r]))) for r in (0, 1))
     _differ(first[1], second[1], "another type")
 
 
 @capability("parallel edges of different types each count")
-def _parallel(layer: Layer) -> None:
+def _parallel(layer):
     conv, x = layer.make(4, 8), torch.randn(4, 4)
     x[3] = x[0]  # An edge from the copy must count as one from the node itself.
     types = torch.tensor([0, 1, 0])
@@ -127,7 +124,7 @@ def _parallel(layer: Layer) -> None:
 
 
 @capability("a pair of node sets of different widths (bipartite)")
-def _bipartite(layer: Layer) -> None:
+def _bipartite(layer):
     conv, (edge_index, types) = layer.make((4, 6), 8), _graph(9, 5)
     x, order = (torch.randn(9, 4), torch.randn(5, 6)), torch.randperm(9)
     out = conv(x, edge_index, **layer.told(types))
@@ -137,7 +134,7 @@ def _bipartite(layer: Layer) -> None:
 
 
 @capability("sizes derived from the first input (`-1`)")
-def _lazy(layer: Layer) -> None:
+def _lazy(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     lazy = layer.make(-1, 8)
     lazy(x, edge_index, **layer.told(types))
@@ -146,7 +143,7 @@ def _lazy(layer: Layer) -> None:
 
 
 @capability("edges in any order")
-def _order(layer: Layer) -> None:
+def _order(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     order = torch.randperm(len(types))
     out = conv(x, edge_index[:, order], **layer.told(types[order]))
@@ -154,7 +151,7 @@ def _order(layer: Layer) -> None:
 
 
 @capability("`EdgeIndex`")
-def _edge_index(layer: Layer) -> None:
+def _edge_index(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     order = edge_index[1].argsort()
     ours = EdgeIndex(edge_index[:, order], sparse_size=(7, 7), sort_order="col")
@@ -162,7 +159,7 @@ def _edge_index(layer: Layer) -> None:
 
 
 @capability("`torch.sparse` CSR, types as its values")
-def _csr(layer: Layer) -> None:
+def _csr(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     (values,) = layer.told(types).values()  # One-hot rows for GATv2Conv.
     adjacency = to_torch_csr_tensor(edge_index.flip(0), values, size=(7, 7))
@@ -170,7 +167,7 @@ def _csr(layer: Layer) -> None:
 
 
 @capability("a graph without edges, and one without nodes")
-def _empty(layer: Layer) -> None:
+def _empty(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     full = conv(x, edge_index, **layer.told(types))
     out = conv(x, edge_index[:, :0], **layer.told(types[:0]))
@@ -179,7 +176,7 @@ def _empty(layer: Layer) -> None:
 
 
 @capability("targets without edges are finite")
-def _isolated(layer: Layer) -> None:
+def _isolated(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     out = conv(x, edge_index, **layer.told(types))
     assert out.isfinite().all(), "not finite"
@@ -188,7 +185,7 @@ def _isolated(layer: Layer) -> None:
 
 
 @capability('`flow="target_to_source"` is the reversed graph')
-def _flow(layer: Layer) -> None:
+def _flow(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     back = layer.make(4, 8, flow="target_to_source")
     back.load_state_dict(conv.state_dict())
@@ -196,7 +193,7 @@ def _flow(layer: Layer) -> None:
 
 
 @capability("attention weights returned")
-def _attention(layer: Layer) -> None:
+def _attention(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     out, (_, alpha) = conv(x, edge_index, **layer.told(types), return_attention_weights=True)
     assert_close(out, conv(x, edge_index, **layer.told(types)))
@@ -205,15 +202,15 @@ def _attention(layer: Layer) -> None:
 
 
 @capability("`return_attention_weights=False` gives a plain tensor")
-def _no_attention(layer: Layer) -> None:
+def _no_attention(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     out = conv(x, edge_index, **layer.told(types), return_attention_weights=False)
-    assert isinstance(out, Tensor), f"a {type(out).__name__}"
+    assert isinstance(out, torch.Tensor), f"a {type(out).__name__}"
     assert_close(out, conv(x, edge_index, **layer.told(types)))
 
 
 @capability("a query from outside, one per user")
-def _query(layer: Layer) -> None:
+def _query(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     users, node = torch.randn(2, 8), torch.arange(7)
     both = torch.cat([edge_index, edge_index + 7], dim=1)
@@ -225,19 +222,19 @@ def _query(layer: Layer) -> None:
 
 
 @capability("relation vectors shared with an embedding outside")
-def _relation(layer: Layer) -> None:
+def _relation(layer):
     embedding = torch.nn.Embedding(RELATIONS, 8)
     x, (edge_index, types) = torch.randn(7, 4), _graph()
     if layer.name == "GatedAggregationConv":
-        conv: torch.nn.Module = layer.make(4, 8)
+        conv = layer.make(4, 8)
 
-        def run() -> Tensor:
+        def run():
             return conv(x, edge_index, types, relation=embedding.weight)
 
     else:  # As features of the edges, one row for each of them.
         conv = layer.make(4, 8, edge_dim=8)
 
-        def run() -> Tensor:
+        def run():
             return conv(x, edge_index, **layer.told(types, embedding(types)))
 
     out = run()
@@ -250,7 +247,7 @@ def _relation(layer: Layer) -> None:
 
 
 @capability("edge features beside the types")
-def _features(layer: Layer) -> None:
+def _features(layer):
     conv, x, edge_index, types = _homogeneous(layer, edge_dim=FEATURES)
     first, second = (
         conv(x, edge_index, **layer.told(types, torch.randn(len(types), FEATURES))) for _ in (0, 1)
@@ -259,7 +256,7 @@ def _features(layer: Layer) -> None:
 
 
 @capability("several heads")
-def _heads(layer: Layer) -> None:
+def _heads(layer):
     outs = []
     for concat in (True, False):
         torch.manual_seed(1)
@@ -269,13 +266,13 @@ def _heads(layer: Layer) -> None:
 
 
 @capability("node ids in place of features")
-def _node_ids(layer: Layer) -> None:
+def _node_ids(layer):
     conv, (edge_index, types) = layer.make(7, 8), _graph()
     out = conv(torch.arange(7), edge_index, **layer.told(types))
     assert_close(out, conv(torch.eye(7), edge_index, **layer.told(types)))
 
 
-def _explain(layer: Layer, algorithm: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _explain(layer, algorithm):
     """The edges' weights, which edges end at the explained node, and the layer's own attention."""
     conv, x, edge_index, types = _homogeneous(layer)
     explainer = Explainer(
@@ -292,20 +289,20 @@ def _explain(layer: Layer, algorithm: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @capability("`GNNExplainer`")
-def _gnn_explainer(layer: Layer) -> None:
+def _gnn_explainer(layer):
     mask, near, _ = _explain(layer, GNNExplainer(epochs=10))
     assert ((mask > 0) == near).all(), "weights where there should be none, or none where there should be"
 
 
 @capability("`AttentionExplainer`")
-def _attention_explainer(layer: Layer) -> None:
+def _attention_explainer(layer):
     mask, near, alpha = _explain(layer, AttentionExplainer())
     assert (mask[near] > 0).all(), "an edge of the target has no weight"
     assert_close(mask, alpha.mean(dim=1) * (mask > 0))  # It leaves out edges far from the target.
 
 
 @capability("`torch.compile(fullgraph=True, dynamic=True)`, no graph break")
-def _compile(layer: Layer) -> None:
+def _compile(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     torch._dynamo.reset()
     compiled = torch.compile(conv, backend="aot_eager", fullgraph=True, dynamic=True)
@@ -319,7 +316,7 @@ def _compile(layer: Layer) -> None:
 
 
 @capability("`torch.export` with any number of nodes and edges")
-def _export(layer: Layer) -> None:
+def _export(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     auto = torch.export.Dim.AUTO
     (name,) = layer.told(types)
@@ -336,7 +333,7 @@ def _export(layer: Layer) -> None:
 
 
 @capability("bfloat16 autocast, finite and close")
-def _autocast(layer: Layer) -> None:
+def _autocast(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     with torch.autocast("cpu", torch.bfloat16):
         out = conv(x, edge_index, **layer.told(types))
@@ -345,7 +342,7 @@ def _autocast(layer: Layer) -> None:
 
 
 @capability("deterministic algorithms, the same bits twice")
-def _deterministic(layer: Layer) -> None:
+def _deterministic(layer):
     torch.use_deterministic_algorithms(True)
     try:
         conv, x, edge_index, types = _homogeneous(layer)
@@ -360,7 +357,7 @@ def _deterministic(layer: Layer) -> None:
 
 
 @capability("gradients exact in double precision (`gradcheck`)")
-def _gradcheck(layer: Layer) -> None:
+def _gradcheck(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     arguments = {
         name: value.double() if value.is_floating_point() else value
@@ -373,14 +370,14 @@ def _gradcheck(layer: Layer) -> None:
 
 
 @capability("`deepcopy` and `pickle`")
-def _copies(layer: Layer) -> None:
+def _copies(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     for other in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
         assert_close(other(x, edge_index, **layer.told(types)), conv(x, edge_index, **layer.told(types)))
 
 
 @capability("every parameter is initialised")
-def _initialised(layer: Layer) -> None:
+def _initialised(layer):
     torch.use_deterministic_algorithms(True)  # Fills memory that nobody has written with NaN.
     try:
         conv = layer.make(4, 8, **({} if layer.name == "RGCNConv" else {"heads": 2}))
@@ -391,14 +388,14 @@ def _initialised(layer: Layer) -> None:
 
 
 @capability("every parameter gets a gradient (DDP)")
-def _gradients(layer: Layer) -> None:
+def _gradients(layer):
     conv, x, edge_index, types = _homogeneous(layer)
     conv(x, edge_index, **layer.told(types)).square().sum().backward()
     unused = [name for name, value in conv.named_parameters() if value.grad is None]
     assert not unused, f"{', '.join(unused)} unused"
 
 
-def _two_node_types() -> tuple[dict[Any, Tensor], dict[Any, Tensor], dict[Any, Tensor]]:
+def _two_node_types():
     """Features, edges and their types of two node types, of different number, with edges both ways."""
     there, back = _graph(7, 5), _graph(5, 7)
     keys = ("a", "to", "b"), ("b", "to", "a")
@@ -410,7 +407,7 @@ def _two_node_types() -> tuple[dict[Any, Tensor], dict[Any, Tensor], dict[Any, T
     )
 
 
-def _hetero(layer: Layer, wrap: Callable[[Any], tuple[Any, Callable[[Any], Any]]]) -> None:
+def _hetero(layer, wrap):
     x, edge_index, types = _two_node_types()
     module, part = wrap((list(x), list(edge_index)))
     told = {key: layer.told(value) for key, value in types.items()}
@@ -422,11 +419,11 @@ def _hetero(layer: Layer, wrap: Callable[[Any], tuple[Any, Callable[[Any], Any]]
 
 
 @capability("`HeteroConv`")
-def _hetero_conv(layer: Layer) -> None:
-    def wrap(metadata: Any) -> Any:
+def _hetero_conv(layer):
+    def wrap(metadata):
         module = HeteroConv({key: layer.make(4, 8) for key in metadata[1]})
 
-        def run(x: Any, edge_index: Any, told: Any) -> Any:
+        def run(x, edge_index, told):
             return module(x, edge_index, **{f"{layer.types_in}_dict": told})
 
         return run, lambda key: module.convs[key]
@@ -437,32 +434,32 @@ def _hetero_conv(layer: Layer) -> None:
 class _Net(torch.nn.Module):
     """A model of one layer, to be made heterogeneous."""
 
-    def __init__(self, conv: torch.nn.Module, types_in: str) -> None:
+    def __init__(self, conv, types_in):
         super().__init__()
         self.conv, self.types_in = conv, types_in
 
-    def forward(self, x: Tensor, edge_index: Tensor, edge_told: Tensor) -> Tensor:
+    def forward(self, x, edge_index, edge_told):
         return self.conv(x, edge_index, **{self.types_in: edge_told})
 
 
 @capability("`to_hetero`")
-def _to_hetero(layer: Layer) -> None:
-    def wrap(metadata: Any) -> Any:
+def _to_hetero(layer):
+    def wrap(metadata):
         model = to_hetero(_Net(layer.make(4, 8), layer.types_in), metadata)
         return model, lambda key: model.conv["__".join(key)]
 
     _hetero(layer, wrap)
 
 
-def saved_bytes(layer: Layer) -> int:
+def saved_bytes(layer):
     """Bytes that autograd keeps for the backward pass; N=2,000, E=20,000, F=32, R=60."""
     torch.manual_seed(0)
     conv, x = layer.make(32, 32, relations=60), torch.randn(2000, 32, requires_grad=True)
     edge_index, types = torch.randint(2000, (2, 20_000)), torch.randint(60, (20_000,))
     told = layer.told(types, relations=60)
-    storages: dict[int, Any] = {}  # Held on to, lest an address is used twice.
+    storages = {}  # Held on to, lest an address is used twice.
 
-    def pack(value: Tensor) -> Tensor:
+    def pack(value):
         storage = value.untyped_storage()
         storages[storage.data_ptr()] = storage
         return value
@@ -473,7 +470,7 @@ def saved_bytes(layer: Layer) -> int:
     return sum(storage.nbytes() for storage in storages.values())
 
 
-def attempt(layer: Layer, check: Callable[[Layer], None]) -> str | None:
+def attempt(layer, check):
     """Why the layer lacks a capability; None if it has it."""
     torch.manual_seed(0)
     quiet = io.StringIO()  # torch.export tells at length what it cannot do.
@@ -489,7 +486,7 @@ def attempt(layer: Layer, check: Callable[[Layer], None]) -> str | None:
     return None
 
 
-def _reason(error: Exception) -> str:
+def _reason(error):
     """An exception in one short line."""
     line = str(error).strip().split("\n")[0].strip()
     if match := re.search(r"unexpected keyword argument '(\w+)'", line):
@@ -504,66 +501,51 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {line if len(line) < 90 else line[:88] + '…'}"
 
 
-def run(layers: list[Layer] = LAYERS) -> list[dict[str, Any]]:
-    """Try each cell; one row for each, in the form of the benchmarks' rows, with the reason of a no."""
-    rows = []
-    for name, check in CHECKS.items():
-        for layer in layers:
-            reason = attempt(layer, check)
-            rows.append(_row(name, layer, "works", "yes or no", int(reason is None), reason))
-    rows += [
-        _row("saved for backward", layer, "memory", "MiB", round(saved_bytes(layer) / 2**20, 1), None)
-        for layer in layers
+# --- The table of the page ---
+
+
+def _table():
+    """The cells of the page by row and column, and the reasons behind their noes."""
+    table, reasons = PAGE[PAGE.index("| | `RGATConv`") :].split("\n\n")[:2]
+    (names, _, *rows) = [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()
     ]
-    return rows
+    cells = {name: dict(zip([n.strip("` ") for n in names[1:]], row, strict=True)) for name, *row in rows}
+    return cells, dict(re.findall(r"^(\d+)\. (.*)$", reasons, flags=re.MULTILINE))
 
 
-def _row(case: str, layer: Layer, metric: str, unit: str, value: float, reason: str | None) -> dict[str, Any]:
-    return {
-        "benchmark": "capabilities",
-        "case": case,
-        "implementation": layer.name,
-        "metric": metric,
-        "value": value,
-        "unit": unit,
-        "sd": 0.0,
-        "n": 1,
-        "reason": reason,
-    }
+CELLS, REASONS = _table()
+SAVED = "saved for backward"
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table, with the reasons of its noes below."""
-    names = list(dict.fromkeys(row["implementation"] for row in rows))
-    cells: dict[str, list[str]] = {}
-    reasons: list[str] = []
-    for row in rows:
-        if row["metric"] == "works":
-            cell = "yes" if row["value"] else "no"
-            if row["reason"] is not None:
-                if row["reason"] not in reasons:
-                    reasons.append(row["reason"])
-                cell += f" ({reasons.index(row['reason']) + 1})"
-        else:
-            cell = f"{row['value']:.1f} {row['unit']}"
-        cells.setdefault(row["case"], []).append(cell)
-    lines = ["| | " + " | ".join(f"`{name}`" for name in names) + " |", "|---" * (len(names) + 1) + "|"]
-    lines += [f"| {case} | " + " | ".join(row) + " |" for case, row in cells.items()]
-    return "\n".join(lines + [""] + [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)])
+def _must_be_measured_here(layer):
+    """Of our layer the page tells what is true of every version, of PyG's what is true of two."""
+    versions = re.search(r"torch (\d[\d.]+\d) and PyG (\d[\d.]+\d)", PAGE).groups()
+    if layer.name != "GatedAggregationConv" and versions != (
+        torch.__version__.split("+")[0],
+        torch_geometric.__version__,
+    ):
+        pytest.skip("the page speaks of torch {} and PyG {}".format(*versions))
 
 
-def main() -> None:
-    """Print the table; write its rows if asked to."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.capabilities", description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
-    args = parser.parse_args()
-    rows = run()
-    stamp = environment("cpu")
-    if args.json is not None:
-        write_json(args.json, {"environment": stamp, "rows": rows})
-    print(", ".join(f"{key} {value}" for key, value in stamp.items()), end="\n\n")
-    print(markdown(rows))
+def test_the_page_has_every_capability():
+    assert list(CELLS) == [*CHECKS, SAVED]
+    assert {tuple(row) for row in CELLS.values()} == {tuple(layer.name for layer in LAYERS)}
 
 
-if __name__ == "__main__":
-    main()
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
+@pytest.mark.parametrize("name", CHECKS)
+def test_capability(name, layer):
+    _must_be_measured_here(layer)
+    reason = attempt(layer, CHECKS[name])
+    answer, number = re.fullmatch(r"(yes|no)(?: \((\d+)\))?", CELLS[name][layer.name]).groups()
+    assert (answer == "yes") == (reason is None), reason
+    assert reason == REASONS.get(number)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
+def test_saved_for_backward(layer):
+    _must_be_measured_here(layer)
+    assert f"{saved_bytes(layer) / 2**20:.1f} MiB" == CELLS[SAVED][layer.name]
+    if layer is not LAYERS[-1]:
+        assert saved_bytes(layer) > saved_bytes(LAYERS[-1])
