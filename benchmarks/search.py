@@ -64,15 +64,9 @@ def main() -> None:
         parser.error(f"there is no grid for {args.model} on {args.data}")
 
     settings, forms = product(GRIDS[args.data][args.model]), product(FORMS[args.model])
-    protocols = JUDGED_BY[args.data]
+    protocols, config_class = JUDGED_BY[args.data], RECOMMENDERS[args.model].config_class
     jobs = [
-        Job(
-            args.model,
-            RECOMMENDERS[args.model].config_class(**setting, **form),
-            negatives,
-            seed,
-            Settings(data=args.data),
-        )
+        Job(args.model, config_class(**setting, **form), negatives, seed, Settings(data=args.data))
         for setting, form, negatives, seed in itertools.product(settings, forms, protocols, range(args.seeds))
     ]
     name = args.model if args.data == "lastfm" else f"{args.model}_{args.data}"

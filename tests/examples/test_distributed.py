@@ -4,14 +4,15 @@ import os
 import runpy
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 
-EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "distributed.py"
+from tests.examples.run import EXAMPLES, run_example
+
+EXAMPLE = EXAMPLES / "distributed.py"
 # More neighbours than are drawn, and a last batch that is left out.
 OPTIONS = ["--triples", 20_000, "--layers", 2, "--fanout", 3, "--batch-size", 500, "--dim", 8, "--lr", 0.1]
 
@@ -29,25 +30,14 @@ def losses(run, version=0):
     )
 
 
-@pytest.fixture
-def run_here(monkeypatch, capsys):
-    """Run the example in this process; gives what it said, errors last."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *map(str, args)])
-        status = None
-        try:
-            runpy.run_path(str(EXAMPLE), run_name="__main__")
-        except SystemExit as error:
-            status = error.code
-        out, _ = capsys.readouterr()
-        return out if status is None else out + str(status)
-
-    return run
+def run_here(*args):
+    """Run the example; gives what it said, errors last."""
+    status, out, _ = run_example("distributed", *args)
+    return out + str(status or "")
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one(root, run_here, tmp_path):
+def test_two_processes_take_the_steps_of_one(root, tmp_path):
     run_here(*OPTIONS, "--root", root, "--epochs", 2, "--out", tmp_path / "one")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [EXAMPLE, *OPTIONS, "--root", root, "--epochs", 2, "--out", tmp_path / "two"]
@@ -66,7 +56,7 @@ def test_two_processes_take_the_steps_of_one(root, run_here, tmp_path):
     assert "test AUC" in result.stdout
 
 
-def test_goes_on_as_if_it_had_not_been_interrupted(root, run_here, tmp_path):
+def test_goes_on_as_if_it_had_not_been_interrupted(root, tmp_path):
     whole = run_here(*OPTIONS, "--root", root, "--epochs", 3, "--out", tmp_path / "whole")
     run_here(*OPTIONS, "--root", root, "--epochs", 1, "--out", tmp_path / "parts")
     rest = run_here("--resume", tmp_path / "parts", "--epochs", 3)
@@ -77,7 +67,7 @@ def test_goes_on_as_if_it_had_not_been_interrupted(root, run_here, tmp_path):
     assert result.split(";")[0] in rest
 
 
-def test_sparse_gradients_take_the_steps_of_dense_ones(root, run_here, tmp_path):
+def test_sparse_gradients_take_the_steps_of_dense_ones(root, tmp_path):
     for name, options in {"sparse": [], "dense": ["--dense"], "half": ["--precision", "bf16-mixed"]}.items():
         run_here(*OPTIONS, "--root", root, "--epochs", 1, "--out", tmp_path / name, *options)
     sparse = losses(tmp_path / "sparse")
@@ -127,7 +117,7 @@ def test_the_shares_of_the_processes_are_the_batch():
     assert sorted(in_order.tolist()) == list(range(103))  # Evaluation leaves no row out.
 
 
-def test_errors_say_what_to_do(root, run_here, tmp_path):
+def test_errors_say_what_to_do(root, tmp_path):
     assert "last.ckpt is missing" in run_here("--resume", tmp_path / "nothing")
     said = run_here(*OPTIONS, "--root", root, "--out", tmp_path / "large", "--batch-size", 10**6)
     assert "--batch-size 1000000 must be" in said
@@ -162,7 +152,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     assert (tmp_path / "run" / "last.ckpt").exists()
 
 
-def test_errors_come_before_anything_is_written(run_here, root, tmp_path, monkeypatch):
+def test_errors_come_before_anything_is_written(root, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     options = [*OPTIONS, "--root", root, "--out", tmp_path / "run"]
     assert run_here(*options, "--device", "cuda") == (
@@ -173,7 +163,7 @@ def test_errors_come_before_anything_is_written(run_here, root, tmp_path, monkey
     assert "last.ckpt is damaged, or no checkpoint of this script" in run_here("--resume", tmp_path)
 
 
-def test_the_graph_follows_its_data(root, run_here, tmp_path):
+def test_the_graph_follows_its_data(root, tmp_path):
     options = [*OPTIONS, "--root", tmp_path / "data", "--epochs", 1, "--steps", 1]
     run_here(*options, "--out", tmp_path / "first")
     [graph] = (tmp_path / "data").rglob("*.graph.pt")

@@ -3,12 +3,11 @@
 import http.server
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,8 +16,10 @@ from mgwa_pyg.datasets import LastFMKG, download
 from mgwa_pyg.evaluation import HEURISTICS
 from mgwa_pyg.recommenders import RECOMMENDERS
 from mgwa_pyg.train import ClickModule
+from tests.examples.run import EXAMPLES, run_example
 
-EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "lastfm_mgwa.py"
+EXAMPLE = EXAMPLES / "lastfm_mgwa.py"
+run_here = partial(run_example, "lastfm_mgwa")
 QUICK = ["--data", "synthetic", "--seeds", "1", "--epochs", "2"]
 
 
@@ -31,23 +32,6 @@ def run(*args):
         env={**os.environ, "COLUMNS": "100"},
         check=False,
     )
-
-
-@pytest.fixture
-def run_here(monkeypatch, capsys):
-    """Run the example in this process, which saves the imports; gives the exit status and the output."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *map(str, args)])
-        status = 0
-        try:
-            runpy.run_path(str(EXAMPLE), run_name="__main__")
-        except SystemExit as error:
-            status = error.code
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
 
 
 def metrics(folder):
@@ -70,7 +54,7 @@ def test_one_command_trains_both_protocols_and_repeats_itself(tmp_path):
     assert metrics(tmp_path / "again") == metrics(tmp_path / "first")
 
 
-def test_options_reach_the_model(run_here, tmp_path):
+def test_options_reach_the_model(tmp_path):
     options = "--negatives items --fusion concat --layers 2 --dim 8 --fanout 3 --seed 7 --device cpu"
     status, _, _ = run_here(*QUICK, *options.split(), "--out", tmp_path / "run")
     assert status == 0
@@ -81,7 +65,7 @@ def test_options_reach_the_model(run_here, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["kgcn", "ripplenet", "collaborative"])
-def test_other_models(run_here, tmp_path, model):
+def test_other_models(tmp_path, model):
     options = f"--negatives items --model {model} --epochs 1 --dim 4"
     status, out, _ = run_here(
         "--data", "synthetic", "--seeds", "1", *options.split(), "--out", tmp_path / "run"
@@ -93,7 +77,7 @@ def test_other_models(run_here, tmp_path, model):
     assert [row["model"] for row in metrics(tmp_path / "run")] == [model, *HEURISTICS]
 
 
-def test_transe_says_how_well_it_knows_the_triples(run_here, tmp_path):
+def test_transe_says_how_well_it_knows_the_triples(tmp_path):
     status, out, _ = run_here(*QUICK, "--negatives", "items", "--transe", "--out", tmp_path / "run")
     assert status == 0
     (transe,) = json.loads((tmp_path / "run" / "metrics.json").read_text())["transe"]
@@ -137,7 +121,7 @@ def test_an_interrupted_run_is_resumed(tmp_path):
     assert metrics(folder) == metrics(tmp_path / "whole")
 
 
-def test_without_a_network_one_address_is_tried_and_synthetic_data_take_over(run_here, tmp_path, monkeypatch):
+def test_without_a_network_one_address_is_tried_and_synthetic_data_take_over(tmp_path, monkeypatch):
     class Proxy(http.server.BaseHTTPRequestHandler):
         """Refuses all that it is asked for, and keeps it."""
 
@@ -167,7 +151,7 @@ def test_without_a_network_one_address_is_tried_and_synthetic_data_take_over(run
 
 
 @pytest.mark.real_data
-def test_lastfm_in_one_epoch(lastfm_raw, run_here, tmp_path):
+def test_lastfm_in_one_epoch(lastfm_raw, tmp_path):
     options = ["--data", "lastfm", "--seeds", "1", "--epochs", "1"]
     status, out, _ = run_here(*options, "--root", tmp_path, "--out", tmp_path / "run")
     assert status == 0
@@ -188,12 +172,12 @@ def test_lastfm_in_one_epoch(lastfm_raw, run_here, tmp_path):
         (["--resume", "nowhere"], "nowhere is not the folder of a run"),
     ],
 )
-def test_bad_options_end_in_one_line(run_here, args, message):
+def test_bad_options_end_in_one_line(args, message):
     status, _, err = run_here("--data", "synthetic", *args)
     assert message in f"{status} {err}"
 
 
-def test_ctrl_c_keeps_what_is_finished(run_here, tmp_path, monkeypatch):
+def test_ctrl_c_keeps_what_is_finished(tmp_path, monkeypatch):
     def interrupted(self, batch, batch_idx):
         if self.seed == 1:
             os.kill(os.getpid(), signal.SIGINT)
@@ -214,7 +198,7 @@ def test_ctrl_c_keeps_what_is_finished(run_here, tmp_path, monkeypatch):
     assert len(metrics(tmp_path / "run")) == 10
 
 
-def test_a_device_that_is_not_there(run_here, tmp_path, monkeypatch):
+def test_a_device_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     status, _, _ = run_here(*QUICK, "--device", "cuda", "--out", tmp_path / "run")
     assert status == "error: device='cuda', but torch finds no CUDA device here: choose 'cpu' or 'auto'"

@@ -1,54 +1,36 @@
 """The recommending example on small runs: what it prints, and its page in a real browser."""
 
 import html
-import io
 import re
-import runpy
-import sys
-from contextlib import redirect_stdout
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
 from mgwa_pyg.datasets import RecBoleKG
 from mgwa_pyg.recommend import Recommender
 from mgwa_pyg.train import CollaborativeConfig, fit
+from tests.examples.run import run_example
 
-ROOT = Path(__file__).resolve().parents[2]
 MODELS = ["collaborative", "mgwa"]
-
-
-def example(name, *args):
-    """Run an example in this process, which saves the imports; gives status, output and complaint."""
-    out, status = io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
-        patch.setattr(sys, "argv", [name, *map(str, args)])
-        patch.setenv("COLUMNS", "200")
-        try:
-            runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
-        except SystemExit as error:
-            status = error.code
-    return status, out.getvalue()
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / request.param
     options = ["--data", "synthetic", "--seeds", 1, "--epochs", 2, "--negatives", "items"]
-    example("lastfm_mgwa", "--model", request.param, *options, "--out", folder)
+    run_example("lastfm_mgwa", "--model", request.param, *options, "--out", folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def page(run):
     file = run / "why.html"
-    example("recommend", run, "--items", "item 3", "item 14", "item 15", "--html", file)
+    run_example("recommend", run, "--items", "item 3", "item 14", "item 15", "--html", file)
     return file
 
 
 def test_prints_what_the_recommender_says(run):
-    status, out = example("recommend", run, "--user", 7, "-k", 4)
+    status, out, _ = run_example("recommend", run, "--user", 7, "-k", 4)
     assert status == 0
     want = Recommender.load(run).recommend(7, 4)
     rows = re.findall(r"│ (\d+) +│ (.*?) +│ +(\S+) +│ (.*?) +│", out)
@@ -61,7 +43,7 @@ def test_prints_what_the_recommender_says(run):
 
 
 def test_asks_for_the_five_most_popular_items_by_default(run):
-    _, out = example("recommend", run)
+    _, out, _ = run_example("recommend", run)
     names = re.search(r"For somebody who listened to (.*)\.", out)[1].split(", ")
     seen = Recommender.load(run).dataset[0]["user", "listens", "entity"].edge_index[1].bincount()
     assert (
@@ -80,14 +62,14 @@ def test_asks_for_the_five_most_popular_items_by_default(run):
     ],
 )
 def test_says_what_is_wrong_in_a_line(run, args, message):
-    complaint, out = example("recommend", run, *args)  # Python prints it and exits with 1.
+    complaint, out, _ = run_example("recommend", run, *args)  # Python prints it and exits with 1.
     assert complaint.startswith(message)
     assert "\n" not in complaint
     assert out == ""
 
 
 def test_needs_a_run(tmp_path):
-    complaint, _ = example("recommend", tmp_path / "nothing")
+    complaint, _, _ = run_example("recommend", tmp_path / "nothing")
     assert complaint.startswith("error:")
     assert "best.ckpt is missing: pass the folder of a run" in complaint
 
@@ -170,7 +152,9 @@ def test_names_are_text(tmp_path):
     fit(RecBoleKG(tmp_path, "bands"), CollaborativeConfig(epochs=1, passes=1), tmp_path / "run")
 
     page = tmp_path / "page.html"
-    status, out = example("recommend", tmp_path / "run", "--items", "plain", "-k", size - 1, "--html", page)
+    status, out, _ = run_example(
+        "recommend", tmp_path / "run", "--items", "plain", "-k", size - 1, "--html", page
+    )
     assert status == 0
     shown = [name.replace("\x1b", " ") for name in NAMES]
     listed = [name.strip() for name in re.findall(r"│ \d+ +│ (.*?) │ +[-\d.]+ +│", out)]
@@ -181,7 +165,7 @@ def test_names_are_text(tmp_path):
     cells = [html.unescape(cell) for cell in re.findall("<summary>(.*?)</summary>", text)]
     assert sorted(cells) == sorted(name for name in NAMES if name != "plain")
 
-    complaint, _ = example("recommend", tmp_path / "run", "--items", "7")
+    complaint, _, _ = run_example("recommend", tmp_path / "run", "--items", "7")
     assert "item='7' may be one of 2 items" in complaint
-    status, out = example("recommend", tmp_path / "run", "--user", "u1", "-k", 3)
+    status, out, _ = run_example("recommend", tmp_path / "run", "--user", "u1", "-k", 3)
     assert "For user u1." in out
