@@ -60,7 +60,7 @@ class Recommender:
         self._seen_in_training = Pairs(links.edge_index.to(device), self.num_users, self.num_items)
         self._seen = Pairs(seen.to(device), self.num_users, self.num_items)
         recommender.prepare()
-        self._model = recommender
+        self._model, self._device = recommender, device
 
     @classmethod
     @_asked
@@ -162,7 +162,7 @@ class Recommender:
             IndexError: If there is no item of a number.
             ValueError: If no item or several have a name, there is no item at all, or ``k`` is less than 1.
         """
-        seen, k = self.catalog.items(items).to(self._model.device), self._k(k)
+        seen, k = self.catalog.items(items).to(self._device), self._k(k)
         return self._table(self._best_of_one(self._model.score_newcomer(seen), k, seen))
 
     @_asked
@@ -221,7 +221,7 @@ class Recommender:
             row = self.catalog.user(user)
             label = self.catalog.name(self.dataset.num_entities + row)
         else:
-            row = self.catalog.items(user).to(self._model.device)
+            row = self.catalog.items(user).to(self._device)
             names = [self.catalog.name(item) for item in row.tolist()]
             label = f"a new user who {self.catalog.interaction.done} {_and(names)}"
         neighbors, seen = self._model.explain(row, number)
@@ -257,7 +257,7 @@ class Recommender:
         )
 
     def _best(self, users: Tensor, k: int, include_held_out: bool) -> Ranking:
-        users, seen = users.to(self._model.device), self._seen_in_training if include_held_out else self._seen
+        users, seen = users.to(self._device), self._seen_in_training if include_held_out else self._seen
         return top_k(self._model.score_all(users), users, k, 0, self.num_items, seen)
 
     def _best_of_one(self, score: Tensor, k: int, without: Tensor) -> Ranking:
