@@ -244,7 +244,7 @@ def test_bad_arguments(root, arguments, message):
 
 
 RATINGS, ITEMS, TRIPLES = "ratings_final.txt", "item_index2entity_id.txt", "kg.txt"
-NAMES, PLAYS = "artists.dat", "user_artists.dat"
+NAMES, INTERACTIONS = "artists.dat", "user_artists.dat"
 TRAIN, VALID, TEST = (f"lightkg_split/lastfm.{part}.inter" for part in ("train", "valid", "test"))
 
 
@@ -255,20 +255,20 @@ TRAIN, VALID, TEST = (f"lightkg_split/lastfm.{part}.inter" for part in ("train",
         *((name, None, b"", None, "it is empty") for name in TINY),
         *((name, b"\n", b"\n\xff", 2, "byte 0xff is not UTF-8") for name in TINY),
         *((name, b"\t", b" ", 1, "") for name in TINY),
-        (PLAYS, None, b"userID\tartistID\tweight\n", None, "no row below its header"),
-        (PLAYS, b"userID", b"user", 1, r"header is 'user\tartistID\tweight', not 'userID\t"),
-        (PLAYS, b"5\t30\t3\n", b"5\t30\n", 3, r"'5\t30' has 2 fields instead of 3 (user, artist"),
-        (PLAYS, b"9\t40\t3\n", b"9\t4", 11, r"'9\t4' has 2 fields"),
-        (PLAYS, b"5\t30\t3\n", b"5\t30\t3\t1\n", 3, "has 4 fields"),
-        (PLAYS, b"5\t30\t3\n", b"five\t30\t3\n", 3, "user 'five' is not a non-negative integer"),
-        (PLAYS, b"5\t30\t3\n", b"-5\t30\t3\n", 3, "user '-5' is not a non-negative integer"),
-        (PLAYS, b"5\t30\t3\n", b"5\t1_0\t3\n", 3, "artist '1_0' is not"),
-        (PLAYS, b"5\t30\t3\n", b"5\t3e1\t3\n", 3, "artist '3e1' is not"),
-        (PLAYS, b"5\t30\t3\n", b"5\t30\t-3\n", 3, "weight '-3' is not"),
-        (PLAYS, b"5\t30\t3\n", b"5\t" + b"9" * 99 + b"\t3\n", 3, "artist '999"),
-        (PLAYS, b"5\t30\t3\n", b"5\t30\t3\n\n", 4, "'' has 1 fields instead of 3"),
+        (INTERACTIONS, None, b"userID\tartistID\tweight\n", None, "no row below its header"),
+        (INTERACTIONS, b"userID", b"user", 1, r"header is 'user\tartistID\tweight', not 'userID\t"),
+        (INTERACTIONS, b"5\t30\t3\n", b"5\t30\n", 3, r"'5\t30' has 2 fields instead of 3 (user, artist"),
+        (INTERACTIONS, b"9\t40\t3\n", b"9\t4", 11, r"'9\t4' has 2 fields"),
+        (INTERACTIONS, b"5\t30\t3\n", b"5\t30\t3\t1\n", 3, "has 4 fields"),
+        (INTERACTIONS, b"5\t30\t3\n", b"five\t30\t3\n", 3, "user 'five' is not a non-negative integer"),
+        (INTERACTIONS, b"5\t30\t3\n", b"-5\t30\t3\n", 3, "user '-5' is not a non-negative integer"),
+        (INTERACTIONS, b"5\t30\t3\n", b"5\t1_0\t3\n", 3, "artist '1_0' is not"),
+        (INTERACTIONS, b"5\t30\t3\n", b"5\t3e1\t3\n", 3, "artist '3e1' is not"),
+        (INTERACTIONS, b"5\t30\t3\n", b"5\t30\t-3\n", 3, "weight '-3' is not"),
+        (INTERACTIONS, b"5\t30\t3\n", b"5\t" + b"9" * 99 + b"\t3\n", 3, "artist '999"),
+        (INTERACTIONS, b"5\t30\t3\n", b"5\t30\t3\n\n", 4, "'' has 1 fields instead of 3"),
         (
-            PLAYS,
+            INTERACTIONS,
             None,
             b"userID\tartistID\tweight\n9\t99\t5\n",
             2,
@@ -351,7 +351,7 @@ def test_line_ends_and_missing_last_newline(root, tmp_path):
 
 def test_shared_raw_folder_comes_first(root, tmp_path, monkeypatch):
     shared = tmp_path / "shared"
-    write(shared / "lastfm", {**TINY, PLAYS: TINY[PLAYS].replace("9\t40\t3\n", "")})
+    write(shared / "lastfm", {**TINY, INTERACTIONS: TINY[INTERACTIONS].replace("9\t40\t3\n", "")})
     before = sorted(shared.rglob("*"))
     monkeypatch.setenv("MGWA_PYG_RAW", str(shared))
     dataset = TinyLastFMKG(root)

@@ -161,12 +161,12 @@ def test_real_lastfm_ids(tmp_path, lastfm_raw):
     }
     assert [name_of[artist] for artist in dataset.item_ids] == dataset.item_names
     rows = (lastfm_raw / "lastfm" / "user_artists.dat").read_text().splitlines()[1:]
-    plays = {tuple(map(int, row.split("\t")[:2])) for row in rows}
+    pairs_of_file = {tuple(map(int, row.split("\t")[:2])) for row in rows}
     links = dataset[0][LINKS]
     pairs = links.edge_label_index[:, links.edge_label == 1].t().tolist()
-    known = set(dataset.item_ids)
+    items = set(dataset.item_ids)
     assert {(dataset.user_ids[user], dataset.item_ids[item]) for user, item in pairs} == {
-        pair for pair in plays if pair[1] in known
+        pair for pair in pairs_of_file if pair[1] in items
     }
     assert len(dataset.entity_names) == dataset.num_entities
     assert dataset.entity_names[: dataset.num_items] == dataset.item_names

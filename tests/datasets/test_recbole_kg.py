@@ -385,13 +385,13 @@ def test_other_numbers_and_no_root(tmp_path):
 def atomic_files(folder):
     """Last.FM's raw files as atomic files, and those of the public split beside them."""
     items = [line.split() for line in (folder / "item_index2entity_id.txt").read_text().splitlines()]
-    known = {artist for artist, _ in items}
-    plays = [line.split("\t") for line in (folder / "user_artists.dat").read_text().splitlines()[1:]]
+    artists = {artist for artist, _ in items}
+    rows = [line.split("\t") for line in (folder / "user_artists.dat").read_text().splitlines()[1:]]
     facts = (folder / "kg.txt").read_text().splitlines()
     parts = {part: folder / "lightkg_split" / f"lastfm.{part}.inter" for part in ("train", "valid", "test")}
     return {
         "inter": "user_id:token\tweight:float\titem_id:token\n"
-        + "".join(f"{user}\t{weight}\t{artist}\n" for user, artist, weight in plays if artist in known),
+        + "".join(f"{user}\t{weight}\t{artist}\n" for user, artist, weight in rows if artist in artists),
         "kg": "head_id:token\trelation_id:token\ttail_id:token\n" + "".join(f"{fact}\n" for fact in facts),
         "link": "item_id:token\tentity_id:token\n" + "".join(f"{a}\t{e}\n" for a, e in items),
         **{f"{part}.inter": path.read_text() for part, path in parts.items()},
