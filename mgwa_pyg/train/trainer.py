@@ -31,7 +31,7 @@ class OwnSigterm(Callback):
         if threading.current_thread() is threading.main_thread() and self._handler is not None:
             signal.signal(signal.SIGTERM, self._handler)
 
-    on_train_start = on_predict_start = _give_back
+    on_train_start = on_test_start = on_predict_start = _give_back
 
 
 class KeptCheckpoint(ModelCheckpoint):
