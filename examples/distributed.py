@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
         help="of the synthetic graph, whose entities, items and users grow with them (default: 100000)")
     add("--layers", type=int, default=1, metavar="N", help="hops looked at (default: 1)")
     add("--dim", type=int, default=16, metavar="D", help="size of the embeddings (default: 16)")
-    add("--fanout", type=int, default=8, metavar="K", help="neighbours kept per hop (default: 8)")
+    add("--fanout", type=int, default=8, metavar="K", help="neighbors kept per hop (default: 8)")
     add("--batch-size", type=int, default=1024, metavar="N",
         help="rows per step, of all processes together (default: 1024)")
     add("--epochs", type=int, default=5, metavar="N", help="default: 5")

@@ -5,7 +5,7 @@ import torch
 
 from mgwa_pyg.recommenders import RECOMMENDERS, MGWAConfig, make_recommender
 from mgwa_pyg.train import ClickData, ClickModule
-from mgwa_pyg.train.trainer import make_trainer
+from mgwa_pyg.train.trainer import lightning_as_guest, make_trainer
 
 
 def figures(dataset, kept_steps):
@@ -14,7 +14,8 @@ def figures(dataset, kept_steps):
     config = MGWAConfig(batch_size=64, fanout=2)
     module = ClickModule(make_recommender(dataset, config, 0), kept_steps)
     rows = ClickData(dataset[0], config, 0)
-    make_trainer("cpu", 1, enable_checkpointing=False).fit(module, rows)
+    with lightning_as_guest():
+        make_trainer("cpu", 1, enable_checkpointing=False).fit(module, rows)
     [entry] = module.history
     return {name: value for name, value in entry.items() if name != "train_seconds"}
 
