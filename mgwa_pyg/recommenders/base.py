@@ -153,6 +153,9 @@ class KGRecommender(ABC):
     methods of the last group are needed for use, each by the answers of
     :class:`~mgwa_pyg.recommend.Recommender` that it is named for.
 
+    Where the rows of a batch have a ``key``, :math:`(B)`, that number alone decides what is drawn for a row,
+    whatever the other rows or the process.
+
     Args:
         dataset (KGRecDataset): The data set. Its data are read once, so that a transform may draw at random.
         config (FitConfig): The hyper-parameters.
@@ -199,13 +202,13 @@ class KGRecommender(ABC):
         r"""Start from other embeddings of entities, :math:`(N, d)`, and relations, :math:`(R, d)`."""
         raise NotImplementedError(f"{type(self.model).__name__} cannot start from other embeddings")
 
-    def train_step(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor | float]:
+    def train_step(self, user: Tensor, item: Tensor, *key: Tensor) -> tuple[Tensor, Tensor | float]:
         r"""Return the logits in training, :math:`(B)`, and what is added to their loss."""
         raise NotImplementedError
 
-    def loss(self, user: Tensor, item: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def loss(self, user: Tensor, item: Tensor, label: Tensor, *key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the loss of a batch, and logits and labels that show how it goes."""
-        logit, penalty = self.train_step(user, item)
+        logit, penalty = self.train_step(user, item, *key)
         return F.binary_cross_entropy_with_logits(logit, label) + penalty, logit, label
 
     def calibrate(self, user: Tensor, item: Tensor, logit: Tensor, label: Tensor) -> Tensor:
@@ -221,7 +224,7 @@ class KGRecommender(ABC):
         return logit
 
     @abstractmethod
-    def score(self, user: Tensor, item: Tensor, generator: torch.Generator) -> Tensor:
+    def score(self, user: Tensor, item: Tensor, generator: torch.Generator, *key: Tensor) -> Tensor:
         r"""Return the logits of :math:`B` pairs outside training, :math:`(B)`."""
 
     def score_all(self, user: Tensor, generator: torch.Generator | None = None) -> Tensor:

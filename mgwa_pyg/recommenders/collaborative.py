@@ -147,7 +147,7 @@ class CollaborativeRecommender(KGRecommender):
     def decayed(self) -> list[Tensor]:
         return list(self.model.parameters())
 
-    def loss(self, user: Tensor, item: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def loss(self, user: Tensor, item: Tensor, label: Tensor, *key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.config.hold_out > 0:
             visible = self.seen[:, ~torch.isin(self._key, self._pair_key(user, item))]
             z_user, z_item = self.model.encode(self.model.graph(visible, *self._kg, self._num_users))
@@ -196,7 +196,9 @@ class CollaborativeRecommender(KGRecommender):
         weight = self.model.calibration
         return weight[0] * logit + self.model.entity_features(self.plan)[item] @ weight[1:-1] + weight[-1]
 
-    def score(self, user: Tensor, item: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def score(
+        self, user: Tensor, item: Tensor, generator: torch.Generator | None = None, *key: Tensor
+    ) -> Tensor:
         return self.model(user, item, self.plan)
 
     def score_all(self, user: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -26,6 +26,14 @@ _FIT: dict[str, Any] = {
 }
 
 
+def typed_edges(dataset: KGRecDataset) -> tuple[Tensor, Tensor]:
+    """Return the edges of the knowledge graph and the relation of each. The inverse of a relation is taken to
+    be the same relation, as the paper does.
+    """
+    kg = dataset[0]["entity", "kg", "entity"]
+    return kg.edge_index, kg.rel_type % dataset.num_relations
+
+
 @dataclass(frozen=True)
 class NeighborhoodConfig(FitConfig):
     r"""What the models that look at an item's neighbourhood have in common.
@@ -61,35 +69,36 @@ class NeighborhoodRecommender(KGRecommender):
 
     def __init__(self, dataset: KGRecDataset, config: NeighborhoodConfig, seed: int) -> None:
         super().__init__(dataset, config, seed)
-        data, num_relations = self.dataset[0], dataset.num_relations
-        num_entities = data["entity"].num_nodes
+        data = self.dataset[0]
         self.model = self.model_class(
             data["user"].num_nodes,
-            num_entities,
-            num_relations,
+            data["entity"].num_nodes,
+            dataset.num_relations,
             channels=config.channels,
             num_layers=config.num_layers,
             fusion=config.fusion,
             **self.model_options(),
         )
-        # The inverse of a relation is taken to be the same relation, as the paper does.
-        kg = data["entity", "kg", "entity"]
-        edge_index, edge_type = kg.edge_index, kg.rel_type % num_relations
-        sampler = NeighborSampler(edge_index, edge_type, num_entities, config.fanout)
-        if config.resample:
-            whole = config.num_layers == 1
-            self._train_sampler = sampler
-            self._eval_sampler = NeighborSampler(edge_index, edge_type, num_entities) if whole else sampler
-        else:
-            drawn = sampler.sample(torch.arange(num_entities), 1, torch.Generator().manual_seed(seed))
-            edge_index, edge_type = drawn.node[drawn.edge_index], drawn.edge_type
-            self._train_sampler = self._eval_sampler = NeighborSampler(edge_index, edge_type, num_entities)
-        self._edges = edge_index, edge_type
+        self._train_sampler, self._eval_sampler = self.samplers()
         self._plan: RelationCSR | None = None
 
     def model_options(self) -> dict[str, Any]:
         """Return what the model's constructor takes beside what both have."""
         return {}
+
+    def samplers(self) -> tuple[NeighborSampler, NeighborSampler]:
+        """Return what draws the neighborhoods in training, and what draws them outside."""
+        config, num_entities = self.config, self.model.entity_emb.num_embeddings
+        edges = typed_edges(self.dataset)
+        sampler = NeighborSampler(*edges, num_entities, config.fanout)
+        if config.resample:
+            whole = config.num_layers == 1
+            self._edges = edges
+            return sampler, NeighborSampler(*edges, num_entities) if whole else sampler
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = sampler.sample(torch.arange(num_entities), 1, generator)
+        self._edges = drawn.node[drawn.edge_index], drawn.edge_type
+        return (NeighborSampler(*self._edges, num_entities),) * 2
 
     def to(self, device: torch.device | str) -> NeighborhoodRecommender:
         super().to(device)
@@ -114,13 +123,14 @@ class NeighborhoodRecommender(KGRecommender):
             self.model.entity_emb.weight.copy_(entity)
             self.model.relation_emb.weight.copy_(relation)
 
-    def train_step(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor | float]:
-        return self.model(user, *self._train_sampler.sample(item, self.config.num_layers)), 0.0
+    def train_step(self, user: Tensor, item: Tensor, *key: Tensor) -> tuple[Tensor, Tensor | float]:
+        return self.model(user, *self._train_sampler.sample(item, self.config.num_layers, None, *key)), 0.0
 
     # Outside training
 
-    def score(self, user: Tensor, item: Tensor, generator: torch.Generator) -> Tensor:
-        return self.model(user, *self._eval_sampler.sample(item, self.config.num_layers, generator))
+    def score(self, user: Tensor, item: Tensor, generator: torch.Generator, *key: Tensor) -> Tensor:
+        drawn = self._eval_sampler.sample(item, self.config.num_layers, None if key else generator, *key)
+        return self.model(user, *drawn)
 
     def score_all(self, user: Tensor, generator: torch.Generator | None = None) -> Tensor:
         if self.in_use:

@@ -82,7 +82,7 @@ class RippleNetRecommender(KGRecommender):
 
     # In training
 
-    def train_step(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor | float]:
+    def train_step(self, user: Tensor, item: Tensor, *key: Tensor) -> tuple[Tensor, Tensor | float]:
         memory = self._with_triples(self.memory[user])
         penalty = self.config.kge_weight * self.model.kge_loss(*memory)
         penalty = penalty + self.config.weight_decay * self.model.embedding_penalty(*memory)
@@ -90,7 +90,9 @@ class RippleNetRecommender(KGRecommender):
 
     # Outside training
 
-    def score(self, user: Tensor, item: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def score(
+        self, user: Tensor, item: Tensor, generator: torch.Generator | None = None, *key: Tensor
+    ) -> Tensor:
         return self.model(item, *self._with_triples(self.memory[user]))
 
     def score_all(self, user: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 from torch_geometric.data import HeteroData
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.interactions import interactions
@@ -22,6 +25,9 @@ from mgwa_pyg.evaluation import full_ranking
 from mgwa_pyg.recommenders import RECOMMENDERS, FitConfig, KGRecommender, restore
 from mgwa_pyg.recommenders.checkpoint import FORMAT, FORMAT_KEY, describe
 from mgwa_pyg.utils.checks import NaNError
+
+#: User, item and label of each row, and the key if rows have one; see :class:`KGRecommender`.
+Batch = tuple[Tensor, ...]
 
 
 class DivergedError(RuntimeError):
@@ -153,9 +159,11 @@ class ClickModule(L.LightningModule):
 
     Args:
         recommender (KGRecommender): The recommender, whose model is trained.
+        kept_steps (int, optional): The steps, the last of each epoch, whose rows ``train_loss`` and
+            ``train_auc`` are of; :obj:`None` keeps those of all steps. (default: :obj:`None`)
     """
 
-    def __init__(self, recommender: KGRecommender) -> None:
+    def __init__(self, recommender: KGRecommender, kept_steps: int | None = None) -> None:
         super().__init__()
         self.recommender = recommender
         self.config, self.seed, self.dataset = recommender.config, recommender.seed, recommender.dataset
@@ -165,7 +173,10 @@ class ClickModule(L.LightningModule):
         self.validates = bool(interactions(self.dataset[0]).val_mask.any())
         #: One entry an epoch, of losses, AUCs and seconds of training.
         self.history: list[dict[str, float]] = []
-        self._outputs: dict[str, list[tuple[Tensor, ...]]] = {"train": [], "val": []}
+        self._outputs: dict[str, deque[tuple[Tensor, ...]]] = {
+            "train": deque(maxlen=kept_steps),
+            "val": deque(),
+        }
         self._started = self._train_seconds = 0.0
 
     @classmethod
@@ -189,9 +200,6 @@ class ClickModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         self.recommender.to(self.device)
 
-    def on_train_epoch_start(self) -> None:
-        self._started = time.perf_counter()
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
             # All randomness of an epoch follows from the seed and the epoch's number, so that nothing
@@ -200,11 +208,11 @@ class ClickModule(L.LightningModule):
             torch.default_generator.manual_seed(seed)
             if self.device.type == "cuda":  # Other devices' generators are none of our business.
                 torch.cuda.manual_seed(seed)
+            self._started = time.perf_counter()
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
-        user, item, label = batch
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         try:
-            loss, logit, label = self.recommender.loss(user, item, label)
+            loss, logit, label = self.recommender.loss(*batch)
         except NaNError as error:
             raise self._diverged(self._place(batch, batch_idx)) from error
         if not loss.isfinite():
@@ -216,17 +224,17 @@ class ClickModule(L.LightningModule):
         self._train_seconds = time.perf_counter() - self._started
         self._generator = torch.Generator(self.device).manual_seed(self.seed)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        user, item, label = batch
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        user, item, label, *key = batch
         try:
-            logit = self.recommender.score(user, item, self._generator)
+            logit = self.recommender.score(user, item, self._generator, *key)
         except NaNError as error:
             raise self._diverged("the val predictions") from error
         self._outputs["val"].append((logit, label, user, item))
 
     def on_validation_epoch_end(self) -> None:
         self._end_epoch()
-        self.log(self.config.monitor, self.history[-1][self.config.monitor])
+        self.log(self.config.monitor, self.history[-1].get(self.config.monitor, math.nan), sync_dist=True)
 
     def on_train_epoch_end(self) -> None:
         if not self.validates:
@@ -234,26 +242,35 @@ class ClickModule(L.LightningModule):
             self._end_epoch()
 
     def _end_epoch(self) -> None:
-        if not all(parameter.isfinite().all() for parameter in self.parameters()):
+        # Torch's isfinite would take several times the memory of a table.
+        ends = [end for parameter in self.parameters() if parameter.numel() for end in parameter.aminmax()]
+        if not all(end.isfinite() for end in ends):
             raise self._diverged("the parameters after the last step")
         entry: dict[str, float] = {"epoch": float(len(self.history))}
         for split in ("train", "val") if self.validates else ("train",):
-            outputs = self._outputs[split]
-            logit, label, *pair = (torch.cat(part) for part in zip(*outputs, strict=True))
-            outputs.clear()
-            if not logit.isfinite().all():
-                raise self._diverged(f"the {split} predictions")
-            if split == "val":
-                user, item = pair
-                logit = self.recommender.calibrate(user, item, logit, label)
-            logit, label = logit.double().cpu(), label.double().cpu()
-            entry[f"{split}_loss"] = F.binary_cross_entropy_with_logits(logit, label).item()
-            if label.unique().numel() == 2:  # There is no AUC of one kind of rows.
-                entry[f"{split}_auc"] = float(roc_auc_score(label, logit))
+            entry |= self._figures(split)
         if self.validates and self.config.monitor == "val_recall":
             entry["val_recall"] = self._val_recall()
         entry["train_seconds"] = self._train_seconds
         self.history.append(entry)
+
+    def _figures(self, split: str) -> dict[str, float]:
+        """The loss and the AUC of the rows of a split, those of all processes."""
+        parts = [torch.cat(part) for part in zip(*self._outputs[split], strict=True)]
+        self._outputs[split].clear()
+        if self.trainer.world_size > 1:
+            parts = [torch.cat(gather_all_tensors(part)) for part in parts]
+        logit, label, *pair = parts
+        if not logit.isfinite().all():
+            raise self._diverged(f"the {split} predictions")
+        if pair:
+            user, item = pair
+            logit = self.recommender.calibrate(user, item, logit, label)
+        logit, label = logit.double().cpu(), label.double().cpu()
+        figures = {f"{split}_loss": F.binary_cross_entropy_with_logits(logit, label).item()}
+        if label.unique().numel() == 2:  # There is no AUC of one kind of rows.
+            figures[f"{split}_auc"] = float(roc_auc_score(label, logit))
+        return figures
 
     def _val_recall(self) -> float:
         num_items = self.dataset.num_items
@@ -267,17 +284,14 @@ class ClickModule(L.LightningModule):
         )
         return ranked["recall@10"]
 
-    def predict_step(
-        self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int, dataloader_idx: int
-    ) -> Tensor:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int) -> Tensor:
         if batch_idx == 0:
             self._generator = torch.Generator(self.device).manual_seed(self.seed)
-        user, item, _ = batch
-        return self.recommender.calibrated(
-            item, self.recommender.score(user, item, self._generator)
-        ).sigmoid()
+        user, item, _, *key = batch
+        logit = self.recommender.score(user, item, self._generator, *key)
+        return self.recommender.calibrated(item, logit).sigmoid()
 
-    def _place(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> str:
+    def _place(self, batch: Batch, batch_idx: int) -> str:
         user, item = ("{} to {}".format(*(end.item() for end in index.aminmax())) for index in batch[:2])
         return f"step {self.global_step + 1}, batch {batch_idx + 1}, users {user} and items {item},"
 

@@ -16,7 +16,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from tqdm import tqdm
@@ -34,7 +34,7 @@ from mgwa_pyg.recommenders.checkpoint import (
     read_checkpoint,
 )
 from mgwa_pyg.train.click import ClickData, ClickModule, check_rows
-from mgwa_pyg.train.trainer import lightning_as_guest, make_trainer
+from mgwa_pyg.train.trainer import KeptCheckpoint, lightning_as_guest, make_trainer
 from mgwa_pyg.train.transe import fit_transe
 from mgwa_pyg.utils.checks import check_count
 from mgwa_pyg.utils.files import locked_folder, read_json, write_json
@@ -72,18 +72,6 @@ class FitResult:
     """Training rows per second, without validation and checkpoints."""
     transe: dict[str, float | None] | None
     """How well TransE, if the fit started from it, tells held-out triples; see :func:`fit_transe`."""
-
-
-class _Keep(ModelCheckpoint):
-    """A checkpoint in a folder that may be moved or copied before the fit goes on: it names no other file."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        own = str(Path(str(self.dirpath), f"{self.filename}.ckpt"))
-        scores = list(state_dict["best_k_models"].values())
-        paths = {"dirpath": self.dirpath, "best_k_models": {own: scores[0]} if scores else {}}
-        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            paths[name] = own if state_dict[name] else ""
-        super().load_state_dict({**state_dict, **paths})
 
 
 class _ProgressBar(Callback):
@@ -209,15 +197,14 @@ def _fit(
     rows = ClickData(data, config, seed, recommender.eval_batch_size)
     # Two callbacks need two keys: without a metric, the mode tells them apart.
     monitor = config.monitor if module.validates else None
-    at_epoch_end = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     stopping = EarlyStopping(
         config.monitor, mode="max", patience=config.patience, check_on_train_epoch_end=True
     )
     bar = _ProgressBar(name)
     callbacks = [
         *([stopping] if module.validates else []),
-        _Keep(folder, best.stem, monitor=monitor, mode="max", **at_epoch_end),
-        _Keep(folder, last.stem, **at_epoch_end),
+        KeptCheckpoint(folder, best.stem, monitor=monitor, mode="max"),
+        KeptCheckpoint(folder, last.stem),
         bar,
     ]
     limit = None if module.validates else 0

@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins.io import CheckpointIO
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mgwa_pyg.recommenders import read_checkpoint
 from mgwa_pyg.utils.files import save_tensors
@@ -31,7 +31,26 @@ class OwnSigterm(Callback):
         if threading.current_thread() is threading.main_thread() and self._handler is not None:
             signal.signal(signal.SIGTERM, self._handler)
 
-    on_train_start = on_predict_start = _give_back
+    on_train_start = on_test_start = on_predict_start = _give_back
+
+
+class KeptCheckpoint(ModelCheckpoint):
+    """A checkpoint, replaced at the end of epochs, in a folder that may be moved or copied before training
+    goes on: it names no other file. Arguments are those of :class:`ModelCheckpoint`.
+    """
+
+    __qualname__ = "_Keep"  # Under this name checkpoints have its state.
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, save_on_train_epoch_end=True, enable_version_counter=False, **options)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        own = str(Path(str(self.dirpath), f"{self.filename}.ckpt"))
+        scores = list(state_dict["best_k_models"].values())
+        paths = {"dirpath": self.dirpath, "best_k_models": {own: scores[0]} if scores else {}}
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            paths[name] = own if state_dict[name] else ""
+        super().load_state_dict({**state_dict, **paths})
 
 
 class WholeCheckpoints(CheckpointIO):

@@ -10,11 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
+from mgwa_pyg.recommend import Recommender
+from mgwa_pyg.recommenders import read_checkpoint, restore
+from mgwa_pyg.utils.files import save_tensors
 from tests.examples.run import EXAMPLES, run_example
 
 EXAMPLE = EXAMPLES / "distributed.py"
-# More neighbours than are drawn, and a last batch that is left out.
-OPTIONS = ["--triples", 20_000, "--layers", 2, "--fanout", 3, "--batch-size", 500, "--dim", 8, "--lr", 0.1]
+# More neighbors than are drawn, a last batch that is left out, and odd numbers of rows to evaluate.
+OPTIONS = ["--triples", 20_010, "--layers", 2, "--fanout", 3, "--batch-size", 500, "--dim", 8, "--lr", 0.1]
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +26,10 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-def losses(run, version=0):
-    """The loss of every step."""
-    return torch.tensor(
-        pd.read_csv(run / "logs" / f"version_{version}" / "metrics.csv")["train_loss"].dropna().to_numpy()
-    )
+def logged(run, name="train_loss", version=0):
+    """What was logged by this name."""
+    table = pd.read_csv(run / "logs" / f"version_{version}" / "metrics.csv")
+    return torch.tensor(table[name].dropna().to_numpy())
 
 
 def run_here(*args):
@@ -46,11 +48,19 @@ def test_two_processes_take_the_steps_of_one(root, tmp_path):
         [*map(str, command)], capture_output=True, text=True, env=environment, check=False
     )
     assert result.returncode == 0, result.stderr
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
     assert len(one) == 2 * (4800 // 500)
     torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
     assert one.std() > 1e-3  # There is something to agree on.
-    checkpoints = [torch.load(tmp_path / run / "last.ckpt", weights_only=True) for run in ("one", "two")]
+    for name in ("val_auc", "test_auc"):  # Of all rows, although their shares are not of one size.
+        torch.testing.assert_close(
+            logged(tmp_path / "two", name), logged(tmp_path / "one", name), rtol=0, atol=1e-4
+        )
+    checkpoints = [read_checkpoint(tmp_path / run / "last.ckpt") for run in ("one", "two")]
+    for one, two in zip(*(checkpoint["history"] for checkpoint in checkpoints), strict=True):
+        for name in ("train_loss", "train_auc", "val_loss", "val_auc"):
+            assert two[name] == pytest.approx(one[name], abs=1e-4)
+    assert checkpoints[0]["hyper_parameters"] == checkpoints[1]["hyper_parameters"]
     for name, value in checkpoints[0]["state_dict"].items():
         torch.testing.assert_close(checkpoints[1]["state_dict"][name], value, rtol=0, atol=1e-4)
     assert "test AUC" in result.stdout
@@ -59,20 +69,32 @@ def test_two_processes_take_the_steps_of_one(root, tmp_path):
 def test_goes_on_as_if_it_had_not_been_interrupted(root, tmp_path):
     whole = run_here(*OPTIONS, "--root", root, "--epochs", 3, "--out", tmp_path / "whole")
     run_here(*OPTIONS, "--root", root, "--epochs", 1, "--out", tmp_path / "parts")
-    rest = run_here("--resume", tmp_path / "parts", "--epochs", 3)
-    assert torch.equal(
-        torch.cat([losses(tmp_path / "parts"), losses(tmp_path / "parts", 1)]), losses(tmp_path / "whole")
-    )
+    (tmp_path / "parts").rename(tmp_path / "moved")
+    rest = run_here("--resume", tmp_path / "moved", "--epochs", 3)
+    parts = [logged(tmp_path / "moved", version=version) for version in (0, 1)]
+    assert torch.equal(torch.cat(parts), logged(tmp_path / "whole"))
+    history = [read_checkpoint(tmp_path / run / "last.ckpt")["history"] for run in ("whole", "moved")]
+    assert [entry["val_auc"] for entry in history[0]] == [entry["val_auc"] for entry in history[1]]
     result = next(line for line in whole.splitlines() if "test AUC" in line)
     assert result.split(";")[0] in rest
+
+
+def test_leaves_a_checkpoint_of_mgwa(root, tmp_path):
+    run_here(*OPTIONS, "--root", root, "--epochs", 1, "--out", tmp_path)
+    content = read_checkpoint(tmp_path / "best.ckpt")
+    again = restore(tmp_path / "best.ckpt")
+    for name, value in again.model.state_dict().items():
+        assert torch.equal(content["state_dict"][f"model.{name}"], value)
+    assert content["hyper_parameters"]["fingerprint"] == again.dataset.fingerprint
+    assert len(Recommender.load(tmp_path).recommend(3, k=5)) == 5
 
 
 def test_sparse_gradients_take_the_steps_of_dense_ones(root, tmp_path):
     for name, options in {"sparse": [], "dense": ["--dense"], "half": ["--precision", "bf16-mixed"]}.items():
         run_here(*OPTIONS, "--root", root, "--epochs", 1, "--out", tmp_path / name, *options)
-    sparse = losses(tmp_path / "sparse")
-    torch.testing.assert_close(losses(tmp_path / "dense"), sparse, rtol=0, atol=1e-5)
-    half = losses(tmp_path / "half")
+    sparse = logged(tmp_path / "sparse")
+    torch.testing.assert_close(logged(tmp_path / "dense"), sparse, rtol=0, atol=1e-5)
+    half = logged(tmp_path / "half")
     assert not torch.equal(half, sparse)
     torch.testing.assert_close(half, sparse, rtol=0, atol=1e-2)
 
@@ -87,7 +109,7 @@ def test_clips_sparse_gradients_as_torch_clips_dense_ones(longest):
         (3 * model[1](model[0](index))).square().sum().backward()
         models.append(model)
     example = runpy.run_path(str(EXAMPLE), run_name="imported")
-    clip = example["ClickModule"].configure_gradient_clipping
+    clip = example["SharedClicks"].configure_gradient_clipping
     clip(SimpleNamespace(model=models[0]), None, longest, None)
     torch.nn.utils.clip_grad_norm_(models[1].parameters(), longest)
     for got, want in zip(models[0].parameters(), models[1].parameters(), strict=True):
@@ -113,8 +135,12 @@ def test_the_shares_of_the_processes_are_the_batch():
     assert len(rows.unique()) == 100
     assert not torch.equal(rows, torch.cat(epoch(0, 1, seed=4, number=1)))
     assert not torch.equal(rows, torch.cat(epoch(0, 1, seed=5)))
-    in_order = torch.cat([torch.cat(epoch(rank, 2, seed=None)) for rank in (0, 1)])
-    assert sorted(in_order.tolist()) == list(range(103))  # Evaluation leaves no row out.
+    evaluated = torch.cat([torch.cat(epoch(rank, 2, seed=None)) for rank in (0, 1)])
+    assert sorted(evaluated.tolist()) == list(range(103))  # Evaluation leaves no row out.
+    again = torch.cat([torch.cat(epoch(rank, 2, seed=None, number=1)) for rank in (0, 1)])
+    assert torch.equal(evaluated, again)
+    # Positives come first in the data, but one batch has rows of both labels.
+    assert 0 < (epoch(0, 1, seed=None)[0] < 52).sum() < 10
 
 
 def test_errors_say_what_to_do(root, tmp_path):
@@ -123,6 +149,8 @@ def test_errors_say_what_to_do(root, tmp_path):
     assert "--batch-size 1000000 must be" in said
     (tmp_path / "last.ckpt").touch()
     assert "go on with it (--resume" in run_here(*OPTIONS, "--out", tmp_path)
+    said = run_here(*OPTIONS, "--root", root, "--out", tmp_path / "diverged", "--lr", 1e38)
+    assert said.startswith("error: training has left the finite numbers")
 
 
 def test_ctrl_c_keeps_the_last_epoch(root, tmp_path):
@@ -160,7 +188,12 @@ def test_errors_come_before_anything_is_written(root, tmp_path, monkeypatch):
     )
     assert not (tmp_path / "run").exists()
     (tmp_path / "last.ckpt").write_bytes(b"no checkpoint")
-    assert "last.ckpt is damaged, or no checkpoint of this script" in run_here("--resume", tmp_path)
+    assert "last.ckpt is damaged, or no checkpoint" in run_here("--resume", tmp_path)
+    run_here(*options, "--epochs", 1, "--steps", 1)
+    content = read_checkpoint(tmp_path / "run" / "last.ckpt")
+    del content["hyper_parameters"]["options"]  # Thus a fit leaves it.
+    save_tensors(tmp_path / "last.ckpt", content)
+    assert "last.ckpt is no checkpoint of this script" in run_here("--resume", tmp_path)
 
 
 def test_the_graph_follows_its_data(root, tmp_path):
