@@ -59,7 +59,8 @@ def sort(key: Tensor, stop: int) -> tuple[Tensor, Tensor]:
         return key.sort(stable=True)  # While a program is traced, nothing may depend on sizes.
     bits = key.numel().bit_length()
     if key.device.type != "cpu" or stop.bit_length() + bits > 63:
-        return key.to(index_type(stop)).sort(stable=True)
+        values, order = key.to(index_type(stop)).sort(stable=True)
+        return values.to(key.dtype), order
     # Number and position in one: numpy sorts them in place, in half the time and memory that torch takes.
     packed = key.to(torch.long, copy=True).bitwise_left_shift_(bits)
     packed |= torch.arange(key.numel(), device=key.device)
