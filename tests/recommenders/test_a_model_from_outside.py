@@ -8,7 +8,15 @@ import torch
 
 from mgwa_pyg.evaluation import full_ranking
 from mgwa_pyg.recommend import Recommender
-from mgwa_pyg.recommenders import RECOMMENDERS, FitConfig, KGRecommender, restore
+from mgwa_pyg.recommenders import (
+    RECOMMENDERS,
+    CheckpointError,
+    FitConfig,
+    KGRecommender,
+    MGWAConfig,
+    make_recommender,
+    restore,
+)
 from mgwa_pyg.recommenders.contributions import Contributions
 from mgwa_pyg.train import RunFolder, fit
 
@@ -99,6 +107,33 @@ def test_it_is_known_everywhere(synthetic, registered, tmp_path):
         assert len(recommender.similar_items(1, k=5)) == 5
         why = recommender.explain(3, 4)
         assert why.parts["score"].sum() == pytest.approx(why.score)
+
+
+def test_a_model_that_is_not_registered(synthetic, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(RECOMMENDERS, "factors", FactorsRecommender)
+        checkpoint = fit(synthetic, FactorsConfig(epochs=1), tmp_path).checkpoint
+    with pytest.raises(CheckpointError, match=r"model='factors' is unknown.*register a model of your own"):
+        restore(checkpoint)
+
+    @dataclass(frozen=True)
+    class OwnConfig(MGWAConfig):
+        model = "own"
+
+    for config in (FactorsConfig(), OwnConfig(), FitConfig()):
+        with pytest.raises(ValueError, match=r"model=.* is unknown: choose one of \['mgwa', "):
+            make_recommender(synthetic, config, 0)
+    with pytest.raises(ValueError, match="model='own' is unknown"):
+        fit(synthetic, OwnConfig(), tmp_path / "own")
+
+
+def test_a_model_without_a_loss(synthetic):
+    class NoLossRecommender(FactorsRecommender):
+        train_step = KGRecommender.train_step
+
+    recommender = NoLossRecommender(synthetic, FactorsConfig(), 0)
+    with pytest.raises(NotImplementedError, match="model='factors' defines neither train_step nor loss"):
+        recommender.loss(*torch.zeros(3, 2))
 
 
 @pytest.mark.parametrize("registered", [NoUseRecommender], indirect=True)
