@@ -127,6 +127,38 @@ def test_a_model_that_is_not_registered(synthetic, tmp_path, monkeypatch):
         fit(synthetic, OwnConfig(), tmp_path / "own")
 
 
+class PopularityRecommender(FactorsRecommender):
+    """What was computed once is shown, not copied."""
+
+    def __init__(self, dataset, config, seed):
+        super().__init__(dataset, config, seed)
+        self.shown = self.seen[1].bincount(minlength=dataset.num_entities)[: dataset.num_items]
+
+    def score_all(self, user, generator=None):
+        return self.shown.expand(len(user), -1)
+
+    def score_newcomer(self, items):
+        return self.shown
+
+
+def test_scores_that_are_a_part_of_the_model(synthetic):
+    model = PopularityRecommender(synthetic, FactorsConfig(), 0)
+    shown, recommender = model.shown.clone(), Recommender(model)
+    best = shown.argsort(descending=True, stable=True).tolist()
+    first = best[:3]
+    assert recommender.recommend_for(first, k=5)["item"].tolist() == best[3:8]
+    table = recommender.recommend_batch(range(4), k=3)
+    pd.testing.assert_frame_equal(
+        table[table["user"] == 2].reset_index()[["item"]], recommender.recommend(2, 3)[["item"]]
+    )
+    assert model.shown.equal(shown)
+
+    model.shown = torch.zeros(synthetic.num_entities)  # Not of the items alone.
+    for ask in (lambda: recommender.recommend(2), lambda: recommender.recommend_for([1])):
+        with pytest.raises(ValueError, match=r"model='factors' gives scores of the shape \(1, \d+\), but"):
+            ask()
+
+
 def test_a_model_without_a_loss(synthetic):
     class NoLossRecommender(FactorsRecommender):
         train_step = KGRecommender.train_step
