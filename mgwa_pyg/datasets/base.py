@@ -129,6 +129,8 @@ class KGRecDataset(InMemoryDataset):
             raise TypeError(f"{type(self).__name__} needs a folder for its files, but root is None")
         if not isinstance(self.interaction, Interaction):
             raise TypeError(f"interaction={self.interaction!r:.60}: an Interaction is needed")
+        if not all(isinstance(word, str) and word for word in self.interaction):
+            raise TypeError(f"interaction={self.interaction!r:.90}: three words are needed")
         check_choice("negatives", negatives, self.negative_pools)
         check_choice("split", split, self.splits)
         self.negatives = negatives

@@ -258,12 +258,21 @@ class Recommender:
 
     def _best(self, users: Tensor, k: int, include_held_out: bool) -> Ranking:
         users, seen = users.to(self._device), self._seen_in_training if include_held_out else self._seen
-        return top_k(self._model.score_all(users), users, k, 0, self.num_items, seen)
+        return self._ranked(self._model.score_all(users), users, k, seen)
 
     def _best_of_one(self, score: Tensor, k: int, without: Tensor) -> Ranking:
         """The best items by one vector of scores, without some of them."""
         pairs = Pairs(torch.stack([torch.zeros_like(without), without]), 1, self.num_items)
-        return top_k(score.unsqueeze(0), without.new_zeros(1), k, 0, self.num_items, pairs)
+        return self._ranked(score.unsqueeze(0), without.new_zeros(1), k, pairs)
+
+    def _ranked(self, score: Tensor, users: Tensor, k: int, seen: Pairs) -> Ranking:
+        if score.shape != (len(users), self.num_items):
+            raise ValueError(
+                f"model={self._model.config.model!r} gives scores of the shape {tuple(score.shape)}, but "
+                f"{(len(users), self.num_items)} is needed: one row a user, one column an item"
+            )
+        # The scores may be a part of the model, and what was seen is masked in place.
+        return top_k(score.to(torch.double, copy=True), users, k, 0, self.num_items, seen)
 
     def _k(self, k: Any) -> int:
         number = whole_number(k)

@@ -204,7 +204,7 @@ class KGRecommender(ABC):
 
     def train_step(self, user: Tensor, item: Tensor, *key: Tensor) -> tuple[Tensor, Tensor | float]:
         r"""Return the logits in training, :math:`(B)`, and what is added to their loss."""
-        raise NotImplementedError
+        raise NotImplementedError(f"model={self.config.model!r} defines neither train_step nor loss")
 
     def loss(self, user: Tensor, item: Tensor, label: Tensor, *key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the loss of a batch, and logits and labels that show how it goes."""
@@ -275,5 +275,10 @@ RECOMMENDERS: dict[str, type[KGRecommender]] = {}
 
 
 def make_recommender(dataset: KGRecDataset, config: FitConfig, seed: int) -> KGRecommender:
-    """Return the recommender whose hyper-parameters these are; arguments as for :class:`KGRecommender`."""
+    """Return the recommender whose hyper-parameters these are; arguments as for :class:`KGRecommender`.
+
+    Raises:
+        ValueError: If no recommender of this name is registered.
+    """
+    check_choice("model", getattr(config, "model", None), RECOMMENDERS)
     return RECOMMENDERS[config.model](dataset, config, seed)

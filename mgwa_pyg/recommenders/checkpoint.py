@@ -98,7 +98,7 @@ def kept_config(path: Path | str, kept: Mapping[str, Any]) -> FitConfig:
     except ValueError as error:
         raise CheckpointError(
             f"{path} has hyper-parameters that this mgwa_pyg does not know ({error}): use the version that "
-            f"it was made with, or train again"
+            f"it was made with, register a model of your own in RECOMMENDERS first, or train again"
         ) from error
 
 

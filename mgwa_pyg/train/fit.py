@@ -255,9 +255,10 @@ def _fit(
 def _is_of(checkpoint: Path, fit: dict[str, Any]) -> bool:
     """Whether a checkpoint is of a fit: then the fit leaves the same again."""
     try:
-        return read_checkpoint(checkpoint)["hyper_parameters"] == fit
+        check_fit(checkpoint, read_checkpoint(checkpoint)["hyper_parameters"], fit)
     except (CheckpointError, FileNotFoundError):
         return False
+    return True
 
 
 @contextmanager

@@ -78,9 +78,17 @@ def test_a_word_of_your_own(tmp_path, monkeypatch):
     assert other.fingerprint == fingerprint  # Nothing is learned from the word: checkpoints fit both.
 
 
-def test_the_word_is_no_string():
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("plays", "interaction='plays': an Interaction is needed"),
+        (Interaction("plays", "played", ""), "people='.*three words are needed"),
+        (Interaction(1, "played", "players"), "edge=1.*three words are needed"),
+    ],
+)
+def test_what_is_no_interaction(wrong, message):
     class WrongKG(GamesKG):
-        interaction = "plays"
+        interaction = wrong
 
-    with pytest.raises(TypeError, match="interaction='plays': an Interaction is needed"):
+    with pytest.raises(TypeError, match=message):
         WrongKG(None)

@@ -8,7 +8,15 @@ import torch
 
 from mgwa_pyg.evaluation import full_ranking
 from mgwa_pyg.recommend import Recommender
-from mgwa_pyg.recommenders import RECOMMENDERS, FitConfig, KGRecommender, restore
+from mgwa_pyg.recommenders import (
+    RECOMMENDERS,
+    CheckpointError,
+    FitConfig,
+    KGRecommender,
+    MGWAConfig,
+    make_recommender,
+    restore,
+)
 from mgwa_pyg.recommenders.contributions import Contributions
 from mgwa_pyg.train import RunFolder, fit
 
@@ -99,6 +107,65 @@ def test_it_is_known_everywhere(synthetic, registered, tmp_path):
         assert len(recommender.similar_items(1, k=5)) == 5
         why = recommender.explain(3, 4)
         assert why.parts["score"].sum() == pytest.approx(why.score)
+
+
+def test_a_model_that_is_not_registered(synthetic, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(RECOMMENDERS, "factors", FactorsRecommender)
+        checkpoint = fit(synthetic, FactorsConfig(epochs=1), tmp_path).checkpoint
+    with pytest.raises(CheckpointError, match=r"model='factors' is unknown.*register a model of your own"):
+        restore(checkpoint)
+
+    @dataclass(frozen=True)
+    class OwnConfig(MGWAConfig):
+        model = "own"
+
+    for config in (FactorsConfig(), OwnConfig(), FitConfig()):
+        with pytest.raises(ValueError, match=r"model=.* is unknown: choose one of \['mgwa', "):
+            make_recommender(synthetic, config, 0)
+    with pytest.raises(ValueError, match="model='own' is unknown"):
+        fit(synthetic, OwnConfig(), tmp_path / "own")
+
+
+class PopularityRecommender(FactorsRecommender):
+    """What was computed once is shown, not copied."""
+
+    def __init__(self, dataset, config, seed):
+        super().__init__(dataset, config, seed)
+        self.shown = self.seen[1].bincount(minlength=dataset.num_entities)[: dataset.num_items]
+
+    def score_all(self, user, generator=None):
+        return self.shown.expand(len(user), -1)
+
+    def score_newcomer(self, items):
+        return self.shown
+
+
+def test_scores_that_are_a_part_of_the_model(synthetic):
+    model = PopularityRecommender(synthetic, FactorsConfig(), 0)
+    shown, recommender = model.shown.clone(), Recommender(model)
+    best = shown.argsort(descending=True, stable=True).tolist()
+    first = best[:3]
+    assert recommender.recommend_for(first, k=5)["item"].tolist() == best[3:8]
+    table = recommender.recommend_batch(range(4), k=3)
+    pd.testing.assert_frame_equal(
+        table[table["user"] == 2].reset_index()[["item"]], recommender.recommend(2, 3)[["item"]]
+    )
+    assert model.shown.equal(shown)
+
+    model.shown = torch.zeros(synthetic.num_entities)  # Not of the items alone.
+    for ask in (lambda: recommender.recommend(2), lambda: recommender.recommend_for([1])):
+        with pytest.raises(ValueError, match=r"model='factors' gives scores of the shape \(1, \d+\), but"):
+            ask()
+
+
+def test_a_model_without_a_loss(synthetic):
+    class NoLossRecommender(FactorsRecommender):
+        train_step = KGRecommender.train_step
+
+    recommender = NoLossRecommender(synthetic, FactorsConfig(), 0)
+    with pytest.raises(NotImplementedError, match="model='factors' defines neither train_step nor loss"):
+        recommender.loss(*torch.zeros(3, 2))
 
 
 @pytest.mark.parametrize("registered", [NoUseRecommender], indirect=True)

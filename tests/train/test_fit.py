@@ -517,7 +517,9 @@ def test_a_finished_fit_is_kept(small, tmp_path, monkeypatch):
     assert left.pop("transe.json")
     assert left == kept
 
-    again = fit(small, KGCNConfig(epochs=1), tmp_path, seed=1)  # The same leaves the same.
+    # The same leaves the same, wherever its data are kept.
+    moved = SyntheticKG(tmp_path / "data", **SIZES)
+    again = fit(moved, KGCNConfig(epochs=1), tmp_path, seed=1)
     assert not (tmp_path / "best-3.ckpt").exists()
     assert torch.equal(again.score, fit(small, KGCNConfig(epochs=1), tmp_path / "new", seed=1).score)
 
