@@ -31,19 +31,10 @@ class BookCrossingKG(KGRecDataset):
     :obj:`book_crossing`.
 
     Args:
-        root (str): The folder of the data set.
-        negatives (str): What each user's negatives are: drawn uniformly from all items (:obj:`"items"`),
-            drawn uniformly from all entities (:obj:`"entities"`), or those published with the MCCLK model
-            (:obj:`"frozen"`, drawn from the items). (default: :obj:`"items"`)
-        seed (int): The seed of the negatives and of the split. (default: :obj:`0`)
-        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2. (default: :obj:`"random"`)
-        transform (callable, optional): Applied to the data at every access. (default: :obj:`None`)
-        pre_transform (callable, optional): Applied once, before the data are saved. (default: :obj:`None`)
-        force_reload (bool): Whether to build the data even if they were built before. (default: :obj:`False`)
+        negatives (str): Also :obj:`"frozen"`, those published with the MCCLK model, drawn from the items.
+            (default: :obj:`"items"`)
 
-    Raises:
-        ValueError: If :obj:`negatives`, :obj:`split` or :obj:`seed` is none of the allowed values.
-        FileNotFoundError, DownloadError, RawDataError: As :class:`KGRecDataset` raises them.
+    Other arguments and errors are those of :class:`KGRecDataset`.
 
     **STATS:**
 

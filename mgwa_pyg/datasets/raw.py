@@ -183,11 +183,7 @@ class RawTable:
 
 
 def read_in_chunks(
-    path: Path,
-    columns: Mapping[str, type],
-    header: str,
-    separator: str,
-    remedy: str = REMEDY,
+    path: Path, columns: Mapping[str, type], header: str, separator: str, remedy: str = REMEDY
 ) -> Iterator[dict[str, Any]]:
     r"""Read a table of numbers that is too large to be read whole, :obj:`CHUNK` rows at a time.
 
