@@ -170,22 +170,15 @@ def _newcomers(name: str, config: FitConfig, settings: Settings) -> list[dict]:
     """Recall@10 of users that were left out of training, and of those that were not."""
     whole = _halves(settings)
     order = torch.randperm(whole.num_users, generator=torch.Generator().manual_seed(1))
-
-    def recall_of_trained(module: ClickModule, users: Tensor) -> float:
-        def scores(user: Tensor) -> Tensor:
-            return module.recommender.score_all(user)
-
-        return _recall(scores, whole, users)
-
-    with_them = _fit(whole, config, settings)
+    with_them = _fit(whole, config, settings).recommender
     values: dict[str, list[float]] = {"new": [], "others, same model": [], "the same, trained with them": []}
     for fold in range(1 if settings.quick else _FITTED):
         new = order[fold::_FOLDS]
         others = order[~torch.isin(order, new)]
         dataset = _halves(settings, without=new)
         module = _fit(dataset, config, settings)
-        values["others, same model"].append(recall_of_trained(module, others))
-        values["the same, trained with them"].append(recall_of_trained(with_them, new))
+        values["others, same model"].append(_recall(module.recommender.score_all, whole, others))
+        values["the same, trained with them"].append(_recall(with_them.score_all, whole, new))
         values["new"].append(_newcomer_recall(_recommender(module), whole, new))
     rows = [
         figure("recommend", f"Recall@10, {case}", name, "recall@10", "1", recalls, statistics.fmean)
