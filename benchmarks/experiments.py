@@ -108,10 +108,7 @@ class Job:
 
 
 def make_jobs(
-    settings: Settings,
-    models: Mapping[str, FitConfig | None],
-    protocols: Iterable[str],
-    num_seeds: int = 5,
+    settings: Settings, models: Mapping[str, FitConfig | None], protocols: Iterable[str], num_seeds: int = 5
 ) -> list[Job]:
     """A job for each protocol, model and seed."""
     return [

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from mgwa_pyg.utils.looks import is_ours, label_lines, look, plain
+from mgwa_pyg.utils.looks import is_ours, label_lines, look, new_figure, plain
 
 PROTOCOL_TITLES = {"entities": "paper protocol", "items": "item protocol"}
 _TRAIN, _VAL, _OTHER = "#8aa4c8", "#1f4e9c", "#c8682a"
@@ -185,11 +184,7 @@ def plot_metrics(
 def _figure(
     title: str, rows: int, columns: int, width: float = 4.4, height: float = 3.4
 ) -> tuple[Figure, np.ndarray]:
-    # Without pyplot nothing is shown, and no state is left behind.
-    figure = Figure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(plain(title), fontsize=12)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return new_figure(width * columns, height * rows + 0.4, title, rows, columns)
 
 
 def _save(figure: Figure, file: Path) -> None:
