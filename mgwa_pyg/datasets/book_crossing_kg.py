@@ -16,6 +16,11 @@ _MCCLK = "https://raw.githubusercontent.com/CCIIPLab/MCCLK/4b0d2843b73adbe816a7a
 
 _RATINGS = "ratings_final.npy"
 _TRIPLES = "kg_final.txt"
+# The size and the SHA-256 of each file.
+_FILES = {
+    _RATINGS: (1_677_080, "d223b814c1a2c313eb030767d8b828ffad6f6341111b1911e485e008885071ba"),
+    _TRIPLES: (2_094_588, "60a4a2c2e6f101fbbd5763c72be3ed4f565498e7f6c8660eb19fe598dc7158b2"),
+}
 
 
 class BookCrossingKG(KGRecDataset):
@@ -47,16 +52,7 @@ class BookCrossingKG(KGRecDataset):
 
     raw_folder = "book_crossing"
     raw_files: ClassVar[Mapping[str, RawFile]] = {
-        _RATINGS: RawFile(
-            f"{_MCCLK}/{_RATINGS}",
-            1_677_080,
-            "d223b814c1a2c313eb030767d8b828ffad6f6341111b1911e485e008885071ba",
-        ),
-        _TRIPLES: RawFile(
-            f"{_MCCLK}/{_TRIPLES}",
-            2_094_588,
-            "60a4a2c2e6f101fbbd5763c72be3ed4f565498e7f6c8660eb19fe598dc7158b2",
-        ),
+        name: RawFile(f"{_MCCLK}/{name}", size, sha256) for name, (size, sha256) in _FILES.items()
     }
     negative_pools = ("items", "entities", "frozen")
     interaction = READS
