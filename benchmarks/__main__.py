@@ -9,7 +9,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import NoDataError, Record, Report, Settings, environment, interruptible, table
+from benchmarks.harness import (
+    NoDataError,
+    Record,
+    Report,
+    Settings,
+    environment,
+    interruptible,
+    not_run,
+    table,
+)
 
 #: Modules with a function `run`, imported when asked for. Those that need the fewest packages come first.
 BENCHMARKS = [
@@ -70,8 +79,7 @@ def main() -> None:
                 if args.name != "all":
                     sys.exit(f"error: {name} cannot run: {report}")
                 print(f"{name} cannot run: {report}")
-                entry = {"case": name, "implementation": "all", "status": "not run", "reason": report}
-                report = Report([], statuses=[entry])
+                report = Report([], statuses=[not_run(name, "all", report)])
             elif report.page is None:
                 show(rows_table(report.rows))
             else:

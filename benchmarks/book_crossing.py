@@ -34,7 +34,6 @@ def _blocks(results: Results) -> dict[str, str]:
 EXPERIMENT = Experiment(
     name="book_crossing",
     title="Models and heuristics under the item protocol",
-    metrics=list(METRICS),
     jobs=_jobs,
     blocks=_blocks,
     data="bookcrossing",

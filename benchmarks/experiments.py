@@ -108,10 +108,7 @@ class Job:
 
 
 def make_jobs(
-    settings: Settings,
-    models: Mapping[str, FitConfig | None],
-    protocols: Iterable[str],
-    num_seeds: int = 5,
+    settings: Settings, models: Mapping[str, FitConfig | None], protocols: Iterable[str], num_seeds: int = 5
 ) -> list[Job]:
     """A job for each protocol, model and seed."""
     return [
@@ -270,15 +267,6 @@ def differences(per_seed: Sequence[Mapping[str, Any]], reference: str) -> list[d
     return results
 
 
-def mean_sd(rows: Iterable[Mapping[str, Any]], case: str, implementation: str, metric: str) -> str:
-    """A figure as tables show it."""
-    for row in rows:
-        if (row["case"], row["implementation"], row["metric"]) == (case, implementation, metric):
-            sd = f" ± {short(row['sd'])}" if row["n"] > 1 else ""
-            return short(row["value"]) + sd
-    return ""
-
-
 def short(value: float, digits: int = 4) -> str:
     """A number without a zero before its point."""
     text = f"{value:.{digits}f}"
@@ -297,7 +285,10 @@ class Results:
 
     def cell(self, case: str, model: str, metric: str) -> str:
         """Mean and standard deviation."""
-        return mean_sd(self.content["rows"], case, model, metric)
+        for row in self.content["rows"]:
+            if (row["case"], row["implementation"], row["metric"]) == (case, model, metric):
+                return short(row["value"]) + (f" ± {short(row['sd'])}" if row["n"] > 1 else "")
+        return ""
 
     def test(self, case: str, model: str, metric: str = "auc") -> Mapping[str, Any] | None:
         """The test of the reference against a model, if there is one."""
@@ -342,12 +333,12 @@ class Experiment:
     """Of its file ``NAME.json.gz`` and its page ``NAME.md``."""
     title: str
     """What a page begins with that is not there yet."""
-    metrics: Sequence[str]
-    """What is averaged over seeds."""
     jobs: Callable[[Settings], list[Job]]
     """What is fitted."""
     blocks: Callable[[Results], dict[str, str]]
     """The tables of the page, by name."""
+    metrics: Sequence[str] = tuple(METRICS)
+    """What is averaged over seeds."""
     reference: str | None = None
     """The model that all others are tested against."""
     keep: Callable[[Sequence[Job], Sequence[Outcome]], dict[str, Any]] = lambda jobs, outcomes: {}

@@ -144,7 +144,7 @@ def environment(device: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "torch_geometric": torch_geometric.__version__,
         "python": platform.python_version(),
-        "cpu": _cpu(),
+        "cpu": proc_field("cpuinfo", "model name") or platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
@@ -160,13 +160,22 @@ def _command() -> str:
     return " ".join(["python", "-m", module, *sys.argv[1:]])
 
 
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
+def proc_field(file: str, field: str) -> str:
+    """What a file below /proc says in its first line of that name; nothing where the system does not tell."""
+    with suppress(OSError):
+        found = re.search(rf"^{field}\s*:(.*)$", Path("/proc", file).read_text(), re.MULTILINE)
+        return found[1].strip() if found else ""
+    return ""
+
+
+def proc_bytes(file: str, field: str) -> int:
+    """The same of a size, in bytes; zero where the system does not tell."""
+    return int(proc_field(file, field).removesuffix("kB") or 0) * 2**10
+
+
+def not_run(case: str, implementation: str, reason: str) -> dict[str, str]:
+    """A status: why something has no figures."""
+    return {"case": case, "implementation": implementation, "status": "not run", "reason": reason}
 
 
 def figure(

@@ -26,6 +26,7 @@ from benchmarks.harness import (
     child_process,
     environment,
     figure,
+    proc_bytes,
     read_results,
     table,
     write_page,
@@ -33,7 +34,7 @@ from benchmarks.harness import (
 )
 from benchmarks.layer_worker import IMPLEMENTATIONS, QUERIES, Job, attempt
 from mgwa_pyg.utils.files import whole_file
-from mgwa_pyg.utils.looks import label_lines, look
+from mgwa_pyg.utils.looks import label_lines, look, new_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -120,12 +121,12 @@ def run(settings: Settings) -> Report:
         for case in cases(settings):
             for implementation in IMPLEMENTATIONS.get(case.part, ["base"]):
                 key = (case.part, implementation, case.channels, case.dtype, case.malloc)
-                result = _left_out(case, implementation, settings)
-                if result is None and key in failed:
-                    result = {"status": "not run", "reason": failed[key]}
-                if result is None:
+                reason = _left_out(case, implementation, settings) or failed.get(key)
+                if reason is None:
                     _progress(f"{case}, {implementation}")
                     result = work(case, make_job(case, implementation, settings))
+                else:
+                    result = {"status": "not run", "reason": reason}
                 if result.get("status") in ("OOM", "timeout"):
                     failed[key] = f"{result['status']} at {case.size}"
                 if "status" in result:
@@ -168,11 +169,8 @@ def figures(
         }
         return [row(*names[name], values) for name, values in result.items()]
     total = [sum(pair) for pair in zip(result["forward"], result["backward"], strict=True)]
-    made = [
-        row("forward", "ms", result["forward"]),
-        row("backward", "ms", result["backward"]),
-        row("total", "ms", total),
-    ]
+    times = {"forward": result["forward"], "backward": result["backward"], "total": total}
+    made = [row(metric, "ms", values) for metric, values in times.items()]
     if result["peak"] is not None:
         made.append(row("peak memory", "MiB", [result["peak"]]))
     least = floor_of(case, rows) if case.part == "aggregation" else None
@@ -212,21 +210,20 @@ def floor(
     return forward / 1e6, backward / 1e6
 
 
-def _left_out(case: Case, implementation: str, settings: Settings) -> dict[str, str] | None:
+def _left_out(case: Case, implementation: str, settings: Settings) -> str | None:
     """Why a cell is not even tried, if it is not."""
     if settings.device == "cuda":
         return None
     if "triton" in implementation:
-        return {"status": "not run", "reason": "its kernels are for CUDA"}
+        return "its kernels are for CUDA"
     if case.size == LARGEST and implementation not in ("base", OURS["cpu"]["aggregation"]):
-        return {"status": "not run", "reason": "on a CPU, 20M edges are for the growth of our time alone"}
+        return "on a CPU, 20M edges are for the growth of our time alone"
     if implementation != _SLOW:
         return None
     if settings.quick:
-        return {"status": "not run", "reason": "more than a minute of --quick's three"}
+        return "more than a minute of --quick's three"
     if (case.size, case.channels, case.malloc) != ("Last.FM's size", 64, "default"):
-        reason = "tens of seconds a step: measured at Last.FM's size with d = 64 and the default malloc only"
-        return {"status": "not run", "reason": reason}
+        return "tens of seconds a step: measured at Last.FM's size with d = 64 and the default malloc only"
     return None
 
 
@@ -283,12 +280,7 @@ def _on_cuda(job: Job) -> dict[str, Any]:
 @functools.cache
 def _free_memory() -> int:
     """Bytes that processes could have at the start; plenty where the system does not tell."""
-    info = Path("/proc/meminfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 2**10
-    return 2**36
+    return proc_bytes("meminfo", "MemAvailable") or 2**36
 
 
 def _progress(text: str) -> None:
@@ -453,15 +445,11 @@ def plot(content: Mapping[str, Any], device: str, file: Path) -> None:
     """Plot time and memory against edges, a row of axes a part that has several sizes; single precision, 64
     channels.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = content["rows"]
-    picture = Figure(figsize=(12, 8.5), layout="constrained")
-    FigureCanvasAgg(picture)
-    picture.suptitle(f"One step of forward and backward on {device.upper()}, d = 64, float32", fontsize=12)
+    title = f"One step of forward and backward on {device.upper()}, d = 64, float32"
+    picture, grid = new_figure(12, 8.5, title, 2, 2)
     malloc = ", default malloc" if device == "cpu" else ""
-    for axes, part in zip(picture.subplots(2, 2), ("aggregation", "layer"), strict=True):
+    for axes, part in zip(grid, ("aggregation", "layer"), strict=True):
         measures = [("total", f"time{malloc} [ms]"), ("peak memory", f"peak memory{malloc} [MiB]")]
         for ax, (metric, label) in zip(axes, measures, strict=True):
             lines = {

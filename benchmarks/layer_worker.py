@@ -35,6 +35,7 @@ from torch_geometric.nn import (
     TransformerConv,
 )
 
+from benchmarks.harness import proc_bytes
 from mgwa_pyg.nn import GatedAggregationConv
 from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 
@@ -372,17 +373,9 @@ def _peak(step: Callable[[], Any], device: str) -> float | None:
     except (OSError, AttributeError):
         step()
         return None
-    before = _resident("VmRSS")
+    before = proc_bytes("self/status", "VmRSS")
     step()
-    return (_resident("VmHWM") - before) / 2**10
-
-
-def _resident(field: str) -> int:
-    """A line of this process's status, in KiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1])
-    return 0
+    return (proc_bytes("self/status", "VmHWM") - before) / 2**20
 
 
 # --- What goes wrong ---
@@ -432,7 +425,7 @@ def attempt_in_child(job: Job) -> dict[str, Any]:
 
 
 def _child(job: Job, sender: Connection) -> None:
-    limit = _resident("VmData") * 2**10 + job.memory
+    limit = proc_bytes("self/status", "VmData") + job.memory
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     if job.part == "queries":
         torch.set_num_threads(1)

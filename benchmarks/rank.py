@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from benchmarks.experiments import load
-from benchmarks.harness import NoDataError, Report, Settings, figure
+from benchmarks.harness import NoDataError, Report, Settings, figure, not_run
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.nn import KGCN, MGWA
@@ -37,8 +37,7 @@ def run(settings: Settings) -> Report:
         try:
             dataset = load(replace(settings, data=data), "items", 0)
         except NoDataError as error:
-            case = {"case": data, "implementation": model_class.__name__}
-            statuses.append({**case, "status": "not run", "reason": str(error)})
+            statuses.append(not_run(data, model_class.__name__, str(error)))
             continue
         rows += _measure(dataset, model_class, num_layers, settings)
         settings.record.keep("rank", rows)

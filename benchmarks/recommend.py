@@ -22,15 +22,8 @@ from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL
 from mgwa_pyg.evaluation import full_ranking
 from mgwa_pyg.recommend import Recommender
-from mgwa_pyg.train import (
-    ClickModule,
-    CollaborativeConfig,
-    FitConfig,
-    KGCNConfig,
-    MGWAConfig,
-    RippleNetConfig,
-    fit,
-)
+from mgwa_pyg.recommenders import KGRecommender, restore
+from mgwa_pyg.train import CollaborativeConfig, FitConfig, KGCNConfig, MGWAConfig, RippleNetConfig, fit
 
 _MODELS: dict[str, FitConfig] = {
     "MGWA": MGWAConfig(),
@@ -80,7 +73,7 @@ def run(settings: Settings) -> Report:
     settings.record.keep("recommend", rows)
     dataset = load(settings, "items", 0)
     for name, config in _MODELS.items():
-        recommender = _recommender(_fit(dataset, config, settings))
+        recommender = Recommender(_fit(dataset, config, settings))
         rows += _times(name, recommender, 50 if settings.quick else _CALLS)
         rows += _explanations(name, recommender, 10 if settings.quick else 200)
         settings.record.keep("recommend", rows)
@@ -90,16 +83,12 @@ def run(settings: Settings) -> Report:
     return Report(rows)
 
 
-def _fit(dataset: KGRecDataset, config: FitConfig, settings: Settings) -> ClickModule:
+def _fit(dataset: KGRecDataset, config: FitConfig, settings: Settings) -> KGRecommender:
     if settings.quick:
         config = dataclasses.replace(config, epochs=2)
     with tempfile.TemporaryDirectory() as folder:
         result = fit(dataset, config, folder, seed=0, device=settings.device, name=config.model)
-        return ClickModule.restore(result.checkpoint, dataset)
-
-
-def _recommender(module: ClickModule) -> Recommender:
-    return Recommender(module.recommender)
+        return restore(result.checkpoint, dataset)
 
 
 def _imports(times: int) -> list[dict]:
@@ -170,23 +159,16 @@ def _newcomers(name: str, config: FitConfig, settings: Settings) -> list[dict]:
     """Recall@10 of users that were left out of training, and of those that were not."""
     whole = _halves(settings)
     order = torch.randperm(whole.num_users, generator=torch.Generator().manual_seed(1))
-
-    def recall_of_trained(module: ClickModule, users: Tensor) -> float:
-        def scores(user: Tensor) -> Tensor:
-            return module.recommender.score_all(user)
-
-        return _recall(scores, whole, users)
-
     with_them = _fit(whole, config, settings)
     values: dict[str, list[float]] = {"new": [], "others, same model": [], "the same, trained with them": []}
     for fold in range(1 if settings.quick else _FITTED):
         new = order[fold::_FOLDS]
         others = order[~torch.isin(order, new)]
         dataset = _halves(settings, without=new)
-        module = _fit(dataset, config, settings)
-        values["others, same model"].append(recall_of_trained(module, others))
-        values["the same, trained with them"].append(recall_of_trained(with_them, new))
-        values["new"].append(_newcomer_recall(_recommender(module), whole, new))
+        without_them = _fit(dataset, config, settings)
+        values["others, same model"].append(_recall(without_them.score_all, whole, others))
+        values["the same, trained with them"].append(_recall(with_them.score_all, whole, new))
+        values["new"].append(_newcomer_recall(Recommender(without_them), whole, new))
     rows = [
         figure("recommend", f"Recall@10, {case}", name, "recall@10", "1", recalls, statistics.fmean)
         for case, recalls in values.items()

@@ -11,14 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.experiments import PROTOCOLS, make_jobs, parallel, short
-from benchmarks.harness import (
-    Settings,
-    environment,
-    interruptible,
-    script_parser,
-    table,
-    write_results,
-)
+from benchmarks.harness import Settings, environment, interruptible, script_parser, table, write_results
 from benchmarks.search import fit_history
 from mgwa_pyg.train import RippleNetConfig
 

@@ -1,12 +1,10 @@
 """What size costs: sampling, training steps and memory from a million triples up, one process and two."""
 
 import csv
-import re
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from torch_geometric.loader import LinkLoader
 from torch_geometric.sampler import BaseSampler, NodeSamplerInput
 from torch_geometric.sampler import NeighborSampler as PyGNeighborSampler
 
-from benchmarks.harness import Report, Settings, child_process, figure
+from benchmarks.harness import Report, Settings, child_process, figure, not_run, proc_bytes
 from mgwa_pyg.sampler import KHopSampler, NeighborSampler
 
 _EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "distributed.py"
@@ -44,7 +42,7 @@ def run(settings: Settings) -> Report:
         import lightning  # noqa: F401
     except ModuleNotFoundError as error:
         reason = f"it needs {error.name}, which is not installed"
-        return Report(rows, statuses=[*statuses, _not_run("training", "examples/distributed.py", reason)])
+        return Report(rows, statuses=[*statuses, not_run("training", "examples/distributed.py", reason)])
     sizes = [10**5, 10**6] if settings.quick else [10**6, 10**7, 10**8]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -107,7 +105,7 @@ def _sampler(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, s
         cases["PyG's NeighborSampler"] = by(PyGNeighborSampler(data, hops, disjoint=True))
     else:
         reason = "it needs pyg-lib, which is not installed, and a graph on the CPU"
-        statuses.append(_not_run("sampler", "PyG's NeighborSampler", reason))
+        statuses.append(not_run("sampler", "PyG's NeighborSampler", reason))
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = []
@@ -126,10 +124,6 @@ def _sampler(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, s
         settings.record.keep("scale", rows)
     torch.set_num_threads(num_threads)
     return rows, statuses
-
-
-def _not_run(case: str, implementation: str, reason: str) -> dict[str, str]:
-    return {"case": case, "implementation": implementation, "status": "not run", "reason": reason}
 
 
 def _train(root: Path, num_triples: int, base: int, settings: Settings) -> list[dict[str, Any]]:
@@ -204,10 +198,7 @@ def _peak_memory(arguments: list[str]) -> int:
     ):
         while process.poll() is None:
             # What getrusage says may be the peak of the process that started this one.
-            with suppress(OSError):
-                status = Path(f"/proc/{process.pid}/status").read_text()
-                if found := re.search(r"VmHWM:\s*(\d+) kB", status):
-                    peak = max(peak, int(found[1]) * 1024)
+            peak = max(peak, proc_bytes(f"{process.pid}/status", "VmHWM"))
             time.sleep(0.02)
         if process.returncode != 0:
             errors.seek(0)

@@ -23,13 +23,7 @@ from mgwa_pyg.datasets.download import RAW_VARIABLE, RawFile, download_files
 from mgwa_pyg.datasets.interactions import LISTENS, Interaction
 from mgwa_pyg.datasets.kg_rec_tables import KGRecTables
 from mgwa_pyg.datasets.names import NumberedNames
-from mgwa_pyg.datasets.origin import (
-    class_digest,
-    digest_and_strangers,
-    digest_of,
-    file_record,
-    is_unchanged,
-)
+from mgwa_pyg.datasets.origin import class_digest, digest_and_strangers, digest_of, file_record, is_unchanged
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, have_negatives, random_parts, sample_negatives
 from mgwa_pyg.utils.checks import check_choice, check_count
 from mgwa_pyg.utils.files import load_mapped, save_tensors
@@ -78,13 +72,16 @@ class KGRecDataset(InMemoryDataset):
 
     Args:
         root (str, optional): The folder of the data set; :obj:`None` keeps it in memory only.
-        negatives (str): What negatives are drawn from: one of :obj:`negative_pools`.
-        seed (int): The seed of the negatives and the split.
-        split (str): How the labelled pairs are split: one of :obj:`splits`.
-        transform (callable, optional): Applied to the data at every access.
-        pre_transform (callable, optional): Applied once, before the data are saved.
-        force_reload (bool): Whether to build the data even if they were built before.
+        negatives (str): What each user's negatives are drawn from, uniformly: all items (:obj:`"items"`), all
+            entities (:obj:`"entities"`), or what else :obj:`negative_pools` has. (default: :obj:`"items"`)
+        seed (int): The seed of the negatives and of the split. (default: :obj:`0`)
+        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2, or what else :obj:`splits` has.
+            (default: :obj:`"random"`)
+        transform (callable, optional): Applied to the data at every access. (default: :obj:`None`)
+        pre_transform (callable, optional): Applied once, before the data are saved. (default: :obj:`None`)
+        force_reload (bool): Whether to build the data even if they were built before. (default: :obj:`False`)
         processed (str, optional): The folder of the processed file; :obj:`None` takes :obj:`root/processed`.
+            (default: :obj:`None`)
 
     The data set is built anew when something differs from what its processed file was made from: its raw
     files, its class, its code, code of the same program that this calls, or an attribute that it set before
@@ -243,13 +240,7 @@ class KGRecDataset(InMemoryDataset):
         digest = hashlib.sha256(json.dumps(self._statistics).encode())
         data = self[0]
         kg, links = data["entity", "kg", "entity"], data["user", self.interaction.edge, "entity"]
-        tensors = [
-            kg.edge_index,
-            kg.rel_type,
-            links.edge_index,
-            links.edge_label_index,
-            links.edge_label,
-        ]
+        tensors = [kg.edge_index, kg.rel_type, links.edge_index, links.edge_label_index, links.edge_label]
         for tensor in [*tensors, links.train_mask, links.val_mask, links.test_mask]:
             array = tensor.cpu().contiguous().numpy()
             digest.update(f"{array.dtype.name}{array.shape}".encode())

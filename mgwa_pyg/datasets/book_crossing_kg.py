@@ -16,6 +16,11 @@ _MCCLK = "https://raw.githubusercontent.com/CCIIPLab/MCCLK/4b0d2843b73adbe816a7a
 
 _RATINGS = "ratings_final.npy"
 _TRIPLES = "kg_final.txt"
+# The size and the SHA-256 of each file.
+_FILES = {
+    _RATINGS: (1_677_080, "d223b814c1a2c313eb030767d8b828ffad6f6341111b1911e485e008885071ba"),
+    _TRIPLES: (2_094_588, "60a4a2c2e6f101fbbd5763c72be3ed4f565498e7f6c8660eb19fe598dc7158b2"),
+}
 
 
 class BookCrossingKG(KGRecDataset):
@@ -31,19 +36,10 @@ class BookCrossingKG(KGRecDataset):
     :obj:`book_crossing`.
 
     Args:
-        root (str): The folder of the data set.
-        negatives (str): What each user's negatives are: drawn uniformly from all items (:obj:`"items"`),
-            drawn uniformly from all entities (:obj:`"entities"`), or those published with the MCCLK model
-            (:obj:`"frozen"`, drawn from the items). (default: :obj:`"items"`)
-        seed (int): The seed of the negatives and of the split. (default: :obj:`0`)
-        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2. (default: :obj:`"random"`)
-        transform (callable, optional): Applied to the data at every access. (default: :obj:`None`)
-        pre_transform (callable, optional): Applied once, before the data are saved. (default: :obj:`None`)
-        force_reload (bool): Whether to build the data even if they were built before. (default: :obj:`False`)
+        negatives (str): Also :obj:`"frozen"`, those published with the MCCLK model, drawn from the items.
+            (default: :obj:`"items"`)
 
-    Raises:
-        ValueError: If :obj:`negatives`, :obj:`split` or :obj:`seed` is none of the allowed values.
-        FileNotFoundError, DownloadError, RawDataError: As :class:`KGRecDataset` raises them.
+    Other arguments and errors are those of :class:`KGRecDataset`.
 
     **STATS:**
 
@@ -56,16 +52,7 @@ class BookCrossingKG(KGRecDataset):
 
     raw_folder = "book_crossing"
     raw_files: ClassVar[Mapping[str, RawFile]] = {
-        _RATINGS: RawFile(
-            f"{_MCCLK}/{_RATINGS}",
-            1_677_080,
-            "d223b814c1a2c313eb030767d8b828ffad6f6341111b1911e485e008885071ba",
-        ),
-        _TRIPLES: RawFile(
-            f"{_MCCLK}/{_TRIPLES}",
-            2_094_588,
-            "60a4a2c2e6f101fbbd5763c72be3ed4f565498e7f6c8660eb19fe598dc7158b2",
-        ),
+        name: RawFile(f"{_MCCLK}/{name}", size, sha256) for name, (size, sha256) in _FILES.items()
     }
     negative_pools = ("items", "entities", "frozen")
     interaction = READS

@@ -213,10 +213,7 @@ def _beside(positives: _Table, negatives: _Table, num_users: int, num_entities: 
 
 
 def _sorted(
-    positives: _Table,
-    negatives: _Table | None,
-    parts: _Table | None,
-    num_items: int,
+    positives: _Table, negatives: _Table | None, parts: _Table | None, num_items: int
 ) -> tuple[_Table, _Table | None, npt.NDArray[np.int8] | None]:
     """Return positives sorted by user and item, each once, and what goes with them."""
     key = positives[:, 0].astype(np.int64)

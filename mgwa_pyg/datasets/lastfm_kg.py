@@ -25,10 +25,18 @@ _NAMES = "artists.dat"
 _INTERACTIONS = "user_artists.dat"
 _TRIPLES = "kg.txt"
 _FROZEN = "ratings_final.txt"
-_LIGHTKG_PARTS = {
-    "lightkg_split/lastfm.train.inter": TRAIN,
-    "lightkg_split/lastfm.valid.inter": VAL,
-    "lightkg_split/lastfm.test.inter": TEST,
+_TRAIN, _VAL, _TEST = (f"lightkg_split/lastfm.{part}.inter" for part in ("train", "valid", "test"))
+_LIGHTKG_PARTS = {_TRAIN: TRAIN, _VAL: VAL, _TEST: TEST}
+# Where each file comes from, its size and its SHA-256.
+_FILES = {
+    _ITEMS: (_KGCN, 42_414, "f9693bdde538f755d09b9931b0be662a98965e538658a00c2050912c0adf487b"),
+    _NAMES: (_HETREC, 1_925_608, "4c99dc28397ec559520d5bf5341f4c952c8c416c3de918548f88269b88039806"),
+    _INTERACTIONS: (_KGCN, 1_203_620, "254272fa721c3935e8be286d28c051b206844307128698ab4eaa41d483379416"),
+    _TRIPLES: (_KGCN, 597_942, "f62bbc8f717c9f68e66dff6faeaa71025092acc11a0f1b4878b953eb05f946a9"),
+    _FROZEN: (_MCCLK, 457_561, "a1589f7ff2f36ea25c946900e38c941eb6d8fae27422b32c73dc571d731e1c70"),
+    _TRAIN: (_LIGHTKG, 260_414, "4a7e1c6d93a381d9c8f68046bb13d1e6ed29524e91cc886e20756de4574b4f9f"),
+    _VAL: (_LIGHTKG, 28_625, "e5f809fc58763d2cd0d3f815e2fb2f6fae7540602819f7623044d595bebd0e77"),
+    _TEST: (_LIGHTKG, 28_741, "4a51069b1769e7419799ce5f7bb984433a4a97aa9d7879815774190ab781b0cf"),
 }
 
 
@@ -48,21 +56,13 @@ class LastFMKG(KGRecDataset):
         :obj:`negatives="entities"`, most of which no user could ever have listened to.
 
     Args:
-        root (str): The folder of the data set.
-        negatives (str): What each user's negatives are: drawn uniformly from all items (:obj:`"items"`),
-            drawn uniformly from all entities (:obj:`"entities"`), or those published with the MCCLK model
-            (:obj:`"frozen"`, drawn from the items). (default: :obj:`"items"`)
-        seed (int): The seed of the negatives and of the random split. (default: :obj:`0`)
-        split (str): :obj:`"random"` splits all labelled pairs 6:2:2; :obj:`"lightkg"` gives the
-            positives the parts published with the LightKG model, and each user's :math:`k`-th
-            negative the part of the :math:`k`-th positive. (default: :obj:`"random"`)
-        transform (callable, optional): Applied to the data at every access. (default: :obj:`None`)
-        pre_transform (callable, optional): Applied once, before the data are saved. (default: :obj:`None`)
-        force_reload (bool): Whether to build the data even if they were built before. (default: :obj:`False`)
+        negatives (str): Also :obj:`"frozen"`, those published with the MCCLK model, drawn from the items.
+            (default: :obj:`"items"`)
+        split (str): Also :obj:`"lightkg"`, which gives the positives the parts published with the LightKG
+            model, and each user's :math:`k`-th negative the part of the :math:`k`-th positive.
+            (default: :obj:`"random"`)
 
-    Raises:
-        ValueError: If :obj:`negatives`, :obj:`split` or :obj:`seed` is none of the allowed values.
-        FileNotFoundError, DownloadError, RawDataError: As :class:`KGRecDataset` raises them.
+    Other arguments and errors are those of :class:`KGRecDataset`.
 
     **STATS:**
 
@@ -75,46 +75,8 @@ class LastFMKG(KGRecDataset):
 
     raw_folder = "lastfm"
     raw_files: ClassVar[Mapping[str, RawFile]] = {
-        _ITEMS: RawFile(
-            f"{_KGCN}/{_ITEMS}",
-            42_414,
-            "f9693bdde538f755d09b9931b0be662a98965e538658a00c2050912c0adf487b",
-        ),
-        _NAMES: RawFile(
-            f"{_HETREC}/{_NAMES}",
-            1_925_608,
-            "4c99dc28397ec559520d5bf5341f4c952c8c416c3de918548f88269b88039806",
-        ),
-        _INTERACTIONS: RawFile(
-            f"{_KGCN}/{_INTERACTIONS}",
-            1_203_620,
-            "254272fa721c3935e8be286d28c051b206844307128698ab4eaa41d483379416",
-        ),
-        _TRIPLES: RawFile(
-            f"{_KGCN}/{_TRIPLES}",
-            597_942,
-            "f62bbc8f717c9f68e66dff6faeaa71025092acc11a0f1b4878b953eb05f946a9",
-        ),
-        _FROZEN: RawFile(
-            f"{_MCCLK}/{_FROZEN}",
-            457_561,
-            "a1589f7ff2f36ea25c946900e38c941eb6d8fae27422b32c73dc571d731e1c70",
-        ),
-        "lightkg_split/lastfm.train.inter": RawFile(
-            f"{_LIGHTKG}/lastfm.train.inter",
-            260_414,
-            "4a7e1c6d93a381d9c8f68046bb13d1e6ed29524e91cc886e20756de4574b4f9f",
-        ),
-        "lightkg_split/lastfm.valid.inter": RawFile(
-            f"{_LIGHTKG}/lastfm.valid.inter",
-            28_625,
-            "e5f809fc58763d2cd0d3f815e2fb2f6fae7540602819f7623044d595bebd0e77",
-        ),
-        "lightkg_split/lastfm.test.inter": RawFile(
-            f"{_LIGHTKG}/lastfm.test.inter",
-            28_741,
-            "4a51069b1769e7419799ce5f7bb984433a4a97aa9d7879815774190ab781b0cf",
-        ),
+        name: RawFile(f"{folder}/{Path(name).name}", size, sha256)
+        for name, (folder, size, sha256) in _FILES.items()
     }
     negative_pools = ("items", "entities", "frozen")
     splits = ("random", "lightkg")
@@ -172,9 +134,7 @@ class LastFMKG(KGRecDataset):
 
     def _interactions(self, artists: pd.Index) -> tuple[pd.Index, IntArray]:
         table = self._read(
-            _INTERACTIONS,
-            {"user": int, "artist": int, "weight": int},
-            header="userID\tartistID\tweight",
+            _INTERACTIONS, {"user": int, "artist": int, "weight": int}, header="userID\tartistID\tweight"
         )
         self._verify(_INTERACTIONS, table)
         item = artists.get_indexer(table["artist"])

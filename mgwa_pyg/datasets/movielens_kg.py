@@ -126,22 +126,8 @@ class MovieLens20MKG(_MovieLensKG):
         We do not know the checksums of these files, so none is compared. Instead, the published
         statistics are compared with what was read, and :class:`RawDataError` says which differ.
 
-    Args:
-        root (str): The folder of the data set.
-        negatives (str): What each user's negatives are drawn from, uniformly: all items (:obj:`"items"`) or
-            all entities (:obj:`"entities"`). (default: :obj:`"items"`)
-        seed (int): The seed of the negatives and of the split. (default: :obj:`0`)
-        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2. (default: :obj:`"random"`)
-        transform (callable, optional): Applied to the data at every access. (default: :obj:`None`)
-        pre_transform (callable, optional): Applied once, before the data are saved. (default: :obj:`None`)
-        force_reload (bool): Whether to build the data even if they were built before. (default: :obj:`False`)
-
-    Raises:
-        ValueError: If :obj:`negatives`, :obj:`split` or :obj:`seed` is none of the allowed values.
-        FileNotFoundError: If the ratings are missing, or :obj:`MGWA_PYG_RAW` is set and another raw
-            file is missing there.
-        DownloadError: If a file of the knowledge graph cannot be downloaded.
-        RawDataError: If a raw file does not hold what it should.
+    Arguments and errors are those of :class:`KGRecDataset`; without the ratings, it is a
+    :class:`FileNotFoundError`.
 
     **STATS:** (as published; the paper's 13,501,622 interactions count a negative for each
     positive, as do its 42,346 of Last.FM)
@@ -196,7 +182,7 @@ class MovieLens1MKG(_MovieLensKG):
         RippleNet's own script takes the first line of :obj:`ratings.dat` for a header and drops
         it. It is a rating, and kept here.
 
-    Arguments and errors are those of :class:`MovieLens20MKG`. No checksum is compared here, either.
+    Arguments and errors are those of :class:`KGRecDataset`. No checksum is compared here, either.
 
     **STATS:** (as published; the paper's 753,772 interactions count a negative for each positive,
     without the first line)

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -183,11 +182,7 @@ class RawTable:
 
 
 def read_in_chunks(
-    path: Path,
-    columns: Mapping[str, type],
-    header: str,
-    separator: str,
-    remedy: str = REMEDY,
+    path: Path, columns: Mapping[str, type], header: str, separator: str, remedy: str = REMEDY
 ) -> Iterator[dict[str, Any]]:
     r"""Read a table of numbers that is too large to be read whole, :obj:`CHUNK` rows at a time.
 
@@ -256,14 +251,8 @@ def raise_at(
 
 def _blame_row(path: Path, columns: Mapping[str, type], separator: str, remedy: str) -> None:
     """Blame the first row below the header that the strict parser rejects, if there is one."""
-    with path.open("rb") as file:
-        file.readline()
-        first_line = 2
-        while block := list(islice(file, CHUNK // 8)):
-            text = decode(b"".join(block), path, first_line, remedy)
-            rows = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
-            _parse(rows, columns, path, first_line, separator, remedy)
-            first_line += len(block)
+    for _ in RawTable.read_parts(path, columns, separator, remedy):
+        pass
 
 
 def decode(raw: bytes, path: Path, first_line: int, remedy: str) -> str:

@@ -62,21 +62,16 @@ class RecBoleKG(KGRecDataset):
     Args:
         root (str): The folder that holds RecBole's data sets.
         name (str): The name of the data set: of its folder, and of the files therein.
-        negatives (str): What each user's negatives are drawn from, uniformly: all items (:obj:`"items"`) or
-            all entities (:obj:`"entities"`). (default: :obj:`"items"`)
-        seed (int): The seed of the negatives and of the random split. (default: :obj:`0`)
-        split (str): :obj:`"random"` splits all labelled pairs 6:2:2; :obj:`"files"` reads the parts
-            from RecBole's benchmark files, and gives each user's :math:`k`-th negative the part of
-            the :math:`k`-th positive. (default: :obj:`"random"`)
+        split (str): Also :obj:`"files"`, which reads the parts from RecBole's benchmark files, and gives each
+            user's :math:`k`-th negative the part of the :math:`k`-th positive. (default: :obj:`"random"`)
         min_rating (float, optional): The least :obj:`rating` that makes an interaction; :obj:`None`
             takes all rows. (default: :obj:`None`)
-        transform (callable, optional): Applied to the data at every access. (default: :obj:`None`)
-        pre_transform (callable, optional): Applied once, before the data are saved. (default: :obj:`None`)
-        force_reload (bool): Whether to build the data even if they were built before. (default: :obj:`False`)
         processed (str, optional): The folder of the processed file, where it is not to lie beside the
             atomic files. (default: :obj:`None`)
         interaction (str): What users do with items, which names the edges: :obj:`"listens"`,
             :obj:`"reads"`, :obj:`"watches"` or :obj:`"interacts"`. (default: :obj:`"listens"`)
+
+    Other arguments are those of :class:`KGRecDataset`.
 
     Raises:
         ValueError: If an argument is none of the allowed values.

@@ -15,8 +15,6 @@ _CLASSES: dict[str, type[KGRecDataset]] = {
     kind.__name__: kind
     for kind in (BookCrossingKG, LastFMKG, MovieLens1MKG, MovieLens20MKG, RecBoleKG, SyntheticKG)
 }
-
-
 _NOT_KEPT = {"transform", "pre_transform", "force_reload"}
 _PLAIN = (bool, int, float, str, type(None))
 

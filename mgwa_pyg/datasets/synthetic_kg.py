@@ -59,13 +59,9 @@ class SyntheticKG(KGRecDataset):
         num_interactions (int, optional): The number of interactions: at least one for each user,
             and on average at most half the items, as each asks for a negative. :obj:`None` takes
             50 for each user, or a quarter of the items if that is less. (default: :obj:`None`)
-        negatives (str): What each user's negatives are drawn from, uniformly: all items (:obj:`"items"`) or
-            all entities (:obj:`"entities"`). (default: :obj:`"items"`)
         seed (int): The seed of everything random. (default: :obj:`0`)
-        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2. (default: :obj:`"random"`)
-        transform (callable, optional): Applied to the data at every access. (default: :obj:`None`)
-        pre_transform (callable, optional): Applied once, before the data are saved. (default: :obj:`None`)
-        force_reload (bool): Whether to build the data even if they were built before. (default: :obj:`False`)
+
+    Other arguments are those of :class:`KGRecDataset`.
 
     Raises:
         ValueError: If an argument is none of the allowed values, or the sizes contradict each

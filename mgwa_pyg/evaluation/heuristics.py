@@ -32,8 +32,8 @@ class Heuristic:
     Nothing is learned but a logistic regression on a few features, and that on the validation rows. The
     training rows could not serve, as their positives are the interactions that the scores are made of.
 
-    A heuristic implements ``_features`` and ``_score_all``, and calls ``_calibrate`` at the end of its
-    constructor.
+    A heuristic implements ``_features``, sets ``_scores`` or implements ``_score_all``, and calls
+    ``_calibrate`` at the end of its constructor.
 
     Args:
         data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
@@ -42,6 +42,8 @@ class Heuristic:
     Raises:
         ValueError: If a training positive is no item, or the validation rows have one label only.
     """
+
+    _scores: _SeenScores
 
     def __init__(self, data: HeteroData, num_items: int) -> None:
         user, item = interactions(data).edge_index.cpu()
@@ -93,7 +95,7 @@ class Heuristic:
         raise NotImplementedError
 
     def _score_all(self, user: IntArray) -> FloatArray:
-        raise NotImplementedError
+        return self._scores.all(user, self.num_items)
 
     def _logit(self, features: FloatArray) -> FloatArray:
         return features @ self._weight + self._bias
@@ -161,9 +163,6 @@ class ItemKNN(Heuristic):
     def _features(self, user: IntArray, item: IntArray) -> FloatArray:
         return np.log1p(KNN_SCALE * self._scores.pairs(user, item))[:, None]
 
-    def _score_all(self, user: IntArray) -> FloatArray:
-        return self._scores.all(user, self.num_items)
-
 
 class EASE(Heuristic):
     r"""Scores an item by the linear autoencoder EASE, in its exact closed form.
@@ -199,9 +198,6 @@ class EASE(Heuristic):
     def _features(self, user: IntArray, item: IntArray) -> FloatArray:
         score = self._scores.pairs(user, item)
         return np.stack([np.sqrt(np.maximum(score, 0)), score], axis=1)
-
-    def _score_all(self, user: IntArray) -> FloatArray:
-        return self._scores.all(user, self.num_items)
 
 
 class LogisticStack(Heuristic):

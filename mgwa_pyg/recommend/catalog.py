@@ -107,10 +107,8 @@ class Catalog:
     def items(self, items: Any) -> Tensor:
         """Return the distinct rows of one or more items, each given by its id or its name, in order.
 
-        Raises:
-            TypeError: If they are no list, or one of them is neither a whole number nor a string.
-            IndexError: If there is no item of a number.
-            ValueError: If there is no item at all, or no item or several items have a name.
+        Errors are those of :meth:`item`; it is a :class:`TypeError`, too, if they are no list, and a
+        :class:`ValueError` if there is none.
         """
         rows = sorted({self.item(item) for item in listed("items", items)})
         if not rows:

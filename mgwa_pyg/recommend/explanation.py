@@ -14,7 +14,7 @@ from torch import Tensor
 from mgwa_pyg.datasets.interactions import LISTENS, Interaction
 from mgwa_pyg.recommend.catalog import Catalog, one_line
 from mgwa_pyg.recommenders.contributions import Contributions
-from mgwa_pyg.utils.looks import plain
+from mgwa_pyg.utils.looks import new_figure, plain
 
 if TYPE_CHECKING:
     from torch_geometric.explain import Explanation as PyGExplanation
@@ -101,9 +101,6 @@ class Explanation:
         Raises:
             ModuleNotFoundError: If matplotlib is not installed; the extra ``train`` brings it.
         """
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         tables = [("What it is and what it is linked to", self.parts)]
         if self.history is not None:
             tables.insert(0, (f"What was {self.interaction.done}", self.history))
@@ -112,12 +109,9 @@ class Explanation:
         title = f"{name} for {user}: {self.score:.2f}"
         lines = textwrap.wrap(title, _room(title, 30 + 40 * len(tables)))
         height = 1.1 + 0.2 * len(lines) + 0.26 * max(len(rows) for rows in bars)
-        # Without pyplot nothing is shown, and no state is left behind.
-        figure = Figure(figsize=(6.4 * len(tables), height), layout="constrained")
-        FigureCanvasAgg(figure)
-        figure.suptitle(plain("\n".join(lines)), fontsize=11, usetex=False)
-        axes = figure.subplots(1, len(tables), squeeze=False)[0]
-        for ax, (title, _), rows in zip(axes, tables, bars, strict=True):
+        style = {"fontsize": 11, "usetex": False}
+        figure, axes = new_figure(6.4 * len(tables), height, "\n".join(lines), 1, len(tables), **style)
+        for ax, (title, _), rows in zip(axes[0], tables, bars, strict=True):
             labels, values = [plain(label) for label, _ in rows], [value for _, value in rows]
             ax.barh(range(len(rows)), values, color=[_UP if value >= 0 else _DOWN for value in values])
             ax.set_yticks(range(len(rows)), labels, fontsize=8, usetex=False)

@@ -128,10 +128,7 @@ class Recommender:
             DataFrame: The columns ``user``, ``rank``, ``item``, ``name`` and ``score``, the users in their
             order.
 
-        Raises:
-            TypeError: If an argument is of another type, or ``users`` no list.
-            IndexError: If there is no user of a number.
-            ValueError: If there is no user of a string, or ``k`` is less than 1.
+        Errors are those of :meth:`recommend`; ``users`` that are no list are a :class:`TypeError`, too.
         """
         rows = torch.tensor([self.catalog.user(user) for user in listed("users", users)], dtype=torch.long)
         k = self._k(k)
@@ -146,16 +143,14 @@ class Recommender:
     def recommend_for(self, items: Iterable[int | str], k: int = 10) -> pd.DataFrame:
         """Return the best :math:`k` items for a newcomer, who is not in the data, but has seen ``items``.
 
-        The model stays as it is. MGWA and KGCN fit one vector, that of the new user; ``CollaborativeMGWA``
-        lets messages reach the new user; RippleNet draws a memory of triples.
+        The columns are those of :meth:`recommend`. The model stays as it is: MGWA and KGCN fit one vector,
+        that of the new user; ``CollaborativeMGWA`` lets messages reach the new user; RippleNet draws a memory
+        of triples.
 
         Args:
             items (iterable of int or str): What the newcomer has seen, by id or name; none of it is
                 recommended.
             k (int, optional): How many items. (default: :obj:`10`)
-
-        Returns:
-            DataFrame: The columns ``rank`` (from 1), ``item``, ``name`` and ``score``.
 
         Raises:
             TypeError: If an item is neither a whole number nor a string, or ``items`` no list of them.
@@ -167,7 +162,7 @@ class Recommender:
 
     @_asked
     def similar_items(self, item: int | str, k: int = 10) -> pd.DataFrame:
-        """Return the :math:`k` items most like another.
+        """Return the :math:`k` items most like another, in the columns of :meth:`recommend`.
 
         The score is the cosine of the items' vectors: as the average user sees them (MGWA, KGCN), as all
         messages leave them (``CollaborativeMGWA``), or as they are embedded (RippleNet).
@@ -175,9 +170,6 @@ class Recommender:
         Args:
             item (int or str): The item, by id or name.
             k (int, optional): How many items. (default: :obj:`10`)
-
-        Returns:
-            DataFrame: The columns ``rank`` (from 1), ``item``, ``name`` and ``score``.
 
         Raises:
             TypeError: If an argument is of another type.

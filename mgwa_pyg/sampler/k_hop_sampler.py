@@ -346,12 +346,7 @@ def k_hop_sampler(
     excludes = exclude_supervision or reverse_edge_types is not None
     if not torch_geometric.typing.WITH_PYG_LIB or excludes or not on_cpu:
         return KHopSampler(
-            data,
-            num_neighbors,
-            disjoint,
-            replace,
-            exclude_supervision,
-            reverse_edge_types=reverse_edge_types,
+            data, num_neighbors, disjoint, replace, exclude_supervision, reverse_edge_types=reverse_edge_types
         )
     hetero = isinstance(data, HeteroData)
     fanouts = {

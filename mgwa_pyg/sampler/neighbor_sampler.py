@@ -74,11 +74,7 @@ class NeighborSampler:
         return self
 
     def sample(
-        self,
-        seed: Tensor,
-        num_hops: int,
-        generator: torch.Generator | None = None,
-        key: Tensor | None = None,
+        self, seed: Tensor, num_hops: int, generator: torch.Generator | None = None, key: Tensor | None = None
     ) -> Neighborhood:
         r"""Return the neighbourhoods of the nodes ``seed``, :math:`(B)`, ``num_hops`` deep.
 

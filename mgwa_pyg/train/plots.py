@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from mgwa_pyg.utils.looks import is_ours, label_lines, look, plain
+from mgwa_pyg.utils.looks import is_ours, label_lines, look, new_figure, plain
 
 PROTOCOL_TITLES = {"entities": "paper protocol", "items": "item protocol"}
 _TRAIN, _VAL, _OTHER = "#8aa4c8", "#1f4e9c", "#c8682a"
@@ -19,6 +19,11 @@ _TRAIN, _VAL, _OTHER = "#8aa4c8", "#1f4e9c", "#c8682a"
 
 def _title(negatives: str) -> str:
     return plain(PROTOCOL_TITLES.get(negatives, negatives))
+
+
+def _label(ax: Axes, negatives: str, x: str, y: str) -> None:
+    ax.set_title(_title(negatives), fontsize=10)
+    ax.set(xlabel=x, ylabel=y)
 
 
 def plot_curves(
@@ -33,7 +38,6 @@ def plot_curves(
     """
     figure, axes = _figure(title, rows=len(histories), columns=2)
     for (negatives, fits), (loss_axes, auc_axes) in zip(histories.items(), axes, strict=True):
-        name = _title(negatives)
         for ax, metric in ((loss_axes, "loss"), (auc_axes, "auc")):
             for number, history in enumerate(fits):
                 table = pd.DataFrame(list(history))
@@ -44,9 +48,7 @@ def plot_curves(
                 ax.plot(epochs, table[f"train_{metric}"], color=_TRAIN, lw=1.2, label=labels[0])
                 ax.plot(epochs, val, color=_VAL, lw=1.2, label=labels[1])
                 ax.plot(epochs[mark], val[mark], "o", ms=4, color=_OTHER, label=labels[2])
-            ax.set_title(name, fontsize=10)
-            ax.set_xlabel("epoch")
-            ax.set_ylabel({"loss": "binary cross-entropy", "auc": "AUC"}[metric])
+            _label(ax, negatives, "epoch", {"loss": "binary cross-entropy", "auc": "AUC"}[metric])
             ax.xaxis.get_major_locator().set_params(integer=True)
             ax.legend(frameon=False, fontsize=8)
     _save(figure, file)
@@ -95,9 +97,7 @@ def plot_roc(curves: pd.DataFrame, title: str, file: Path) -> None:
             ax.plot(rate, mean, **line, label=f"{plain(model)}, AUC {curve['auc'].iloc[0]:.3f}")
             ax.fill_between(rate, mean - sd, mean + sd, color=line["color"], alpha=0.15, lw=0)
         ax.plot([0, 1], [0, 1], color="0.7", lw=0.8, ls=":")
-        ax.set_title(_title(negatives), fontsize=10)
-        ax.set_xlabel("false positive rate")
-        ax.set_ylabel("true positive rate")
+        _label(ax, negatives, "false positive rate", "true positive rate")
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), box_aspect=1)
         # All curves end in one point: what they are stands below them, from the best to the worst.
         legend = ax.legend(frameon=False, fontsize=7.5, loc="lower right", labelcolor="linecolor")
@@ -125,9 +125,7 @@ def plot_validation(histories: pd.DataFrame, title: str, file: Path) -> None:
             epochs = fits.groupby("epoch")["val_auc"]
             mean = epochs.mean()[epochs.count() >= fits["seed"].nunique() / 2]
             ax.plot(mean.index + 1, mean, **look(model, number), label=plain(model))
-        ax.set_title(_title(negatives), fontsize=10)
-        ax.set_xlabel("epoch")
-        ax.set_ylabel("validation AUC")
+        _label(ax, negatives, "epoch", "validation AUC")
         ax.xaxis.get_major_locator().set_params(integer=True)
         label_lines(ax)
     _save(figure, file)
@@ -185,11 +183,7 @@ def plot_metrics(
 def _figure(
     title: str, rows: int, columns: int, width: float = 4.4, height: float = 3.4
 ) -> tuple[Figure, np.ndarray]:
-    # Without pyplot nothing is shown, and no state is left behind.
-    figure = Figure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(plain(title), fontsize=12)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return new_figure(width * columns, height * rows + 0.4, title, rows, columns)
 
 
 def _save(figure: Figure, file: Path) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 import torch_geometric
-from torch import Tensor
 
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.interactions import interactions
@@ -23,16 +22,7 @@ from mgwa_pyg.utils.files import read_json, whole_file, write_json
 from mgwa_pyg.version import __version__
 
 #: The columns of ``predictions.csv``; user and item are row numbers of the data, the score is a probability.
-PREDICTION_COLUMNS = (
-    "model",
-    "negatives",
-    "seed",
-    "split",
-    "user",
-    "item",
-    "label",
-    "score",
-)
+PREDICTION_COLUMNS = ("model", "negatives", "seed", "split", "user", "item", "label", "score")
 # What the files of a run are asked for.
 _SETTINGS = ("dataset", "synthetic", "model", "protocols", "seeds", "fit")
 _RESULT = ("rows", "val_auc", "history", "transe")
@@ -126,12 +116,12 @@ class RunFolder:
             "rows_per_second": result.rows_per_second,
         }
         key = {"negatives": negatives, "seed": seed, "split": "test"}
-        pairs = links.edge_label_index[:, links.test_mask]
-        label = links.edge_label[links.test_mask].long()
+        user, item = links.edge_label_index[:, links.test_mask].numpy()
+        pairs = {"user": user, "item": item, "label": links.edge_label[links.test_mask].long().numpy()}
         rows, frames = [], []
         for model, (val_score, score) in scores.items():
-            frame = self._predictions(pairs, label, score)
-            frames.append(frame.assign(model=model, **key)[list(PREDICTION_COLUMNS)])
+            columns = {"model": model, **key, **pairs, "score": score.float().numpy()}
+            frames.append(pd.DataFrame(columns, columns=PREDICTION_COLUMNS))
             spent = cost if model == self.settings["model"] else dict.fromkeys(cost)
             rows.append({"model": model, **key, **click_report(data, val_score, score), **spent})
 
@@ -147,13 +137,6 @@ class RunFolder:
         }
         write_json(folder / "result.json", content)
         return rows
-
-    @staticmethod
-    def _predictions(pair: Tensor, label: Tensor, score: Tensor) -> pd.DataFrame:
-        user, item = pair.numpy()
-        return pd.DataFrame(
-            {"user": user, "item": item, "label": label.numpy(), "score": score.float().numpy()}
-        )
 
     def finish(self) -> dict[str, Any]:
         """Put the fits together: ``metrics.json``, ``predictions.csv``, ``best.ckpt`` and the plots.
@@ -203,16 +186,11 @@ class RunFolder:
             shutil.copyfile(self.fit_folder(*best) / "best.ckpt", file)
 
         title = self.settings["dataset"] + (" (synthetic)" if self.settings["synthetic"] else "")
-        histories = _by_protocol(fits, [results[fit]["history"] for fit in fits])
+        histories: dict[str, list[Any]] = {}
+        for (negatives, _), result in results.items():
+            histories.setdefault(negatives, []).append(result["history"])
         with whole_file(self.path / "curves.png") as file:
             plot_curves(histories, title, file)
         with whole_file(self.path / "roc.png") as file:
             plot_roc(roc_curves(pd.read_csv(self.path / "predictions.csv")), title, file)
         return metrics
-
-
-def _by_protocol(fits: Sequence[tuple[str, int]], values: Sequence[Any]) -> dict[str, list[Any]]:
-    grouped: dict[str, list[Any]] = {}
-    for (negatives, _), value in zip(fits, values, strict=True):
-        grouped.setdefault(negatives, []).append(value)
-    return grouped

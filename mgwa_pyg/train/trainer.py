@@ -18,6 +18,13 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from mgwa_pyg.recommenders import read_checkpoint
 from mgwa_pyg.utils.files import save_tensors
 
+# Warnings of Lightning that nobody needs to hear.
+_REMARKS = (
+    ".*does not have many workers.*",  # The tensors are in memory already: workers would only copy them.
+    ".*isinstance.treespec, LeafSpec.*",  # Its own.
+    ".*Total length of `DataLoader` .* is zero.*",  # No rows: so it is.
+)
+
 
 class OwnSigterm(Callback):
     """Leaves what SIGTERM does to whoever trains: Lightning would end the process as if all was done, or not
@@ -101,13 +108,7 @@ def lightning_as_guest(*remarks: str) -> Iterator[None]:
     log.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            # The tensors are in memory already: workers would only copy them.
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning's own.
-            warnings.filterwarnings(
-                "ignore", ".*Total length of `DataLoader` .* is zero.*"
-            )  # No rows: so it is.
-            for remark in remarks:
+            for remark in (*_REMARKS, *remarks):
                 warnings.filterwarnings("ignore", remark)
             yield
     except SystemExit as error:

@@ -44,7 +44,9 @@ def has_values(tensor: Tensor) -> bool:
     """Whether this holds values that a decision may be taken by: not while a program is traced, and none of a
     fake tensor or one that a transform has wrapped.
     """
-    return not (_is_traced() or _is_fake(tensor) or torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+    if _is_traced() or isinstance(tensor, FakeTensor):  # Of a mode under which it need not be used.
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def is_transformed() -> bool:
@@ -64,11 +66,6 @@ def _is_traced() -> bool:
         return False
     modes = (_TracingMode.FAKE, _TracingMode.PROXY, _TracingMode.FUNCTIONAL)
     return any(torch._C._get_dispatch_mode(mode) is not None for mode in modes)
-
-
-def _is_fake(value: Tensor) -> bool:
-    """Whether this is of :class:`FakeTensorMode`, under which it need not be used."""
-    return isinstance(value, FakeTensor)
 
 
 def plain(value: Tensor) -> Tensor:
@@ -247,7 +244,7 @@ def check_range(name: str, value: Tensor | None, stop: int, stop_name: str) -> N
 def check_no_nan(name: str, value: Tensor | None) -> None:
     """Raise a :class:`NaNError` if an element of ``value`` is NaN."""
     # The sum finds a suspicion in one pass; opposite infinities raise one, too.
-    if value is None or _is_fake(value) or not math.isnan(value.detach().sum().item()):
+    if value is None or isinstance(value, FakeTensor) or not math.isnan(value.detach().sum().item()):
         return
     count = int(value.isnan().sum())
     if count > 0:
@@ -258,7 +255,7 @@ def check_finite(name: str, value: Tensor | None, masks: bool = False) -> None:
     """Raise a :class:`ValueError` if an element of ``value`` is NaN or infinite; with ``masks`` it may be
     minus infinity.
     """
-    if value is None or _is_fake(value) or math.isfinite(value.detach().sum().item()):
+    if value is None or isinstance(value, FakeTensor) or math.isfinite(value.detach().sum().item()):
         return
     check_no_nan(name, value)
     count = int((value == torch.inf if masks else value.isinf()).sum())

@@ -12,6 +12,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # The palette of Okabe and Ito, which colour-blind readers can tell apart.
 _RED, _BLUE, _GREEN, _PINK = "#d55e00", "#0072b2", "#009e73", "#cc79a7"
@@ -58,6 +59,19 @@ _SIZE = 8  # Points of a label.
 def plain(text: str) -> str:
     """Text that matplotlib draws as it is: a dollar sign would begin a formula."""
     return text.replace("$", r"\$")
+
+
+def new_figure(
+    width: float, height: float, title: str, rows: int = 1, columns: int = 1, **style: Any
+) -> tuple[Figure, np.ndarray]:
+    """A picture in inches below a title, and its axes. Without pyplot nothing is shown or left."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(plain(title), **{"fontsize": 12, **style})
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def is_ours(name: str) -> bool:

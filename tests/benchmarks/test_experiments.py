@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablations, book_crossing, collaborative, experiments, table2, topk
-from benchmarks.experiments import mean_sd, parallel, short
+from benchmarks.experiments import Results, parallel, short
 from benchmarks.harness import Settings, read_results
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.evaluation import corrected_t_test, fit_heuristics, full_ranking
@@ -124,7 +124,7 @@ def test_ablations(tmp_path, monkeypatch):
     report = ablations.run(Settings(out=tmp_path))
     per_seed = read_results(tmp_path / "ablations.json.gz")["seeds"]
     assert len(per_seed) == 2 * 5 * 3  # The default stands in both tables and is fitted once.
-    cell = mean_sd(report.rows, "items", "default", "auc")
+    cell = Results({"rows": report.rows}, Settings()).cell("items", "default", "auc")
     assert report.page.count(cell) >= 2
     assert "gated (default)" in report.page
 

@@ -48,7 +48,7 @@ def test_recall_of_newcomers_by_hand():
     whole, new = recommend._halves(SETTINGS), torch.tensor([3, 7, 50])
     dataset = recommend._halves(SETTINGS, without=new)
     dataset._names["item_ids"] = [f"i{row}" for row in range(whole.num_items)]  # Ids are no row numbers.
-    recommender = recommend._recommender(recommend._fit(dataset, KGCNConfig(epochs=1), SETTINGS))
+    recommender = Recommender(recommend._fit(dataset, KGCNConfig(epochs=1), SETTINGS))
     train, val, test = (interactions_of(whole, f"{part}_mask") for part in ("train", "val", "test"))
     recalls = []
     for user in new.tolist():
@@ -83,7 +83,7 @@ def test_run(monkeypatch):
 
 def test_an_explanation_that_does_not_add_up_is_seen(monkeypatch):
     dataset = recommend._halves(SETTINGS)
-    recommender = recommend._recommender(recommend._fit(dataset, KGCNConfig(epochs=1), SETTINGS))
+    recommender = Recommender(recommend._fit(dataset, KGCNConfig(epochs=1), SETTINGS))
     explain = Recommender.explain
 
     def off(self, who, item):

@@ -265,10 +265,8 @@ class HighwayFusion(Fusion):
         assert x is not None
         # A width of -1 is known only now.
         _check_widths("highway", self.out_channels, in_self=x.size(-1), in_neighbor=neighborhood.size(-1))
-        gate = apply_map("x[1]", self.lin_self, x).unsqueeze(-1) + apply_map(
-            "x", self.lin_neighbor, neighborhood
-        )
-        gate = gate.sigmoid()
+        own = apply_map("x[1]", self.lin_self, x).unsqueeze(-1)
+        gate = (own + apply_map("x", self.lin_neighbor, neighborhood)).sigmoid()
         # Under autocast the maps' results are in half precision, and lerp takes one type alone.
         return gate.to(neighborhood.dtype)
 

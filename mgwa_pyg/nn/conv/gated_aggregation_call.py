@@ -39,7 +39,6 @@ _FORMS = forms(
     **{"x[1]": "float: targets target_channels | None"},
 )
 
-
 # What messages and attention pass through, and where hooks of it are kept.
 _METHODS = ("edge_update", "message", "aggregate", "update", "message_and_aggregate")
 _HOOKS = [
@@ -405,11 +404,7 @@ def _plan(
 
 
 def _for_messages(
-    conv: MessagePassing,
-    edge_index: Any,
-    edge_type: OptTensor,
-    num_edges: int,
-    device: torch.device,
+    conv: MessagePassing, edge_index: Any, edge_type: OptTensor, num_edges: int, device: torch.device
 ) -> tuple[Adj, Tensor]:
     """The edges and the type of each, as PyG's :meth:`propagate` takes them."""
     if isinstance(edge_index, RelationCSR):

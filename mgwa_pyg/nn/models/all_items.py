@@ -59,11 +59,7 @@ def scores_by_block(
 
 
 def block_sizes(
-    model: UserConditioned,
-    plan: RelationCSR,
-    num_items: int,
-    max_bytes: int | None,
-    device: torch.device,
+    model: UserConditioned, plan: RelationCSR, num_items: int, max_bytes: int | None, device: torch.device
 ) -> tuple[int, int]:
     """How many users and how many items are scored at once."""
     max_bytes = check_count("max_bytes", max_bytes_on(device) if max_bytes is None else max_bytes)
@@ -92,12 +88,7 @@ class ItemBlock:
     """
 
     def __init__(
-        self,
-        model: UserConditioned,
-        plan: RelationCSR,
-        start: int,
-        stop: int,
-        many: bool = True,
+        self, model: UserConditioned, plan: RelationCSR, start: int, stop: int, many: bool = True
     ) -> None:
         self._model = model
         self._items = slice(start, stop)

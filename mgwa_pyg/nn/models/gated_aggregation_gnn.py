@@ -42,18 +42,8 @@ class GatedAggregationGNN(BasicGNN):
             output has :obj:`hidden_channels`. (default: :obj:`None`)
         dropout (float, optional): Dropout probability of the hidden features and, as in
             :class:`~torch_geometric.nn.models.GAT`, of the attention coefficients. (default: :obj:`0.`)
-        act (str or Callable, optional): The non-linear activation function between layers.
-            (default: :obj:`"relu"`)
-        act_first (bool, optional): If set to :obj:`True`, activation is applied before normalization.
-            (default: :obj:`False`)
-        act_kwargs (Dict[str, Any], optional): Arguments of the activation function defined by
-            :obj:`act`. (default: :obj:`None`)
-        norm (str or Callable, optional): The normalization function to use. (default: :obj:`None`)
-        norm_kwargs (Dict[str, Any], optional): Arguments of the normalization function defined by
-            :obj:`norm`. (default: :obj:`None`)
-        jk (str, optional): The Jumping Knowledge mode (:obj:`None`, :obj:`"last"`, :obj:`"cat"`,
-            :obj:`"max"`, :obj:`"lstm"`). If set, a final linear map follows the layers.
-            (default: :obj:`None`)
+        act, act_first, act_kwargs, norm, norm_kwargs, jk (optional): What comes between and after the layers,
+            as in :class:`~torch_geometric.nn.models.GAT`.
         **kwargs (optional): Additional arguments of :class:`~mgwa_pyg.nn.GatedAggregationConv`, such as
             :obj:`num_relations`, :obj:`heads` or :obj:`fusion`; they are those of every layer.
 

@@ -34,21 +34,13 @@ class KGCN(NeighborhoodModel):
     ============================= =============================== =====================================
 
     Args:
-        num_users (int): Number of users.
-        num_entities (int): Number of entities, the items among them.
-        num_relations (int): Number of relations.
-        channels (int, optional): Size of all embeddings, :math:`d`. (default: :obj:`16`)
-        num_layers (int, optional): Number of layers, :math:`H`. (default: :obj:`1`)
+        num_users, num_entities, num_relations, channels, num_layers, dropout, backend, sparse: As in
+            :class:`~mgwa_pyg.nn.MGWA`; :obj:`channels` are :math:`d`.
         fusion (str, optional): The aggregator: :obj:`"sum"`, :obj:`"concat"` or :obj:`"neighbor"`.
             (default: :obj:`"sum"`)
         equations (str, optional): :obj:`"paper"` or :obj:`"official"`. (default: :obj:`"paper"`)
         num_neighbors (int, optional): The :math:`K` of the official code, the neighbours that it samples
             for every entity; nothing else depends on it. (default: :obj:`8`)
-        dropout (float, optional): Dropout probability of the attention. (default: :obj:`0`)
-        backend (str, optional): The backend of the layers. (default: :obj:`"auto"`)
-        sparse (bool, optional): Whether the gradients of users' and entities' embeddings are sparse, for
-            tables much larger than what a batch touches; they need an optimizer that takes them, such as
-            :class:`torch.optim.Adagrad`. (default: :obj:`False`)
 
     Raises:
         ValueError: If :obj:`equations` is unknown, :obj:`num_neighbors` not positive, there is no layer,

@@ -38,15 +38,7 @@ class NeighborhoodModel(torch.nn.Module):
     The user's embedding is the query of every :class:`~mgwa_pyg.nn.GatedAggregationConv`, the relations'
     embeddings are shared by the layers, and the click is predicted by the inner product of user and item.
 
-    Args:
-        num_users (int): Number of users.
-        num_entities (int): Number of entities, the items among them.
-        num_relations (int): Number of relations.
-        channels, num_layers, fusion, score_activation, dropout, backend, sparse: As in
-            :class:`~mgwa_pyg.nn.MGWA`.
-
-    Raises:
-        ValueError: If there is no layer, or the layer rejects an argument.
+    Arguments and errors are those of :class:`~mgwa_pyg.nn.MGWA`.
     """
 
     #: What the queries are multiplied by before they meet the relations.

@@ -151,14 +151,7 @@ class RippleNet(torch.nn.Module):
 
         to be added to the loss with a small weight.
 
-        Args:
-            memory (torch.Tensor): The users' ripple sets as positions in the triples, :math:`(B, H, M)`.
-            edge_index (torch.Tensor): The heads and tails of all triples, :math:`(2, T)`.
-            edge_type (torch.Tensor): The relations of all triples, :math:`(T)`.
-
-        Raises:
-            ValueError: If the shapes do not go together, or ``memory`` has not ``num_hops`` hops.
-            IndexError: If a tensor holds what is no triple, entity or relation.
+        Arguments and errors are those of :meth:`forward`.
         """
         _, memory = self._known(memory, edge_index, edge_type)
         triple, count = torch.unique(memory, return_counts=True)
@@ -178,14 +171,7 @@ class RippleNet(torch.nn.Module):
         The released code means to add :math:`\mathbf{W}`, too, but under a condition that none of its item
         updates fulfils.
 
-        Args:
-            memory (torch.Tensor): The users' ripple sets as positions in the triples, :math:`(B, H, M)`.
-            edge_index (torch.Tensor): The heads and tails of all triples, :math:`(2, T)`.
-            edge_type (torch.Tensor): The relations of all triples, :math:`(T)`.
-
-        Raises:
-            ValueError: If the shapes do not go together, or ``memory`` has not ``num_hops`` hops.
-            IndexError: If a tensor holds what is no triple, entity or relation.
+        Arguments and errors are those of :meth:`forward`.
         """
         _, memory = self._known(memory, edge_index, edge_type)
         entity, relation = whole_table(self.entity_emb, memory.device), self.relation
