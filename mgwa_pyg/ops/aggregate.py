@@ -29,7 +29,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mgwa_pyg.ops.backends import SEGMENT_OPS, ReferenceOps, SegmentOps, choose_backend, segment_ops
+from mgwa_pyg.ops.backends import (
+    SEGMENT_OPS,
+    ReferenceOps,
+    SegmentOps,
+    choose_backend,
+    segment_ops,
+)
 from mgwa_pyg.ops.hubs import Hubs, is_long, lift
 from mgwa_pyg.ops.plan import RelationCSR, check_plan, copies, pointer_copies, type_of_copies
 from mgwa_pyg.utils.checks import (
@@ -277,13 +283,23 @@ def _products(grad: Tensor, x: Tensor, rowptr: Tensor, col: Tensor, dst: Tensor)
         # Torch's sparse matrices have no more entries than cells; and so few products are soon made.
         return (grad @ x_t).flatten().index_select(0, dst * x.size(0) + col)
     edges = torch.sparse_csr_tensor(
-        rowptr, col, torch.zeros_like(col, dtype=wide), size=(grad.size(0), x.size(0)), check_invariants=False
+        rowptr,
+        col,
+        torch.zeros_like(col, dtype=wide),
+        size=(grad.size(0), x.size(0)),
+        check_invariants=False,
     )
     return torch.sparse.sampled_addmm(edges, grad, x_t, beta=0.0).values()
 
 
 def _grad_score(
-    grad: Tensor, x: Tensor, alpha: Tensor, scale: Tensor | None, rowptr: Tensor, col: Tensor, dst: Tensor
+    grad: Tensor,
+    x: Tensor,
+    alpha: Tensor,
+    scale: Tensor | None,
+    rowptr: Tensor,
+    col: Tensor,
+    dst: Tensor,
 ) -> Tensor:
     grad_score = _products(grad, x.detach(), rowptr, col, dst).to(alpha.dtype).mul_(alpha)
     if scale is not None:
@@ -305,13 +321,23 @@ def _grad_score(
     ),
 )
 def _aggregate(
-    x: Tensor, tables: Tensor, scale: Tensor | None, query_index: Tensor | None, *others: Any
+    x: Tensor,
+    tables: Tensor,
+    scale: Tensor | None,
+    query_index: Tensor | None,
+    rowptr: Tensor,
+    col: Tensor,
+    dst: Tensor,
+    rel: Tensor,
+    colptr: Tensor,
+    cdst: Tensor,
+    csc: Tensor | None,
+    triton: bool,
 ) -> tuple[Tensor, Tensor]:
     """The outputs of tables :math:`(H, B, R)`, :math:`(H, N_{dst}, C)`, and the attention by target.
 
     The attention :math:`(H, E)` has no gradient; ``scale`` of the same shape multiplies it in the outputs.
     """
-    rowptr, col, dst, rel, *_, triton = others
     if triton:
         from mgwa_pyg.ops import triton_kernels
 
@@ -337,13 +363,27 @@ def _aggregate(
     ),
 )
 def _aggregate_backward(
-    grad: Tensor, x: Tensor, out: Tensor | None, alpha: Tensor, scale: Tensor | None, *others: Any
+    grad: Tensor,
+    x: Tensor,
+    out: Tensor | None,
+    alpha: Tensor,
+    scale: Tensor | None,
+    query_index: Tensor | None,
+    rowptr: Tensor,
+    col: Tensor,
+    dst: Tensor,
+    rel: Tensor,
+    colptr: Tensor,
+    cdst: Tensor,
+    csc: Tensor | None,
+    shape: list[int],
+    needs_x: bool,
+    needs_tables: bool,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of ``x`` and ``tables``; a tensor without elements in place of one that is not needed.
 
     The output ``out`` is what Triton's kernels need, and stands for them. ``shape`` is that of the tables.
     """
-    query_index, rowptr, col, dst, rel, colptr, cdst, csc, shape, needs_x, needs_tables = others
     cells = torch.Size(shape[1:])
     num_tables, num_cells = shape[0], cells.numel()
     if out is not None:
@@ -373,8 +413,16 @@ def _aggregate_backward(
 
 
 @_aggregate.register_fake
-def _(x: Tensor, tables: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-    num_tables, (rowptr, col) = tables.size(0), others[2:4]
+def _(
+    x: Tensor,
+    tables: Tensor,
+    scale: Tensor | None,
+    query_index: Tensor | None,
+    rowptr: Tensor,
+    col: Tensor,
+    *_: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    num_tables = tables.size(0)
     out = x.new_empty(num_tables, rowptr.size(0) - 1, x.size(1))
     return out, tables.new_empty(num_tables, col.size(0))
 
