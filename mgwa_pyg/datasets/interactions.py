@@ -34,11 +34,11 @@ def interactions(data: HeteroData) -> EdgeStorage:
         ValueError: If there is no such type of edges, or there are several.
     """
     types = [kind for kind in data.edge_types if (kind[0], kind[2]) == ("user", "entity")]
-    labelled = [kind for kind in types if "edge_label_index" in data[kind]]
-    found = labelled if labelled else types
-    if len(found) != 1:
+    for key in ("edge_label_index", "train_mask"):  # Of several, those that a data set has split.
+        types = [kind for kind in types if key in data[kind]] or types
+    if len(types) != 1:
         raise ValueError(
-            f"the data have {found or 'no'} edges from users to entities, but one type of them is needed, "
+            f"the data have {types or 'no'} edges from users to entities, but one type of them is needed, "
             f"such as ('user', 'listens', 'entity')"
         )
-    return data[found[0]]
+    return data[types[0]]

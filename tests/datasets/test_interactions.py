@@ -40,12 +40,15 @@ def test_any_word_will_do():
     assert interactions(data) is data["user", "reads", "entity"]
 
 
-def test_of_several_the_labelled_one_counts():
+def test_of_several_the_one_that_is_split_counts():
     data = data_with(("user", "plays", "entity"), ("user", "likes", "entity"))
     with pytest.raises(ValueError, match=r"'plays'.*'likes'"):
         interactions(data)
     data["user", "likes", "entity"].edge_label_index = torch.tensor([[0], [1]])
     assert interactions(data) is data["user", "likes", "entity"]
+    data["user", "plays", "entity"].edge_label_index = torch.tensor([[0], [1]])
+    data["user", "plays", "entity"].train_mask = torch.tensor([True])
+    assert interactions(data) is data["user", "plays", "entity"]
 
 
 def test_none_is_an_error():
