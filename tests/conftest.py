@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 # Without the repository, where an installed package is tested, what tests the rest of it is left out.
 if not (Path(__file__).resolve().parent.parent / "benchmarks").is_dir():
     collect_ignore = ["benchmarks", "examples", "test_docs.py", "test_metadata.py"]
-    collect_ignore += ["test_readme.py", "test_wheel.py"]
+    collect_ignore += ["test_readme.py", "test_wheel.py", "nn/test_capabilities.py"]
 
 # What the tests with a marker need.
 PACKAGES = {
