@@ -249,6 +249,8 @@ class CollaborativeMGWA(torch.nn.Module):
         flags = torch.stack([count == 0, is_item]).to(wide)
         return torch.stack([count.log1p(), flags[0], triples.log1p(), flags[1]], dim=1).to(dtype)
 
+    evidence = entity_features  # Its name in 0.1.0.
+
     def forward(self, user: Tensor, item: Tensor, graph: RelationCSR) -> Tensor:
         r"""Return the logit of a click for :math:`B` pairs of a user and an entity, :math:`(B)`.
 
