@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
         help="where data sets are kept (default: data/ of the checkout)")
     add("--out", type=Path, metavar="RUN", help="the folder to write (default: runs/DATA-TIME)")
     model = parser.add_argument_group(
-        "hyper-parameters", "Each model has defaults of its own: see mgwa_pyg/train/config.py.",
+        "hyper-parameters", "Each model has defaults of its own: see its file in mgwa_pyg/recommenders/.",
         argument_default=argparse.SUPPRESS,
     )
     add = model.add_argument

@@ -153,5 +153,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, NotImplementedError) as error:
         sys.exit(f"error: {error}")

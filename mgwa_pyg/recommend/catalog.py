@@ -224,6 +224,6 @@ def _unknown(kind: str, value: Any, ids: Sequence[int | str], known: Mapping[str
     # A slip leaves the beginning or the end of a name as it is.
     near = [name for name in known if name[:1] == text[:1] or name[-2:] == text[-2:]]
     close = [repr(known[name]) for name in get_close_matches(text, near, n=3, cutoff=0.7)]
-    hint = f"did you mean {' or '.join(close)}?" if close else "nor anything like it"
+    hint = f": did you mean {' or '.join(close)}?" if close else ", nor anything like it"
     error = ValueError if is_name else IndexError
-    return error(f"no {kind} {called} {value!r:.60}: {hint}")
+    return error(f"no {kind} {called} {value!r:.60}{hint}")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MOST = 3  # How many neighbours, or seen items, a sentence names.
 _BARS = 10  # How many a picture shows by themselves.
 _SMALL = 0.01  # What is smaller than this share of the largest is not shown by itself.
+_SEEN = 0.005  # What two decimals show.
 _NOTHING = 1e-9  # What is smaller is rounding.
 _WIDTH = 36  # The letters of a name that fit beside the bars.
 _UP, _DOWN = "#1f4e9c", "#c8682a"
@@ -87,6 +88,8 @@ class Explanation:
             neighbors = self._named(self._rows("neighbor"))
             if neighbors:
                 text += f", first of all {neighbors}"
+        if abs(self._sum("constant")) >= _SEEN:
+            text += f". The model's constant adds {self._sum('constant'):+.2f}"
         if self._sum("popularity") != 0.0:
             text += f". Its popularity adds {self._sum('popularity'):+.2f}"
         return text + "."
@@ -186,7 +189,7 @@ def _links(
 def _named(table: pd.DataFrame, interaction: Interaction) -> str:
     """The links that weigh most, in words; nothing where none adds what a reader would see."""
     links = _links(table, interaction)
-    least = max(0.005, _SMALL * abs(links[0][1])) if links else 0.0
+    least = max(_SEEN, _SMALL * abs(links[0][1])) if links else 0.0
     words = [f"{name} ({score:+.2f})" for name, score in links[:_MOST] if abs(score) >= least]
     return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + words[-1:])
 

@@ -7,8 +7,10 @@ from mgwa_pyg.recommenders.kgcn import KGCNConfig, KGCNRecommender
 from mgwa_pyg.recommenders.mgwa import MGWAConfig, MGWARecommender
 from mgwa_pyg.recommenders.ripplenet import RippleNetConfig, RippleNetRecommender
 
-for recommender in (MGWARecommender, KGCNRecommender, RippleNetRecommender, CollaborativeRecommender):
-    RECOMMENDERS[recommender.config_class.model] = recommender
+RECOMMENDERS["mgwa"] = MGWARecommender
+RECOMMENDERS["kgcn"] = KGCNRecommender
+RECOMMENDERS["ripplenet"] = RippleNetRecommender
+RECOMMENDERS["collaborative"] = CollaborativeRecommender
 
 __all__ = [
     "RECOMMENDERS",

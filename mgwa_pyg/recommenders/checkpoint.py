@@ -208,8 +208,8 @@ def remake_data(path: Path | str, spec: Mapping[str, Any]) -> KGRecDataset:
         return from_spec(spec)
     except Exception as error:  # Its arguments may be anything.
         raise CheckpointError(
-            f"{path} was made with {_text(spec)}, which cannot be made again here ({error}): pass it as "
-            f"`dataset=`"
+            f"{path} was made with {_text(spec)}, which cannot be made again here: pass the data set as "
+            f"`dataset=` ({error})"
         ) from error
 
 

@@ -153,8 +153,8 @@ def fit(
     if type(config) not in config_classes:  # A subclass has what a checkpoint would not keep.
         kinds = ", ".join(kind.__name__ for kind in config_classes)
         raise TypeError(
-            f"config={config!r:.60}: one of {kinds}, or of a class registered in RECOMMENDERS, is needed; "
-            f"FitConfig.from_dict makes one of a dict"
+            f"config={config!r:.60} is of no class that RECOMMENDERS knows: pass one of {kinds} "
+            f"(FitConfig.from_dict makes one of a dict), or register the recommender first"
         )
     if not isinstance(folder, str | os.PathLike):
         raise TypeError(f"folder={folder!r:.60}: a path is needed")

@@ -123,7 +123,7 @@ def test_a_model_that_is_not_registered(synthetic, tmp_path, monkeypatch):
     for config in (FactorsConfig(), OwnConfig(), FitConfig()):
         with pytest.raises(ValueError, match=r"model=.* is unknown: choose one of \['mgwa', "):
             make_recommender(synthetic, config, 0)
-    with pytest.raises(TypeError, match=r"one of MGWAConfig, .* or of a class registered in RECOMMENDERS"):
+    with pytest.raises(TypeError, match=r"one of MGWAConfig, .* or register the recommender first"):
         fit(synthetic, OwnConfig(), tmp_path / "own")
 
 

@@ -153,7 +153,9 @@ def test_a_damaged_cache_of_the_data_is_said(tmp_path):
     best = fit(data, CONFIG, tmp_path / "fit").checkpoint
     processed = Path(data.processed_paths[0])
     processed.write_bytes(processed.read_bytes()[:500])
-    with pytest.raises(CheckpointError, match=r"best\.ckpt was made with SyntheticKG.*pass it as `dataset=`"):
+    with pytest.raises(
+        CheckpointError, match=r"best\.ckpt was made with SyntheticKG.*pass the data set as `dataset=`"
+    ):
         ClickModule.restore(best)
 
 
@@ -187,12 +189,14 @@ def test_data_that_cannot_be_made_again_are_asked_for(small, checkpoint, copy, t
     recipe = {"name": "toy", "root": str(tmp_path / "gone")}
     content["hyper_parameters"]["recipe"] = {"class": "RecBoleKG", "arguments": recipe}
     torch.save(content, copy)
-    with pytest.raises(CheckpointError, match=r"RecBoleKG.*gone.* has no file .*pass it as `dataset=`"):
+    with pytest.raises(
+        CheckpointError, match=r"RecBoleKG.*gone.*pass the data set as `dataset=`.* has no file "
+    ):
         ClickModule.restore(copy)
     ClickModule.restore(copy, small)
 
     own = fit(OwnKG(**SIZES), CONFIG, tmp_path / "own").checkpoint
-    with pytest.raises(CheckpointError, match=r"OwnKG is none of .*pass it as `dataset=`"):
+    with pytest.raises(CheckpointError, match=r"pass the data set as `dataset=` .*OwnKG is none of "):
         ClickModule.restore(own)
     ClickModule.restore(own, OwnKG(**SIZES))
 
