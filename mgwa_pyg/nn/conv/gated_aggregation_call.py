@@ -16,7 +16,6 @@ from torch_geometric.utils.sparse import set_sparse_value
 from mgwa_pyg.ops import SEGMENT_OPS, RelationCSR, choose_backend
 from mgwa_pyg.utils.checks import (
     check_count,
-    check_finite,
     check_no_nan,
     check_range,
     check_same_device,
@@ -170,13 +169,6 @@ def read_query(conv: MessagePassing, query: Any, relation: OptTensor) -> tuple[T
     tensors = {"query": query, "relation": relation}
     check_tensors(needed, tensors, num_relations=conv.num_relations, query_channels=conv.query_channels)
     return query if query.dim() == 2 else query.unsqueeze(0), _relation(conv, relation)
-
-
-def check_scores(conv: MessagePassing, score: Tensor) -> None:
-    """Raise a :class:`ValueError` if scores are NaN or infinite."""
-    if values_are_checked(score.device):
-        others = "relation" if conv.edge_dim is None else "relation or edge_attr"
-        check_finite(f"the product of query and {others}", score)
 
 
 def count_edges(conv: MessagePassing, call: Call) -> Tensor:

@@ -20,7 +20,6 @@ from mgwa_pyg.nn.conv.gated_aggregation_call import (
     aggregation,
     check_channels,
     check_query_channels,
-    check_scores,
     count_edges,
     looks_at_edges,
     pair,
@@ -310,7 +309,7 @@ class GatedAggregationConv(MessagePassing):
 
     def _activate(self, score: Tensor) -> Tensor:
         score = scores.activate(score, self.score_activation)
-        check_scores(self, score)
+        scores.check_scores(self, score)
         return score
 
     def _aggregate_on(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense.linear import Linear
 
 from mgwa_pyg.nn.conv.fusion import apply_map, check_map, is_plain
 from mgwa_pyg.ops import RelationCSR, hubs
-from mgwa_pyg.utils.checks import check_same_type
+from mgwa_pyg.utils.checks import check_finite, check_same_type, values_are_checked
 
 ACTIVATIONS = {
     "sigmoid": torch.sigmoid,
@@ -24,6 +25,13 @@ def activate(score: Tensor, activation: str | None) -> Tensor:
     if score.dtype in (torch.float16, torch.bfloat16):
         score = score.float()  # Softmax in half precision loses too much.
     return ACTIVATIONS[activation](score)
+
+
+def check_scores(conv: MessagePassing, score: Tensor) -> None:
+    """Raise a :class:`ValueError` if scores are NaN or infinite."""
+    if values_are_checked(score.device):
+        others = "relation" if conv.edge_dim is None else "relation or edge_attr"
+        check_finite(f"the product of query and {others}", score)
 
 
 def every_product(query: Tensor, relation: Tensor, heads: int) -> Tensor:

@@ -15,7 +15,7 @@ from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 from mgwa_pyg.ops.backends import fused_backend
 from mgwa_pyg.ops.relation_sums import RelationSums
 from mgwa_pyg.ops.top_k import max_bytes_on, parts_of
-from mgwa_pyg.utils.checks import check_count, check_finite, values_are_checked
+from mgwa_pyg.utils.checks import check_count
 
 # Rather than fewer users at once than this, items are scored in several parts.
 _MIN_USERS = 8
@@ -113,7 +113,9 @@ class ItemBlock:
         x = self._entities.t()  # Entities are columns from here on, later those of each user.
         for layer, module in enumerate(model.convs):
             conv = cast(GatedAggregationConv, module)
-            table = self._scores(conv, model.scaled_query(profile))
+            product = scores.every_product(model.scaled_query(profile), self._relations, heads=1)[..., 0]
+            table = scores.activate(product, conv.score_activation)
+            scores.check_scores(conv, table)
             if layer == 0:
                 neighborhood = self._aggregate_shared(x.t(), table)
             else:
@@ -123,14 +125,6 @@ class ItemBlock:
                 neighborhood = neighborhood[..., self._items] if self._all_targets else neighborhood
             x = model.activate(conv.fusion.columns(x, neighborhood), layer)
         return torch.bmm(profile.unsqueeze(1), x).squeeze(1)
-
-    def _scores(self, conv: GatedAggregationConv, query: Tensor) -> Tensor:
-        """The score of each query and relation, as :meth:`GatedAggregationConv.relation_scores` gives it."""
-        product = scores.every_product(query, self._relations, heads=1)[..., 0]
-        table = scores.activate(product, conv.score_activation)
-        if values_are_checked(table.device):
-            check_finite("the product of query and relation", table)
-        return table
 
     def _aggregate_shared(self, x: Tensor, table: Tensor) -> Tensor:
         """The neighbourhoods ``(n, d, N_dst)`` of features ``(N_src, d)`` that all users see."""
