@@ -56,9 +56,9 @@ class Recommender:
         self.num_users, self.num_items = dataset.num_users, dataset.num_items
         links, device = interactions(dataset[0]), recommender.device
         positives = links.edge_label_index[:, links.edge_label == 1]
-        seen = torch.cat([links.edge_index, positives], dim=1).unique(dim=1)
-        self._seen_in_training = Pairs(links.edge_index.to(device), self.num_users, self.num_items)
-        self._seen = Pairs(seen.to(device), self.num_users, self.num_items)
+        seen = torch.cat([recommender.seen, positives.to(device)], dim=1).unique(dim=1)
+        self._seen_in_training = Pairs(recommender.seen, self.num_users, self.num_items)
+        self._seen = Pairs(seen, self.num_users, self.num_items)
         recommender.prepare()
         self._model, self._device = recommender, device
 

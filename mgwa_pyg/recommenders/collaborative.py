@@ -202,20 +202,16 @@ class CollaborativeRecommender(KGRecommender):
         return self.model(user, item, self.plan)
 
     def score_all(self, user: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        z_user, z_item = self._z if self.in_use else self._encoded()
-        return z_user[user] @ z_item.t()
-
-    def _encoded(self) -> tuple[Tensor, Tensor]:
-        """All users, and the items."""
-        z_user, z_entity = self.model.encode(self.plan)
-        return z_user, z_entity[: self.num_items]
+        z_user, z_entity = self._z if self.in_use else self.model.encode(self.plan)
+        return z_user[user] @ z_entity[: self.num_items].t()
 
     # In use
 
     def prepare(self) -> None:
         super().prepare()
         self._states = self.model.states(self.plan)
-        self._z = self._encoded()
+        z_user, z_entity = self.model.read_out(self._states, self.plan)
+        self._z = z_user, z_entity[: self.num_items]
 
     def score_newcomer(self, items: Tensor) -> Tensor:
         return self._z[1] @ self._vector(items)

@@ -184,10 +184,13 @@ class CollaborativeMGWA(torch.nn.Module):
                 f"graph is of size {graph.size} with {graph.num_relations} relations, but the model was made "
                 f"for {self.num_entities} entities, users beside them, and {self.num_relations} + 2 relations"
             )
-        states = self.states(graph)
+        return self.read_out(self.states(graph), graph)
+
+    def read_out(self, states: Sequence[Tensor], plan: RelationCSR) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`encode` does, from what :meth:`states` returned for the same plan."""
         z = sum(states[1:], states[0]) / len(states)
-        z_entity, z_user = z.split([self.num_entities, num_users])
-        bias = self.entity_bias(self.entity_features(graph))
+        z_entity, z_user = z.tensor_split([self.num_entities])
+        bias = self.entity_bias(self.entity_features(plan))
         return torch.cat([z_user, torch.ones_like(z_user[:, :1])], 1), torch.cat([z_entity, bias], 1)
 
     def states(self, plan: RelationCSR) -> list[Tensor]:
