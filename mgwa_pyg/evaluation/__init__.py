@@ -12,7 +12,7 @@ from mgwa_pyg.evaluation.heuristics import (
 )
 from mgwa_pyg.evaluation.link_prediction import filtered_ranks, link_prediction_metrics
 from mgwa_pyg.evaluation.metrics import best_threshold, click_metrics, click_report, user_auc
-from mgwa_pyg.evaluation.ranking import full_ranking
+from mgwa_pyg.evaluation.ranking import TopItems, full_ranking, ranking_metrics, top_items
 from mgwa_pyg.evaluation.report import PAPER, results_table, summarize
 from mgwa_pyg.evaluation.significance import corrected_t_test, holm
 
@@ -24,6 +24,7 @@ __all__ = [
     "ItemKNN",
     "LogisticStack",
     "Popularity",
+    "TopItems",
     "best_threshold",
     "click_metrics",
     "click_report",
@@ -34,7 +35,9 @@ __all__ = [
     "holm",
     "link_prediction_metrics",
     "predict_heuristics",
+    "ranking_metrics",
     "results_table",
     "summarize",
+    "top_items",
     "user_auc",
 ]
