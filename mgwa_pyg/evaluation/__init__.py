@@ -11,10 +11,10 @@ from mgwa_pyg.evaluation.heuristics import (
     predict_heuristics,
 )
 from mgwa_pyg.evaluation.link_prediction import filtered_ranks, link_prediction_metrics
-from mgwa_pyg.evaluation.metrics import best_threshold, click_metrics, click_report, user_auc
+from mgwa_pyg.evaluation.metrics import best_threshold, click_metrics, click_report, user_auc, user_aucs
 from mgwa_pyg.evaluation.ranking import TopItems, full_ranking, ranking_metrics, top_items
 from mgwa_pyg.evaluation.report import PAPER, results_table, summarize
-from mgwa_pyg.evaluation.significance import corrected_t_test, holm
+from mgwa_pyg.evaluation.significance import corrected_t_test, holm, paired_test
 
 __all__ = [
     "EASE",
@@ -34,10 +34,12 @@ __all__ = [
     "full_ranking",
     "holm",
     "link_prediction_metrics",
+    "paired_test",
     "predict_heuristics",
     "ranking_metrics",
     "results_table",
     "summarize",
     "top_items",
     "user_auc",
+    "user_aucs",
 ]
