@@ -12,6 +12,7 @@ from mgwa_pyg.train.click import ClickData, ClickModule, DivergedError
 from mgwa_pyg.train.fit import FitResult, fit
 from mgwa_pyg.train.run_folder import RunFolder
 from mgwa_pyg.train.transe import TransEResult, fit_transe
+from mgwa_pyg.train.tune import tune
 
 __all__ = [
     "ClickData",
@@ -22,4 +23,5 @@ __all__ = [
     "TransEResult",
     "fit",
     "fit_transe",
+    "tune",
 ]
