@@ -23,8 +23,8 @@ from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.fixed import fixed
 from mgwa_pyg.utils.checks import check_count
 
-#: Takes a function of a data set and a job, and jobs; returns what it gives for each, in their order.
-Run = Callable[[Callable[[KGRecDataset, Any], Any], Sequence[Any]], list[Any]]
+#: Takes a function of a data set and a job, and jobs; yields what it gives for each, in their order.
+Run = Callable[[Callable[[KGRecDataset, Any], Any], Sequence[Any]], Iterator[Any]]
 
 # The data set of a process.
 _DATASET = "dataset.pickle"
@@ -56,7 +56,7 @@ def side_by_side(dataset: KGRecDataset, processes: int) -> Iterator[Run]:
     """
     dataset = fixed(dataset)
     if processes == 1:
-        yield lambda function, jobs: [_alone(function, dataset, job) for job in jobs]
+        yield lambda function, jobs: (_alone(function, dataset, job) for job in jobs)
         return
     others = set(multiprocessing.active_children())
     with tempfile.TemporaryDirectory() as folder:  # Of the processes, which may have no time to clear up.
@@ -70,10 +70,11 @@ def side_by_side(dataset: KGRecDataset, processes: int) -> Iterator[Run]:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, context, _start, (folder,)) as pool:
 
-            def run(function: Callable[[KGRecDataset, Any], Any], jobs: Sequence[Any]) -> list[Any]:
+            def run(function: Callable[[KGRecDataset, Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
                 with _unheard_ctrl_c():
                     futures = [pool.submit(_on_held, function, job) for job in jobs]
-                return [future.result() for future in futures]
+                for future in futures:
+                    yield future.result()
 
             try:
                 yield run

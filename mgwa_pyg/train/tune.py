@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import sys
@@ -38,6 +39,12 @@ class _Job(NamedTuple):
     config: FitConfig
     seed: int
     device: str
+
+
+class _Proposed(NamedTuple):
+    config: FitConfig
+    params: dict[str, Any] | None
+    """What was chosen from the space; nothing if it has no such hyper-parameters."""
 
 
 class _Found(NamedTuple):
@@ -126,7 +133,7 @@ def tune(
                 started = time.perf_counter()
                 proposed = search.propose(number)
                 jobs = [_Job(one, other, device) for one, _ in proposed for other in search.seeds]
-                found = run(_judged, jobs)
+                found = list(run(_judged, jobs))
                 parts = [found[at : at + seeds] for at in range(0, len(found), seeds)]
                 search.add(proposed, parts, (time.perf_counter() - started) / 60)
                 if progress:
@@ -156,13 +163,13 @@ class _Search:
     def __init__(self, dataset: KGRecDataset, config: FitConfig, file: Path, seed: int, seeds: int) -> None:
         self.config, self.seed, self._file = config, seed, file
         self.seeds = list(range(seed, seed + seeds))
-        self._first = _Recorder(config.to_dict())
-        config.suggested(self._first)
+        recorder = _Recorder(config.to_dict())
+        config.suggested(recorder)
         self._content: dict[str, Any] = {
             "dataset": {**dataset.spec, "fingerprint": dataset.fingerprint},
             "config": config.to_dict(),
             "monitor": config.monitor,
-            "space": {name: str(one) for name, one in self._first.distributions.items()},
+            "space": {name: str(one) for name, one in recorder.distributions.items()},
             "seeds": self.seeds,
             "environment": environment(),
             "rounds": [],
@@ -192,11 +199,11 @@ class _Search:
         rounds = self._content["rounds"]
         return not rounds or sum(rounds) + max(rounds) <= minutes
 
-    def propose(self, number: int) -> list[tuple[FitConfig, dict[str, Any]]]:
-        """Return hyper-parameters to try next, each with what was chosen from the space."""
+    def propose(self, number: int) -> list[_Proposed]:
+        """Return hyper-parameters to try next."""
         import optuna
 
-        first = [] if self.trials else [(self.config, self._first.params)]
+        first = [] if self.trials else [_Proposed(self.config, _params_of(self.config))]
         seed = (self.seed * _ROUNDS + len(self._content["rounds"])) % 2**32
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -209,29 +216,27 @@ class _Search:
             study = optuna.create_study(direction="maximize", sampler=sampler)
         finally:
             optuna.logging.set_verbosity(verbosity)
-        known = [self._frozen(trial["params"], trial["value"]) for trial in self.trials]
-        study.add_trials([trial for trial in known if trial is not None])
+        study.add_trials(
+            [self._frozen(one["params"], one["value"]) for one in self.trials if one["params"] is not None]
+        )
         asked = [study.ask() for _ in range(number - len(first))]
-        return first + [(self.config.suggested(trial), trial.params) for trial in asked]
+        return first + [_Proposed(self.config.suggested(trial), trial.params) for trial in asked]
 
-    def _frozen(self, params: dict[str, Any], value: float | None) -> FrozenTrial | None:
-        """Return a trial as Optuna knows it, if it is in the space: what one starts from need not be."""
+    def _frozen(self, params: dict[str, Any], value: float | None) -> FrozenTrial:
+        """Return a trial as Optuna knows it."""
         import optuna
 
         recorder = _Recorder(params)
         self.config.suggested(recorder)
-        try:
-            return optuna.trial.create_trial(
-                params=recorder.params,
-                distributions=recorder.distributions,
-                value=0.0 if value is None else value,  # The least there is, so that others are sought.
-            )
-        except ValueError:
-            return None
+        return optuna.trial.create_trial(
+            params=recorder.params,
+            distributions=recorder.distributions,
+            value=0.0 if value is None else value,  # The least there is, so that others are sought.
+        )
 
     def add(
         self,
-        proposed: Sequence[tuple[FitConfig, dict[str, Any]]],
+        proposed: Sequence[_Proposed],
         found: Sequence[Sequence[_Found]],
         minutes: float,
     ) -> None:
@@ -282,36 +287,60 @@ class _Search:
         return FitConfig.from_dict(self.trials[best]["config"])
 
 
+def _params_of(config: FitConfig) -> dict[str, Any] | None:
+    """Return the choice in the space that gives these hyper-parameters, if there is one."""
+    values = config.to_dict()
+    recorder = _Recorder(values)
+    config.suggested(recorder)
+    # The space may have other words for them.
+    choices = [[(name, choice) for choice in recorder.others[name]] for name in recorder.others]
+    for chosen in itertools.product(*choices):
+        recorder = _Recorder({**values, **dict(chosen)})
+        if config.suggested(recorder) == config:
+            return recorder.params
+    return None
+
+
 class _Recorder:
     """A trial whose values are known. It keeps what it was asked for.
 
     Args:
-        values (mapping): The values by name; the first that is allowed stands for one that is missing.
+        values (mapping): The values by name. The first that is allowed stands for one that is missing or not
+            allowed.
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
         self.params: dict[str, Any] = {}
         self.distributions: dict[str, BaseDistribution] = {}
+        #: The choices of what has a value that is none of them.
+        self.others: dict[str, Sequence[Any]] = {}
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         from optuna.distributions import FloatDistribution
 
-        return self._take(name, FloatDistribution(low, high, log=log, step=step), low)
+        self.distributions[name] = FloatDistribution(low, high, log=log, step=step)
+        return self._take(name, self._values.get(name, low), low, high)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         from optuna.distributions import IntDistribution
 
-        return self._take(name, IntDistribution(low, high, log=log, step=step), low)
+        self.distributions[name] = IntDistribution(low, high, log=log, step=step)
+        return self._take(name, self._values.get(name, low), low, high)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         from optuna.distributions import CategoricalDistribution
 
-        return self._take(name, CategoricalDistribution(choices), choices[0])
+        self.distributions[name] = CategoricalDistribution(choices)
+        value = self._values.get(name)
+        if value not in choices:
+            self.others[name] = choices
+            value = choices[0]
+        self.params[name] = value
+        return value
 
-    def _take(self, name: str, distribution: BaseDistribution, default: Any) -> Any:
-        self.distributions[name] = distribution
-        self.params[name] = self._values.get(name, default)
+    def _take(self, name: str, value: Any, low: Any, high: Any) -> Any:
+        self.params[name] = value if low <= value <= high else low
         return self.params[name]

@@ -21,12 +21,14 @@ OPTIONS = {"processes": 1, "device": "cpu", "progress": False}
 
 
 def suggested(self, trial):
-    """A space with a hyper-parameter that only some trials have."""
+    """A space with a hyper-parameter that only some trials have, and words of its own."""
     lr = trial.suggest_float("lr", 5e-3, 5e-2, log=True)
     layers = trial.suggest_int("num_layers", 0, 2)
     channels = trial.suggest_categorical("channels", [4, 8])
     power = trial.suggest_float("degree_power", 0.2, 0.7) if layers else self.degree_power
-    return replace(self, lr=lr, num_layers=layers, channels=channels, degree_power=power)
+    attention = trial.suggest_categorical("attention", ["plain", "by relation"]) == "by relation"
+    chosen = {"lr": lr, "num_layers": layers, "channels": channels, "attention": attention}
+    return replace(self, degree_power=power, **chosen)
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +113,8 @@ def test_the_space_is_searched_and_the_best_is_chosen(small, tmp_path, judged):
     assert [job.seed for job in judged.jobs] == 25 * [3, 4]
     assert judged.jobs[0].config == BASE
     trials = content(tmp_path)["trials"]
+    known = {"lr": BASE.lr, "num_layers": 1, "channels": 4, "degree_power": 0.5, "attention": "by relation"}
+    assert trials[0]["params"] == known
     for trial in trials:
         assert 5e-3 <= trial["config"]["lr"] <= 5e-2
         assert trial["config"]["channels"] in (4, 8)
@@ -170,6 +174,7 @@ def test_one_may_start_outside_the_space(small, tmp_path, judged):
     base = replace(BASE, lr=0.2, channels=5, degree_power=0.9)
     assert tune(small, base, tmp_path, trials=4, **OPTIONS) == base
     assert judged.jobs[0].config == base
+    assert content(tmp_path)["trials"][0]["params"] is None
     assert all(job.config.lr <= 5e-2 for job in judged.jobs[1:])
 
 
