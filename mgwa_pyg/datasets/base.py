@@ -24,7 +24,15 @@ from mgwa_pyg.datasets.interactions import LISTENS, Interaction
 from mgwa_pyg.datasets.kg_rec_tables import KGRecTables
 from mgwa_pyg.datasets.names import NumberedNames
 from mgwa_pyg.datasets.origin import class_digest, digest_and_strangers, digest_of, file_record, is_unchanged
-from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, have_negatives, random_parts, sample_negatives
+from mgwa_pyg.datasets.splits import (
+    TEST,
+    TRAIN,
+    VAL,
+    have_negatives,
+    parts_by_user,
+    random_parts,
+    sample_negatives,
+)
 from mgwa_pyg.utils.checks import check_choice, check_count
 from mgwa_pyg.utils.files import load_mapped, save_tensors
 
@@ -70,13 +78,18 @@ class KGRecDataset(InMemoryDataset):
     Each user has as many negatives as positives, or as many as there are where that is less. None of them is
     a positive in any split.
 
+    With :obj:`split="per_user"`, validation and test each have :math:`n / 10` of a user's :math:`n`
+    positives, rounded up or down at random so that all users together are 8:1:1, and each user has one in
+    training at least. A user's :math:`k`-th negative has the part of the :math:`k`-th positive.
+
     Args:
         root (str, optional): The folder of the data set; :obj:`None` keeps it in memory only.
         negatives (str): What each user's negatives are drawn from, uniformly: all items (:obj:`"items"`), all
             entities (:obj:`"entities"`), or what else :obj:`negative_pools` has. (default: :obj:`"items"`)
         seed (int): The seed of the negatives and of the split. (default: :obj:`0`)
-        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2, or what else :obj:`splits` has.
-            (default: :obj:`"random"`)
+        split (str): :obj:`"random"`, which splits all labelled pairs 6:2:2; :obj:`"per_user"`, which splits
+            each user's positives 8:1:1, for rankings; or what else :obj:`splits` has. (default:
+            :obj:`"random"`)
         transform (callable, optional): Applied to the data at every access. (default: :obj:`None`)
         pre_transform (callable, optional): Applied once, before the data are saved. (default: :obj:`None`)
         force_reload (bool): Whether to build the data even if they were built before. (default: :obj:`False`)
@@ -102,7 +115,7 @@ class KGRecDataset(InMemoryDataset):
     raw_files: ClassVar[Mapping[str, RawFile]] = {}
     raw_folder: ClassVar[str] = ""
     negative_pools: ClassVar[tuple[str, ...]] = ("items", "entities")
-    splits: ClassVar[tuple[str, ...]] = ("random",)
+    splits: ClassVar[tuple[str, ...]] = ("random", "per_user")
     interaction: Interaction = LISTENS
     """What users do with items. It names the edges and gives explanations their words."""
     _variant = ""  # Tells data sets of one class apart.
@@ -350,10 +363,13 @@ class KGRecDataset(InMemoryDataset):
             negatives[:] = tables.negatives
         # The split has a generator of its own, sees the positives first, and a negative for each: with one
         # seed, every pool of negatives leaves them in the same parts.
-        if tables.positive_parts is None:
-            parts = random_parts(2 * num_positives, np.random.default_rng([self.seed, 1]))
-        else:
+        generator = np.random.default_rng([self.seed, 1])
+        if tables.positive_parts is not None:
             parts = np.tile(tables.positive_parts, 2)
+        elif self.split == "per_user":
+            parts = np.tile(parts_by_user(tables.positives[:, 0], generator), 2)
+        else:
+            parts = random_parts(2 * num_positives, generator)
         if not beside.all():
             parts = np.concatenate([parts[:num_positives], parts[num_positives:][beside]])
         in_train = parts[:num_positives] == TRAIN

@@ -79,7 +79,7 @@ class LastFMKG(KGRecDataset):
         for name, (folder, size, sha256) in _FILES.items()
     }
     negative_pools = ("items", "entities", "frozen")
-    splits = ("random", "lightkg")
+    splits = (*KGRecDataset.splits, "lightkg")
 
     @property
     def raw_file_names(self) -> list[str]:

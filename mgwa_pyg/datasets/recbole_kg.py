@@ -80,7 +80,7 @@ class RecBoleKG(KGRecDataset):
             link counts.
     """
 
-    splits = ("random", "files")
+    splits = (*KGRecDataset.splits, "files")
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class RecBoleKG(KGRecDataset):
 
     @property
     def _inter_files(self) -> list[str]:
-        parts = [""] if self.split == "random" else [f".{part}" for part in _PARTS]
+        parts = [f".{part}" for part in _PARTS] if self.split == "files" else [""]
         return [f"{self.name}{part}.inter" for part in parts]
 
     def _arguments(self) -> dict[str, Any]:
@@ -229,7 +229,7 @@ class RecBoleKG(KGRecDataset):
             raise_at(
                 Path(self.raw_dir, self._inter_files[0]), None, f"no interaction is left{least}", _REMEDY
             )
-        if self.split == "random":
+        if self.split != "files":
             return positives, None
         parts = np.repeat(np.arange(len(counts), dtype=np.int8), counts)
         key = positives[:, 0].astype(np.int64) * len(items.number) + positives[:, 1]

@@ -118,3 +118,29 @@ def random_parts(num_rows: int, generator: np.random.Generator) -> npt.NDArray[n
     parts[order[:size]] = VAL
     parts[order[size : 2 * size]] = TEST
     return parts
+
+
+def parts_by_user(user: npt.NDArray[np.integer], generator: np.random.Generator) -> npt.NDArray[np.int8]:
+    r"""Assign each user's rows to :obj:`TRAIN`, :obj:`VAL` and :obj:`TEST` at random as 8:1:1.
+
+    Users follow one another in random order, each with the rows in random order. Of every ten rows, whoever
+    has them, the fifth is for validation and the tenth for test. So either part has :math:`n / 10` of a
+    user's :math:`n` rows, rounded up or down, and all users together are 8:1:1. No two rows in succession
+    are held out: a user with several rows has one in training. The row of a user with a single one is in
+    training, and is not counted among the ten.
+
+    Args:
+        user (np.ndarray): The user of each row, in any order. [num_rows]
+        generator (np.random.Generator): The source of randomness.
+
+    Returns:
+        np.ndarray: The part of each row. [num_rows]
+    """
+    parts = np.full(len(user), TRAIN, dtype=np.int8)
+    count = np.bincount(user)
+    place = generator.permutation(len(count))
+    order = np.lexsort([generator.random(len(user)), place[user]])
+    order = order[count[user[order]] > 1]
+    parts[order[4::10]] = VAL
+    parts[order[9::10]] = TEST
+    return parts

@@ -57,13 +57,24 @@ def user_auc(label: ArrayLike, score: ArrayLike, user: ArrayLike) -> float:
     Raises:
         ValueError: If no user has rows of both kinds, or as :func:`click_metrics` raises it.
     """
+    return float(user_aucs(label, score, user)[1].mean())
+
+
+def user_aucs(
+    label: ArrayLike, score: ArrayLike, user: ArrayLike
+) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
+    r"""Return the users with rows of both kinds, ascending, :math:`(m)`, and the AUC of each one's own rows,
+    :math:`(m)`.
+
+    Arguments and errors are those of :func:`user_auc`.
+    """
     label, score = _check(label, score)
     user = as_array(user)
     if user.shape != label.shape:
         raise ValueError(f"user has shape {user.shape}, but label has shape {label.shape}")
     order = np.lexsort([score, user])
     label, score = label[order], score[order]
-    _, start, user = np.unique(user[order], return_index=True, return_inverse=True)
+    users, start, user = np.unique(user[order], return_index=True, return_inverse=True)
 
     # Rows of one user and one score share the mean of their places.
     is_new = (np.diff(user, prepend=-1) != 0) | (np.diff(score, prepend=0) != 0)
@@ -78,7 +89,7 @@ def user_auc(label: ArrayLike, score: ArrayLike, user: ArrayLike) -> float:
         raise ValueError(f"none of the {len(both)} users has rows of both labels, so no AUC is defined")
     # The Mann-Whitney statistic: the ranks of the clicks beyond the least that they could sum up to.
     wins = np.bincount(user, weights=rank * label) - positives * (positives + 1) / 2
-    return float((wins[both] / (positives * negatives)[both]).mean())
+    return users[both], wins[both] / (positives * negatives)[both]
 
 
 def best_threshold(label: ArrayLike, score: ArrayLike) -> float:

@@ -22,12 +22,12 @@ TRIPLES = np.stack([GENERATOR.integers(size, size=40) for size in (ENTITIES, REL
 class OwnKG(KGRecDataset):
     """The tables that are given, changed."""
 
-    def __init__(self, root=None, pool="items", **tables):
+    def __init__(self, root=None, pool="items", split="random", seed=0, **tables):
         self.tables = {
             "positives": PAIRS, "triples": TRIPLES, "num_users": USERS, "num_entities": ENTITIES,
             "item_names": [f"song {i}" for i in range(ITEMS)], "relation_names": ["a", "b", "c"], **tables,
         }  # fmt: skip
-        super().__init__(root, pool)
+        super().__init__(root, pool, seed, split)
 
     def build(self):
         return KGRecTables(**self.tables)
@@ -235,3 +235,24 @@ def test_users_with_more_than_half_of_the_items(split):
     with pytest.warns(UserWarning, match="User 'all' has 20 of the 30 entities"):
         others = OwnKG(positives=pairs, num_users=4, user_ids=ids, pool="entities", **given)
     assert rows(others, 1) == rows(dataset, 1)
+
+
+def test_a_split_by_user():
+    counts = [1, 2, 10, 15, 40]
+    pairs = [(user, item) for user, count in enumerate(counts) for item in range(count)]
+    names = [f"song {i}" for i in range(100)]
+    given = {"positives": pairs, "item_names": names, "num_users": 5, "num_entities": 120}
+    dataset = OwnKG(split="per_user", **given)
+    check_data(dataset, dataset[0])
+    positives, negatives = (rows(dataset, label) for label in (1, 0))
+    # The k-th negative follows the k-th positive.
+    assert [(user, part) for (user, _), part in positives] == [(user, part) for (user, _), part in negatives]
+    parts = [[part for (user, _), part in positives if user == one] for one in range(5)]
+    assert parts[0] == [0]
+    assert 0 in parts[1]
+    assert [[part.count(held) for held in (1, 2)] for part in (parts[2], parts[4])] == [[1, 1], [4, 4]]
+    assert all(1 <= parts[3].count(held) <= 2 for held in (1, 2))
+    # The seed alone tells where positives are, not what negatives are drawn from.
+    assert rows(OwnKG(split="per_user", pool="entities", **given), 1) == positives
+    assert rows(OwnKG(split="per_user", seed=1, **given), 1) != positives
+    assert "-per_user-" in dataset.processed_file_names

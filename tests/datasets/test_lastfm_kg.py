@@ -231,7 +231,7 @@ def test_transforms(root):
             r"negatives='films' is unknown: choose one of \['items', 'entities', 'frozen'\]",
         ),
         ({"negatives": None}, "negatives=None "),
-        ({"split": "8:2"}, r"split='8:2' is unknown: choose one of \['random', 'lightkg'\]"),
+        ({"split": "8:2"}, r"split='8:2' is unknown: choose one of .*'per_user', 'lightkg'\]"),
         ({"seed": -1}, "seed=-1: a whole number of at least 0"),
         ({"seed": 1.0}, "seed=1.0: "),
         ({"seed": "1"}, "seed='1': "),

@@ -1,8 +1,11 @@
 """RecBole's atomic files: tiny ones by hand, and Last.FM's raw files converted to them."""
 
+import hashlib
+import os
 import tracemalloc
 import warnings
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,6 +137,18 @@ def test_files_split(tmp_path):
     assert links.edge_index.tolist() == [[0, 0, 1], [0, 2, 1]]
     for mask in MASKS:
         assert links[mask][:5].equal(links[mask][5:])
+
+
+def test_split_by_user(tmp_path):
+    rows = "".join(f"u{k % 3}\ti{k}\t5\n" for k in range(60))
+    link = "item_id:token\tentity_id:token\ni0\te\n"
+    inter = "user_id:token\titem_id:token\trating:float\n" + rows
+    write(tmp_path, {"inter": inter, "kg": PARTS["kg"], "link": link})
+    dataset = RecBoleKG(tmp_path, "tiny", split="per_user", min_rating=3)
+    positives, _ = named(dataset)
+    for user in range(3):
+        assert sorted(part for one, _, part in positives if one == user) == [0] * 16 + [1, 1, 2, 2]
+    assert from_spec(dataset.spec).fingerprint == dataset.fingerprint
 
 
 def test_several_items_linked_to_one_entity(tmp_path):
@@ -342,6 +357,7 @@ def test_a_pair_in_two_parts(tmp_path):
     [
         ("random", PARTS, "tiny.inter"),
         ("files", TINY, "tiny.train.inter, tiny.valid.inter, tiny.test.inter"),
+        ("per_user", PARTS, "tiny.inter"),
         ("random", {"inter": ""}, "tiny.kg, tiny.link"),
     ],
 )
@@ -363,7 +379,7 @@ def test_missing_files(tmp_path, split, files, missing):
         ({"min_rating": "4"}, "min_rating='4': a finite number or None"),
         ({"min_rating": float("nan")}, "min_rating=nan: "),
         ({"min_rating": True}, "min_rating=True: "),
-        ({"split": "lightkg"}, r"split='lightkg' is unknown: choose one of \['random', 'files'\]"),
+        ({"split": "lightkg"}, r"split='lightkg' is unknown: choose one of .*'per_user', 'files'\]"),
         ({"negatives": "frozen"}, r"negatives='frozen' is unknown: choose one of \['items', 'entities'\]"),
     ],
 )
@@ -441,3 +457,25 @@ def test_real_lastfm_in_atomic_files(tmp_path, lastfm_raw, split, lastfm_split):
 
     same = np.arange(theirs.num_entities)
     assert rows(ours, users, entity) == rows(theirs, same, same)
+
+
+# The SHA-256 of the lines "user, item, part" of the split that rankings of MovieLens-100k are compared on.
+ML100K_SPLIT = "1c321877c76bf27fd25c408aa38507be9c369f7504b3f02ad71e90e7c0254660"
+
+
+@pytest.mark.real_data
+def test_the_ranking_split_of_movielens(tmp_path):
+    root = Path(os.environ["MGWA_PYG_RAW"], "recbole")
+    if not (root / "ml-100k").is_dir():
+        pytest.skip("the raw files of MovieLens-100k are not there")
+    options = {"min_rating": 4, "split": "per_user", "seed": 0, "interaction": "watches"}
+    dataset = RecBoleKG(root, "ml-100k", **options, processed=tmp_path)
+    links = dataset[0]["user", "watches", "entity"]
+    half = dataset.num_interactions
+    part = (links.val_mask.int() + 2 * links.test_mask.int())[:half]
+    assert part.bincount().tolist() == [44_300, 5_538, 5_537]
+    lines = sorted(
+        f"{dataset.user_ids[user]}\t{dataset.item_ids[item]}\t{('train', 'val', 'test')[held]}\n"
+        for user, item, held in zip(*links.edge_label_index[:, :half].tolist(), part.tolist(), strict=True)
+    )
+    assert hashlib.sha256("".join(lines).encode()).hexdigest() == ML100K_SPLIT

@@ -12,6 +12,7 @@ from mgwa_pyg.datasets.splits import (
     _ranks_by_rejection,
     _ranks_by_shuffling,
     have_negatives,
+    parts_by_user,
     random_parts,
     sample_negatives,
 )
@@ -110,3 +111,30 @@ def test_random_parts(num_rows, sizes):
     assert np.array_equal(parts, random_parts(num_rows, np.random.default_rng(0)))
     if num_rows > 3:
         assert not np.array_equal(parts, random_parts(num_rows, np.random.default_rng(1)))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.integers(0, 60), max_size=30), st.integers(0, 5))
+def test_each_user_is_split(counts, seed):
+    user = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    parts = parts_by_user(user, np.random.default_rng(seed))
+    for one, count in enumerate(counts):
+        sizes = np.bincount(parts[user == one], minlength=3)
+        least, most = (count // 10, -(-count // 10)) if count > 1 else (0, 0)
+        assert all(least <= size <= most for size in sizes[[VAL, TEST]])
+        assert count == 0 or sizes[TRAIN] >= 1
+    several = sum(count for count in counts if count > 1)
+    assert (parts == VAL).sum() == (several + 5) // 10
+    assert (parts == TEST).sum() == several // 10
+    assert np.array_equal(parts, parts_by_user(user, np.random.default_rng(seed)))
+
+
+def test_each_row_of_each_user_is_as_likely_held_out():
+    user = np.repeat([0, 1, 2, 3], [2, 3, 7, 12])
+    draws = np.stack([parts_by_user(user, np.random.default_rng(seed)) for seed in range(20_000)])
+    # Of these 24 rows, the numbers 5 and 15 are for validation, and 10 and 20 for test.
+    share = np.stack([(draws == part).mean(axis=0) for part in (VAL, TEST)])
+    for one in range(4):
+        own = share[:, user == one]
+        np.testing.assert_allclose(own, own.mean(axis=1, keepdims=True) * np.ones_like(own), atol=0.01)
+    np.testing.assert_allclose(share.sum(axis=1), 2, atol=1e-9)

@@ -305,7 +305,7 @@ def test_transforms_and_copies():
         ({"seed": -1}, "seed=-1: a whole number of at least 0"),
         ({"seed": True}, "seed=True: "),
         ({"negatives": "frozen"}, r"negatives='frozen' is unknown: choose one of \['items', 'entities'\]"),
-        ({"split": "lightkg"}, r"split='lightkg' is unknown: choose one of \['random'\]"),
+        ({"split": "lightkg"}, r"split='lightkg' is unknown: choose one of \['random', 'per_user'\]"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mgwa_pyg.datasets import SyntheticKG
-from mgwa_pyg.evaluation.metrics import best_threshold, click_metrics, click_report, user_auc
+from mgwa_pyg.evaluation.metrics import best_threshold, click_metrics, click_report, user_auc, user_aucs
 
 
 def naive_auc(label, score):
@@ -86,6 +86,10 @@ def test_user_auc_equals_the_loop(decimals):
     got = user_auc(label, score, user)
     assert got == pytest.approx(naive_user_auc(label.tolist(), score.tolist(), user.tolist()))
     assert any(len(set(label[user == one])) == 1 for one in user)
+    users, aucs = user_aucs(label, score, user)
+    both = [one for one in sorted(set(user.tolist())) if len(set(label[user == one])) == 2]
+    assert users.tolist() == both
+    assert aucs == pytest.approx([naive_auc(label[user == one], score[user == one]) for one in both])
     # What differs between users only does not count.
     assert user_auc(label, score + user, user) == pytest.approx(got)
 

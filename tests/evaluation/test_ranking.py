@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch_geometric.data import HeteroData
+from torch_geometric.metrics import LinkPredMRR, LinkPredNDCG, LinkPredRecall
 
 from mgwa_pyg.datasets import LastFMKG
-from mgwa_pyg.evaluation.ranking import full_ranking
+from mgwa_pyg.evaluation.ranking import TopItems, full_ranking, ranking_metrics, top_items
 
 USERS, ITEMS = 23, 15
 
@@ -84,6 +85,91 @@ def test_metrics_equal_the_loops(split, levels, users_per_step):
     assert got == pytest.approx(want, abs=1e-6)
 
 
+def naive_top(score, data, k, split):
+    links = data["user", "listens", "entity"]
+    positives = links.edge_label_index[:, links.edge_label == 1].T
+    seen = {part: {user: set() for user in range(USERS)} for part in ("train", "val", "test")}
+    for part, items in seen.items():
+        for user, item in positives[links[f"{part}_mask"][links.edge_label == 1]].tolist():
+            items[user].add(item)
+    users, rankings = [], []
+    for user in range(USERS):
+        if seen[split][user]:
+            left = set(range(ITEMS)) - seen["train"][user] - (seen["val"][user] if split == "test" else set())
+            users.append(user)
+            rankings.append((sorted(left, key=lambda item: (-score[user][item], item)) + [-1] * k)[:k])
+    return users, rankings
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("levels", [2, 10_000])
+@pytest.mark.parametrize("k", [1, 10, 20])
+def test_the_best_items_equal_the_loops(split, levels, k):
+    data = world(2)
+    score = torch.randint(levels, (USERS, ITEMS)) / levels
+    top = top_items(lambda user: score[user], data, ITEMS, k, split, users_per_step=7)
+    users, rankings = naive_top(score.tolist(), data, k, split)
+    assert top.user.tolist() == users
+    assert top.item.tolist() == rankings
+    assert k == 1 or (top.item == -1).any()
+    assert len(users) < USERS
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_metrics_of_each_user_are_those_of_pyg(split):
+    data = world(3)
+    score = torch.randint(5, (USERS, ITEMS)) / 5
+    top = top_items(lambda user: score[user], data, ITEMS, 20, split)
+    got = ranking_metrics(top, data, ITEMS, split, ks=(1, 5, 20))
+    links = data["user", "listens", "entity"]
+    held = links.edge_label_index[:, links[f"{split}_mask"] & (links.edge_label == 1)]
+    for name, metric in (("recall", LinkPredRecall), ("ndcg", LinkPredNDCG), ("mrr", LinkPredMRR)):
+        for k in (1, 5, 20):
+            values = got[f"{name}@{k}"]
+            assert values.shape == top.user.shape
+            for user, item, value in zip(top.user, top.item, values, strict=True):
+                truth = held[:, held[0] == user]
+                oracle = metric(k)
+                # PyG takes -1 for an item of the row before: another number that is no item.
+                oracle.update(item.where(item >= 0, ITEMS)[None], truth * torch.tensor([[0], [1]]))
+                assert value == pytest.approx(float(oracle.compute()), abs=1e-6)
+    means = full_ranking(lambda user: score[user], data, ITEMS, (1, 5, 20), split)
+    assert means == pytest.approx({name: values.mean() for name, values in got.items()})
+
+
+def test_metrics_of_rankings_from_elsewhere():
+    data = world()
+    top = top_items(lambda user: torch.rand(len(user), ITEMS), data, ITEMS, 5)
+    want = ranking_metrics(top, data, ITEMS, ks=(5,))
+    some = torch.arange(len(top.user)).flip(0)[::2]  # Some users, in another order.
+    got = ranking_metrics((top.user[some].int(), top.item[some].int()), data, ITEMS, ks=(5,))
+    for name, values in want.items():
+        assert got[name].tolist() == values[some].tolist()
+
+
+def test_rankings_that_cannot_be_measured():
+    data = world()
+    top = top_items(lambda user: torch.zeros(len(user), ITEMS), data, ITEMS, 5)
+    with pytest.raises(ValueError, match=r"ks=\(5, 10\): from 1 to 5 is needed"):
+        ranking_metrics(top, data, ITEMS, ks=(5, 10))
+    with pytest.raises(ValueError, match="user 0 has no positive in split='test'"):
+        ranking_metrics(TopItems(top.user - top.user[0], top.item), data, ITEMS, ks=(5,))
+    with pytest.raises(ValueError, match=r"item has shape \(2, 5\) .*, but whole numbers of shape"):
+        ranking_metrics((top.user, top.item[:2]), data, ITEMS, ks=(5,))
+    with pytest.raises(IndexError, match=f"user .*{USERS}"):
+        ranking_metrics((top.user + USERS, top.item), data, ITEMS, ks=(5,))
+    with pytest.raises(ValueError, match="split='train' is unknown"):
+        ranking_metrics(top, data, ITEMS, split="train", ks=(5,))
+    with pytest.raises(ValueError, match="k=0 and users_per_step=64: each must be at least 1"):
+        top_items(lambda user: torch.zeros(len(user), ITEMS), data, ITEMS, 0)
+
+
+def test_scores_stay_as_they_are():
+    kept = torch.zeros(USERS, ITEMS)
+    full_ranking(lambda user: kept[: len(user)], world(), ITEMS)
+    assert (kept == 0).all()
+
+
 def test_scores_may_be_whole_numbers_or_half_precise():
     data = world(1)
     count = torch.randint(4, (ITEMS,))
@@ -130,7 +216,7 @@ def test_no_gradient_is_kept():
 
     full_ranking(score_all, world(), ITEMS, users_per_step=10)
     assert not any(score.requires_grad for score in seen)
-    assert [len(score) for score in seen] == [10, 10, 3]
+    assert [len(score) for score in seen] == [10, 8]  # Who has nothing to be found is not ranked.
 
 
 def test_bad_input():
@@ -140,7 +226,7 @@ def test_bad_input():
         return full_ranking(lambda user: score[user], data, **{"num_items": ITEMS, **options})
 
     score = torch.zeros(USERS, ITEMS)
-    with pytest.raises(ValueError, match=r"the shape \(23, 14\), but \(23, 15\) is needed"):
+    with pytest.raises(ValueError, match=r"the shape \(18, 14\), but \(18, 15\) is needed"):
         rank(score[:, 1:])
     for value in ("nan", "inf", "-inf"):
         with pytest.raises(ValueError, match="returned 1 values that are not finite for the users 20 to 22"):

@@ -1,5 +1,6 @@
-"""The tests over splits against integrating the t density, scipy's own test, and worked examples."""
+"""The tests over splits and users against integrating the t density, scipy, and worked examples."""
 
+from itertools import product
 from math import gamma, inf, pi, sqrt
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import ttest_1samp
 
-from mgwa_pyg.evaluation.significance import corrected_t_test, holm
+from mgwa_pyg.evaluation.significance import corrected_t_test, holm, paired_test
 
 DIFFERENCE = [0.012, 0.004, -0.003, 0.009, 0.015]
 
@@ -57,6 +58,43 @@ def test_equal_differences():
     assert got["low"] == got["high"] == got["mean"] == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("zeros", [0, 3, 40])
+@pytest.mark.parametrize("seed", range(3))
+def test_few_users_are_counted_out(seed, zeros):
+    difference = np.random.default_rng(seed).normal(0.05, 0.1, 8).round(3)
+    total = difference.sum()
+    sums = [
+        sum(sign * d for sign, d in zip(signs, difference, strict=True))
+        for signs in product([1, -1], repeat=8)
+    ]
+    as_far = sum(abs(one) >= abs(total) - 1e-12 for one in sums)
+    got = paired_test([*difference, *[0.0] * zeros])
+    assert got["p"] == pytest.approx(as_far / 2**8)
+    assert got["mean"] == pytest.approx(total / (8 + zeros))
+    assert got["low"] < got["mean"] < got["high"]
+
+
+def test_many_users_as_the_normal_distribution_has_it(monkeypatch):
+    monkeypatch.setattr("mgwa_pyg.evaluation.significance.CELLS", 10_000)  # Many batches.
+    difference = np.random.default_rng(0).exponential(size=2_000) - 0.96
+    want = ttest_1samp(difference, 0)
+    got = paired_test(difference, num_resamples=4_000)
+    assert got["p"] == pytest.approx(want.pvalue, abs=0.02)
+    assert 0.01 < got["p"] < 0.2
+    assert [got["low"], got["high"]] == pytest.approx(want.confidence_interval(), abs=0.004)
+    assert paired_test(difference, num_resamples=4_000) == got
+    assert paired_test(difference, num_resamples=4_000, seed=1) != got
+    opposite = paired_test(-difference, num_resamples=4_000)
+    assert opposite["p"] == pytest.approx(got["p"], abs=0.02)
+
+
+def test_users_without_a_difference():
+    assert paired_test([0.0, 0.0, 0.0]) == {"mean": 0, "low": 0, "high": 0, "p": 1}
+    assert paired_test([0.0, 0.5, 0.0])["p"] == 1
+    assert paired_test([0.5, 0.5, 0.5])["p"] == pytest.approx(2 / 8)
+    assert paired_test(np.full(200, 0.5), num_resamples=999)["p"] == pytest.approx(2 / 1000)
+
+
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.6]) == pytest.approx([1.0, 1.0])
@@ -85,6 +123,12 @@ def test_bad_input():
         corrected_t_test([0.1, float("nan")], 0.25)
     with pytest.raises(ValueError, match=r"test_fraction=-0\.5"):
         corrected_t_test([0.1, 0.2], -0.5)
+    with pytest.raises(ValueError, match=r"difference has shape \(1,\): one number a user"):
+        paired_test([0.1])
+    with pytest.raises(ValueError, match="1 values that are not finite"):
+        paired_test([0.1, float("inf")])
+    with pytest.raises(ValueError, match="num_resamples=0"):
+        paired_test([0.1, 0.2], num_resamples=0)
     with pytest.raises(ValueError, match=r"p holds \[1\.5, nan\]"):
         holm([0.1, 1.5, float("nan")])
     with pytest.raises(ValueError, match=r"p has shape \(1, 1\)"):
