@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -80,14 +80,36 @@ class CollaborativeConfig(FitConfig):
         """Return the hyper-parameters for ranking."""
         return cls(
             loss="ranking",
+            num_layers=0,
             channels=64,
             lr=1e-2,
             weight_decay=2e-4,
-            hold_out=0.15,
+            batch_size=1024,
+            epochs=20,
+            patience=4,
+            hold_out=0.25,
             passes=4,
+            attention=False,
             dropout=0.1,
             degree_power=0.3,
+            item_item=True,
         )
+
+    def suggested(self, trial: Trial) -> Self:
+        graph = trial.suggest_categorical("knowledge_graph", ["none", "plain", "by relation"])
+        suggested = {
+            "knowledge_graph": graph != "none",
+            "attention": graph == "by relation",
+            "item_item": trial.suggest_categorical("item_item", [False, True]),
+            "num_layers": trial.suggest_int("num_layers", 0, 3),
+            "channels": trial.suggest_categorical("channels", [16, 32, 64, 128]),
+            "lr": trial.suggest_float("lr", 5e-3, 4e-2, log=True),
+            "weight_decay": trial.suggest_float("weight_decay", 3e-5, 3e-3, log=True),
+            "hold_out": trial.suggest_float("hold_out", 0.1, 0.5),
+            "dropout": trial.suggest_float("dropout", 0.0, 0.4),
+            "degree_power": trial.suggest_float("degree_power", 0.1, 0.7),
+        }
+        return replace(self, **suggested)
 
     @property
     def monitor(self) -> str:
