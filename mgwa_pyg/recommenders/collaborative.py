@@ -17,8 +17,6 @@ from mgwa_pyg.nn import CollaborativeMGWA, GatedAggregationConv
 from mgwa_pyg.ops import RelationCSR
 from mgwa_pyg.recommenders.base import FitConfig, KGRecommender, UserOrItems
 from mgwa_pyg.recommenders.contributions import Contributions, Layers, LogitModel, contributions
-from mgwa_pyg.sampler import NegativeSampler
-from mgwa_pyg.utils.checks import check_choice
 
 # Scores of the ranking loss that are in memory at once; they are computed anew for the gradients.
 _CELLS = 2**23
@@ -63,7 +61,6 @@ class CollaborativeConfig(FitConfig):
     knowledge_graph: bool = True
     dropout: float = 0.18
     degree_power: float = 0.5
-    loss: str = "click"
 
     @classmethod
     def for_ranking(cls) -> CollaborativeConfig:
@@ -79,10 +76,6 @@ class CollaborativeConfig(FitConfig):
             degree_power=0.3,
         )
 
-    @property
-    def monitor(self) -> str:
-        return "val_auc" if self.loss == "click" else "val_recall"
-
     def deal(self, num_rows: int) -> tuple[int, int]:
         return math.ceil((self.hold_out or 1.0) * num_rows), self.passes
 
@@ -90,7 +83,6 @@ class CollaborativeConfig(FitConfig):
         super().__post_init__()
         if not 0 <= self.hold_out < 1:
             raise ValueError(f"hold_out={self.hold_out}: a share in [0, 1) is needed")
-        check_choice("loss", self.loss, ("click", "ranking"))
 
 
 class CollaborativeRecommender(KGRecommender):
@@ -121,8 +113,6 @@ class CollaborativeRecommender(KGRecommender):
         end = kg.rel_type.numel() if config.knowledge_graph else 0
         self._kg = kg.edge_index[:, :end], kg.rel_type[:end]
         self._num_users = dataset.num_users
-        pool = dataset.num_entities if dataset.negatives == "entities" else dataset.num_items
-        self._negatives = NegativeSampler(self.seen, dataset.num_users, pool)
         self._key = self._pair_key(*self.seen)
         self._plan: RelationCSR | None = None
         self.users_at_once = max(1, 2**21 // self.num_items)
@@ -131,7 +121,6 @@ class CollaborativeRecommender(KGRecommender):
         super().to(device)
         self._kg = self._kg[0].to(device), self._kg[1].to(device)
         self._key = self._key.to(device)
-        self._negatives.to(device)
         self._plan = None
         return self
 
