@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +18,8 @@ from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.nn import CollaborativeMGWA, GatedAggregationConv
 from mgwa_pyg.nn.models.item_item import ItemItem, ItemPaths
 from mgwa_pyg.ops import RelationCSR
-from mgwa_pyg.recommenders.base import FitConfig, KGRecommender, UserOrItems
+from mgwa_pyg.recommenders.base import FitConfig, KGRecommender, Trial, UserOrItems
 from mgwa_pyg.recommenders.contributions import Contributions, Layers, LogitModel, contributions
-from mgwa_pyg.sampler import NegativeSampler
-from mgwa_pyg.utils.checks import check_choice
 
 # Scores of the ranking loss that are in memory at once; they are computed anew for the gradients.
 _CELLS = 2**24
@@ -73,7 +71,6 @@ class CollaborativeConfig(FitConfig):
     dropout: float = 0.18
     degree_power: float = 0.5
     item_item: bool = False
-    loss: str = "click"
 
     @classmethod
     def for_ranking(cls) -> CollaborativeConfig:
@@ -95,25 +92,22 @@ class CollaborativeConfig(FitConfig):
             item_item=True,
         )
 
-    def suggested(self, trial: Trial) -> Self:
+    def suggested(self, trial: Trial) -> CollaborativeConfig:
         graph = trial.suggest_categorical("knowledge_graph", ["none", "plain", "by relation"])
-        suggested = {
+        suggested: dict[str, Any] = {
             "knowledge_graph": graph != "none",
             "attention": graph == "by relation",
             "item_item": trial.suggest_categorical("item_item", [False, True]),
             "num_layers": trial.suggest_int("num_layers", 0, 3),
             "channels": trial.suggest_categorical("channels", [16, 32, 64, 128]),
+            "batch_size": trial.suggest_categorical("batch_size", [1024, 4096]),
             "lr": trial.suggest_float("lr", 5e-3, 4e-2, log=True),
-            "weight_decay": trial.suggest_float("weight_decay", 3e-5, 3e-3, log=True),
-            "hold_out": trial.suggest_float("hold_out", 0.1, 0.5),
+            "weight_decay": trial.suggest_float("weight_decay", 3e-5, 2e-3, log=True),
+            "hold_out": trial.suggest_float("hold_out", 0.1, 0.4),
             "dropout": trial.suggest_float("dropout", 0.0, 0.4),
             "degree_power": trial.suggest_float("degree_power", 0.1, 0.7),
         }
         return replace(self, **suggested)
-
-    @property
-    def monitor(self) -> str:
-        return "val_auc" if self.loss == "click" else "val_recall"
 
     def deal(self, num_rows: int) -> tuple[int, int]:
         return math.ceil((self.hold_out or 1.0) * num_rows), self.passes
@@ -126,7 +120,6 @@ class CollaborativeConfig(FitConfig):
             raise ValueError(
                 "item_item=True with hold_out=0: positives would predict themselves; leave a share out"
             )
-        check_choice("loss", self.loss, ("click", "ranking"))
 
 
 class CollaborativeRecommender(KGRecommender):
@@ -158,8 +151,6 @@ class CollaborativeRecommender(KGRecommender):
         end = kg.rel_type.numel() if config.knowledge_graph else 0
         self._kg = kg.edge_index[:, :end], kg.rel_type[:end]
         self._num_users = dataset.num_users
-        pool = dataset.num_entities if dataset.negatives == "entities" else dataset.num_items
-        self._negatives = NegativeSampler(self.seen, dataset.num_users, pool)
         self._key = self._pair_key(*self.seen)
         self._plan: RelationCSR | None = None
         self._paths: ItemPaths | None = None
@@ -169,7 +160,6 @@ class CollaborativeRecommender(KGRecommender):
         super().to(device)
         self._kg = self._kg[0].to(device), self._kg[1].to(device)
         self._key = self._key.to(device)
-        self._negatives.to(device)
         self._plan = self._paths = None
         return self
 
