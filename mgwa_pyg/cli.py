@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args.run_command(args)
     except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        return 128 + (error.args[0] if error.args else signal.SIGINT)
+        return 128 + int(error.args[0] if error.args else signal.SIGINT)
     except _ERRORS as error:
         text = " ".join(str(error).split())
         if isinstance(error, ImportError) and "pip install" not in text:
@@ -210,7 +210,7 @@ def _config(args: argparse.Namespace) -> FitConfig:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """End the block at SIGTERM as at Ctrl-C: so the processes that it started end, too."""
+    """End the block at SIGTERM as at Ctrl-C, wherever it runs: so the processes that it started end, too."""
     if threading.current_thread() is not threading.main_thread():  # Handlers are the main thread's alone.
         yield
         return
@@ -218,11 +218,12 @@ def _ended_by_signals() -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt(number)
 
-    handler = signal.signal(signal.SIGTERM, stop)
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

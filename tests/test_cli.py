@@ -147,9 +147,10 @@ def test_signals_end_a_command_in_one_line(number, code, monkeypatch, capsys):
         os.kill(os.getpid(), number)
 
     monkeypatch.setattr("mgwa_pyg.train.tune", interrupted)
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     assert cli.main(["tune", "--data", "synthetic"]) == code
     assert capsys.readouterr().err == "interrupted\n"
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_help_lists_the_commands():
