@@ -201,9 +201,7 @@ def _config(args: argparse.Namespace) -> FitConfig:
     from mgwa_pyg.recommenders import RECOMMENDERS
     from mgwa_pyg.utils.checks import check_choice
 
-    kind: Any = RECOMMENDERS[check_choice("model", args.model, RECOMMENDERS)].config_class
-    if args.loss == "ranking" and not hasattr(kind, "for_ranking"):
-        raise ValueError(f"--model {args.model} has no loss for rankings: take another")
+    kind = RECOMMENDERS[check_choice("model", args.model, RECOMMENDERS)].config_class
     config = kind.for_ranking() if args.loss == "ranking" else kind()
     return config if args.epochs is None else replace(config, epochs=args.epochs)
 

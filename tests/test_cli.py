@@ -50,7 +50,7 @@ def _space(monkeypatch):
     def suggested(self, trial):
         return replace(self, channels=trial.suggest_categorical("channels", [4, 8]))
 
-    monkeypatch.setattr(CollaborativeConfig, "suggested", suggested, raising=False)
+    monkeypatch.setattr(CollaborativeConfig, "suggested", suggested)
 
 
 @pytest.mark.usefixtures("_space")
