@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,6 +152,38 @@ def test_signals_end_a_command_in_one_line(number, code, monkeypatch, capsys):
     assert cli.main(["tune", "--data", "synthetic"]) == code
     assert capsys.readouterr().err == "interrupted\n"
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the system does not list processes")
+def test_an_interrupted_search_leaves_its_trials_and_no_process(tmp_path):
+    mark = f"SEARCH={tmp_path}"
+    command = ["-m", "mgwa_pyg.cli", "tune", "--data", "synthetic", "--epochs", "1", "--trials", "1000"]
+    options = ["--processes", "2", "--device", "cpu", "--out", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SEARCH": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, *command, *options],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            lines = [process.stderr.readline() for _ in range(2)]  # Those of the first two trials.
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=120)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130
+    assert lines[1].startswith("trial 2 of 1000: val AUC ")
+    assert error.endswith("interrupted\n")
+    assert len(json.loads((tmp_path / "search.json").read_text())["trials"]) >= 2
+    left = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            left += [file] if mark in file.read_text(errors="replace").split("\0") else []
+    assert not left
 
 
 def test_help_lists_the_commands():
