@@ -58,9 +58,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(released):
         files = set(wheel.namelist())
         (metadata,) = (name for name in files if name.endswith(".dist-info/METADATA"))
         info = metadata.removesuffix("METADATA")
-        assert files - sources() == {
-            f"{info}{name}" for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE", "top_level.txt")
-        }
+        named = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt")
+        assert files - sources() == {f"{info}{name}" for name in named}
         assert sources() <= files
         assert "License-Expression: MIT" in wheel.read(metadata).decode()
     assert released[1].stat().st_size < 300_000

@@ -316,18 +316,16 @@ class _Recorder:
         #: The choices of what has a value that is none of them.
         self.others: dict[str, Sequence[Any]] = {}
 
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         from optuna.distributions import FloatDistribution
 
-        self.distributions[name] = FloatDistribution(low, high, log=log, step=step)
+        self.distributions[name] = FloatDistribution(low, high, log=log)
         return self._take(name, self._values.get(name, low), low, high)
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+    def suggest_int(self, name: str, low: int, high: int) -> int:
         from optuna.distributions import IntDistribution
 
-        self.distributions[name] = IntDistribution(low, high, log=log, step=step)
+        self.distributions[name] = IntDistribution(low, high)
         return self._take(name, self._values.get(name, low), low, high)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mgwa_pyg.datasets import SyntheticKG
-from mgwa_pyg.recommenders import FitConfig
+from mgwa_pyg.recommenders import RECOMMENDERS, FitConfig
 from mgwa_pyg.train import CollaborativeConfig, DivergedError, fit, tune
 from mgwa_pyg.train import tune as tune_module
 from tests.graphs import SIZES
@@ -33,7 +33,7 @@ def suggested(self, trial):
 
 @pytest.fixture(autouse=True)
 def _space(monkeypatch):
-    monkeypatch.setattr(CollaborativeConfig, "suggested", suggested, raising=False)
+    monkeypatch.setattr(CollaborativeConfig, "suggested", suggested)
 
 
 @pytest.fixture
@@ -43,7 +43,8 @@ def judged(monkeypatch):
 
     def judge(dataset, job):
         jobs.append(job)
-        value = None if job.config.num_layers == 2 else job.config.degree_power + job.config.lr + job.seed
+        power = getattr(job.config, "degree_power", 0.0)
+        value = None if job.config.num_layers == 2 else power + job.config.lr + job.seed
         return module._Found(value, 1, 0.5)
 
     monkeypatch.setattr(module, "_judged", judge)
@@ -128,6 +129,18 @@ def test_the_space_is_searched_and_the_best_is_chosen(small, tmp_path, judged):
     # The estimator has learned where values are high, where random ones have a mean of .45.
     power = [one["params"]["degree_power"] for one in trials[12:] if one["config"]["num_layers"] == 1]
     assert sum(power) / len(power) > 0.55
+
+
+@pytest.mark.parametrize("model", RECOMMENDERS)
+@pytest.mark.parametrize("loss", ["click", "ranking"])
+def test_every_model_has_a_space(small, tmp_path, model, loss, judged):
+    kind = RECOMMENDERS[model].config_class
+    base = replace(kind.for_ranking() if loss == "ranking" else kind(), epochs=7)
+    tune(small, base, tmp_path, trials=4, **OPTIONS)
+    configs = [job.config for job in judged.jobs]
+    assert configs[0] == base
+    assert len({config.lr for config in configs}) == 4
+    assert {(type(config), config.loss, config.epochs) for config in configs} == {(kind, loss, 7)}
 
 
 def test_a_search_goes_on_as_if_it_had_not_ended(small, tmp_path, judged):

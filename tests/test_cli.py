@@ -1,0 +1,206 @@
+"""The command line: what it leaves, what it prints, and errors in one line."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from mgwa_pyg import cli
+from mgwa_pyg.datasets import RecBoleKG
+from mgwa_pyg.recommend import Recommender
+from mgwa_pyg.recommenders import read_checkpoint
+from mgwa_pyg.train import CollaborativeConfig, fit, kg_worth
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = ["--epochs", "1", "--processes", "1", "--device", "cpu"]
+
+
+@pytest.fixture
+def folder(small, tmp_path):
+    """The small data set in RecBole's files, with ratings."""
+    path = tmp_path / "raw" / "tiny"
+    path.mkdir(parents=True)
+    data = small[0]
+    links, kg = data["user", "listens", "entity"], data["entity", "kg", "entity"]
+    user, item = links.edge_label_index[:, links.edge_label == 1].tolist()
+    (head, tail), relation = kg.edge_index[:, :400].tolist(), kg.rel_type[:400].tolist()
+    tables = {
+        "inter": {"user_id:token": user, "item_id:token": item, "rating:float": 4},
+        "kg": {"head_id:token": head, "relation_id:token": relation, "tail_id:token": tail},
+        "link": {"item_id:token": range(60), "entity_id:token": range(60)},
+    }
+    tables["link"] = {name: sorted({*item} & {*head, *tail}) for name in tables["link"]}
+    for end, columns in tables.items():
+        pd.DataFrame(columns).to_csv(path / f"tiny.{end}", sep="\t", index=False)
+    with (path / "tiny.inter").open("a") as file:
+        file.write("0\t1000\t1\n")  # No interaction with a rating of four.
+    return path
+
+
+@pytest.fixture
+def _space(monkeypatch):
+    def suggested(self, trial):
+        return replace(self, channels=trial.suggest_categorical("channels", [4, 8]))
+
+    monkeypatch.setattr(CollaborativeConfig, "suggested", suggested)
+
+
+@pytest.mark.usefixtures("_space")
+def test_tune_leaves_a_run_that_recommends(folder, tmp_path, capsys):
+    out = tmp_path / "tuned"
+    options = ["--data", str(folder), "--loss", "ranking", "--min-rating", "2", "--trials", "2", *QUICK]
+    assert cli.main(["tune", *options, "--out", str(out)]) == 0
+    kept = json.loads((out / "search.json").read_text())
+    assert len(kept["trials"]) == 2
+    arguments = kept["dataset"]["arguments"]
+    assert (arguments["split"], arguments["min_rating"]) == ("per_user", 2.0)
+    assert arguments["root"] == str(folder.parent)
+    assert kept["config"] == {**CollaborativeConfig.for_ranking().to_dict(), "epochs": 1}
+    checkpoint = read_checkpoint(out / "best.ckpt")
+    assert checkpoint["hyper_parameters"]["config"] == kept["chosen"]["config"]
+    recommender = Recommender.load(out)
+    assert "1000" not in recommender.dataset.item_ids
+    assert len(recommender.recommend("3", 5)) == 5
+    printed = capsys.readouterr()
+    channels = kept["chosen"]["config"]["channels"]
+    what = "what the search began with" if channels == 64 else f"channels={channels}"
+    assert printed.out.startswith(f"chosen: {what}\nval_recall ")
+    assert f"{kept['chosen']['value']:.4f} after 1 epochs" in printed.out
+    assert printed.err.startswith("trial 1 of 2: val Recall@10 ")
+
+
+def test_kg_worth_of_a_run_is_that_of_the_call(folder, tmp_path, capsys):
+    dataset = RecBoleKG(folder.parent, "tiny", min_rating=2)
+    config = CollaborativeConfig(epochs=1, channels=4, passes=1)
+    run = tmp_path / "run"
+    fit(dataset, config, run, device="cpu")
+    assert cli.main(["kg-worth", "--run", str(run), "--seeds", "2", "--relations", "1", *QUICK]) == 0
+    printed = capsys.readouterr().out
+    known = kg_worth(
+        dataset, config, tmp_path, seeds=2, relations=["1"], processes=1, device="cpu", progress=False
+    )
+    assert list(known["variant"]) == ["with it", "without", "tails shuffled", "without 1"]
+    pd.testing.assert_frame_equal(pd.read_csv(run / "kg_worth.csv"), known)
+    assert (run / "kg_worth.png").exists()
+    lines = printed.splitlines()
+    assert len(lines) == 6
+    assert f"{known['auc_user'][0]:.4f}" in lines[1]
+    assert lines[-1] == f"Below zero a change does harm; p is adjusted for 3 tests. Also in {run}"
+
+
+def test_kg_worth_takes_in_triples_that_a_run_left_out(folder, tmp_path, capsys):
+    dataset = RecBoleKG(folder.parent, "tiny", min_rating=2)
+    config = CollaborativeConfig(epochs=1, channels=4, passes=1, knowledge_graph=False)
+    fit(dataset, config, tmp_path / "run", device="cpu")
+    options = ["--run", str(tmp_path / "run"), "--seeds", "1", "--relations", *QUICK, "--out"]
+    assert cli.main(["kg-worth", *options, str(tmp_path / "out")]) == 0
+    assert "warning: this fit left the triples out; they are taken in here\n" in capsys.readouterr().err
+    table = pd.read_csv(tmp_path / "out" / "kg_worth.csv")
+    assert (table["difference"][1:] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("tune --data nothing", "--data nothing is neither lastfm, bookcrossing or synthetic nor a folder"),
+        ("tune --data synthetic --model other", "model='other' is unknown: choose"),
+        ("tune --data synthetic --split files", "split='files'"),
+        ("tune --data synthetic --min-rating 4", "--min-rating is for RecBole's files"),
+        ("tune --data synthetic --trials 0", "trials=0: a whole number of at least 1 is needed"),
+        ("kg-worth", "Pass either --run DIR or --data DATA"),
+        ("kg-worth --run here --data synthetic", "Pass either --run DIR or --data DATA"),
+        ("kg-worth --run nothing", "nothing/best.ckpt"),
+        ("kg-worth --data synthetic --relations other --processes 1", "relations has 'other'"),
+    ],
+)
+def test_errors_are_one_line(command, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(command.split()) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("mgwa_pyg.train")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    assert cli.main(["tune", "--data", "synthetic"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: import of lightning")
+    assert error.endswith(": pip install 'mgwa_pyg[search]'\n")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_a_command_in_one_line(number, code, monkeypatch, capsys):
+    def interrupted(*args, **options):
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("mgwa_pyg.train.tune", interrupted)
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    assert cli.main(["tune", "--data", "synthetic"]) == code
+    assert capsys.readouterr().err == "interrupted\n"
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the system does not list processes")
+def test_an_interrupted_search_leaves_its_trials_and_no_process(tmp_path):
+    mark = f"SEARCH={tmp_path}"
+    command = ["-m", "mgwa_pyg.cli", "tune", "--data", "synthetic", "--epochs", "1", "--trials", "1000"]
+    options = ["--processes", "2", "--device", "cpu", "--out", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SEARCH": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, *command, *options],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            lines = [process.stderr.readline() for _ in range(2)]  # Those of the first two trials.
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=120)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130
+    assert lines[1].startswith("trial 2 of 1000: val AUC ")
+    assert error.endswith("interrupted\n")
+    assert len(json.loads((tmp_path / "search.json").read_text())["trials"]) >= 2
+    left = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            left += [file] if mark in file.read_text(errors="replace").split("\0") else []
+    assert not left
+
+
+def test_help_lists_the_commands():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for arguments in (["--help"], ["tune", "--help"], ["kg-worth", "--help"]):
+        command = [sys.executable, "-m", "mgwa_pyg.cli", *arguments]
+        done = subprocess.run(command, env=environment, text=True, capture_output=True, check=True)
+        assert done.stdout.startswith("usage: mgwa-pyg")
+        if arguments == ["--help"]:
+            assert {"tune", "kg-worth"} <= set(re.findall(r"^    ([\w-]+) ", done.stdout, flags=re.MULTILINE))
+
+
+def test_no_more_than_help_is_imported_for_help():
+    program = "import sys, mgwa_pyg.cli; print([name for name in sys.modules if name == 'lightning'])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, text=True, capture_output=True, check=True
+    )
+    assert done.stdout == "[]\n"
+    assert torch.get_num_threads() == 1  # Commands in this process leave it as it was.
