@@ -36,6 +36,6 @@ EXPERIMENT = Experiment(
     title="Models and heuristics under the item protocol",
     jobs=_jobs,
     blocks=_blocks,
-    data="bookcrossing",
+    data=["bookcrossing"],
 )
 run, redraw = EXPERIMENT.run, EXPERIMENT.redraw

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import optuna
 
-from benchmarks.experiments import FIXED_SPLIT, Job, parallel
+from benchmarks.data import RANKED
+from benchmarks.experiments import Job, parallel
 from benchmarks.harness import Settings, environment, interruptible, script_parser, write_results
 from mgwa_pyg.train import CollaborativeConfig
 
@@ -83,7 +84,7 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    settings, negatives = Settings(), "items" if args.loss == "click" else FIXED_SPLIT
+    settings, negatives = Settings(), "items" if args.loss == "click" else RANKED
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
     chosen_now, ranges = CHOSEN[args.loss], RANGES[args.loss]

@@ -34,7 +34,7 @@ def test_settings_are_tried_and_kept_best_first(loss, tmp_path, monkeypatch):
     assert len(rows) == 8
     assert len(jobs) == 24
     assert {(job.config.loss, job.negatives) for job in jobs} == {
-        (loss, "items" if loss == "click" else "lightkg")
+        (loss, "items" if loss == "click" else "ranking")
     }
     values = [row["value"] for row in rows]
     assert values == sorted(values, reverse=True)
@@ -51,7 +51,7 @@ def test_settings_are_tried_and_kept_best_first(loss, tmp_path, monkeypatch):
 
 def test_a_setting_is_judged_by_its_validation_rows(tmp_path, monkeypatch):
     data = SyntheticKG(num_users=40, num_items=60, num_entities=90, num_triples=300, num_interactions=500)
-    monkeypatch.setattr(experiments, "load", lambda settings, negatives, seed, split: data)
+    monkeypatch.setattr(experiments, "load", lambda settings, negatives, seed: data)
     config = CollaborativeConfig(epochs=3, passes=1, channels=4)
     found = search_collaborative.best_of_fit(Job("collaborative", config, "items", 1, Settings()))
     result = fit(data, config, tmp_path, seed=1)
