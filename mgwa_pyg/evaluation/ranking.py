@@ -14,6 +14,7 @@ from torch_geometric.data import HeteroData
 
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.utils.checks import check_range, check_tensors, forms
+from mgwa_pyg.utils.ranges import ranges
 
 ScoreAll = Callable[[Tensor], Tensor]
 
@@ -85,7 +86,7 @@ def top_items(
     Args:
         score_all (callable): Takes users, :math:`(n)`, on the device of the data, and returns their scores of
             all items, the higher the better, :math:`(n, \textrm{num\_items})`, on any device. It is
-            called without gradients, for all users; a model is to be in evaluation mode.
+            called without gradients; a model is to be in evaluation mode.
         data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
         num_items (int): The number of items: the first entities.
         k (int, optional): The length of the rankings. (default: :obj:`10`)
@@ -99,15 +100,13 @@ def top_items(
     _check_split(split)
     if k < 1 or users_per_step < 1:
         raise ValueError(f"k={k} and users_per_step={users_per_step}: each must be at least 1")
-    num_users = int(data["user"].num_nodes)
     truth = _positives(data, (split,), num_items)
     if truth.size(1) == 0:
         raise ValueError(f"split={split!r} has no positive: there is nothing to find")
     masked = _positives(data, _MASKED[split], num_items)
-    is_asked = torch.zeros(num_users, dtype=torch.bool, device=truth.device)
-    is_asked[truth[0]] = True
+    users = truth[0].unique_consecutive()
     items = []
-    for user in torch.arange(num_users, device=truth.device).split(users_per_step):
+    for user in users.split(users_per_step):
         score = score_all(user)
         if score.shape != (len(user), num_items):
             raise ValueError(
@@ -119,12 +118,8 @@ def top_items(
                 f"score_all returned {int((~score.isfinite()).sum())} values that are not finite for the "
                 f"users {int(user[0])} to {int(user[-1])}"
             )
-        hidden = torch.zeros_like(score, dtype=torch.bool)
-        row, item = _of_users(masked, user).to(score.device)
-        hidden[row, item] = True
-        asked = is_asked[user].to(score.device)
-        items.append(_top(score[asked], hidden[asked], k).to(truth.device))
-    return TopItems(is_asked.nonzero().squeeze(1), torch.cat(items))
+        items.append(_top(score, _of_users(masked, user).to(score.device), k).to(truth.device))
+    return TopItems(users, torch.cat(items))
 
 
 def ranking_metrics(
@@ -201,14 +196,28 @@ def _positives(data: HeteroData, splits: Sequence[str], num_items: int) -> Tenso
 
 
 def _of_users(pairs: Tensor, user: Tensor) -> Tensor:
-    """Return the pairs of consecutive users, with the row of the user in the user's place."""
-    low, high = torch.searchsorted(pairs[0].contiguous(), torch.stack([user[0], user[-1] + 1])).tolist()
-    return pairs[:, low:high] - torch.stack([user[0], user.new_zeros(())]).unsqueeze(1)
+    """Return the pairs of these users, with the row of the user in the user's place."""
+    owner = pairs[0].contiguous()
+    begin, end = (torch.searchsorted(owner, user, right=right) for right in (False, True))
+    row, place = ranges(begin, end - begin)
+    return torch.stack([row, pairs[1, place]])
 
 
 def _top(score: Tensor, hidden: Tensor, k: int) -> Tensor:
-    """Return the k best items of each row that are not hidden, filled up with -1 where they run out."""
-    if not score.is_floating_point():
-        score = score.double()
-    order = score.masked_fill(hidden, float("-inf")).argsort(dim=1, descending=True, stable=True)[:, :k]
-    return F.pad(order.masked_fill(hidden.gather(1, order), -1), (0, k - order.size(1)), value=-1)
+    """Return the k best items of each row but the hidden cells, filled up with -1 where they run out."""
+    score = score.clone() if score.is_floating_point() else score.double()
+    score[hidden[0], hidden[1]] = float("-inf")
+    length = min(k, score.size(1))
+    best, index = score.topk(length)
+    # Which of the items that share the last score are taken is up to topk: such rows are sorted.
+    shared = (score >= best[:, -1:]).sum(dim=1) > length
+    index[shared] = _in_order(score[shared])[:, :length]
+    index = index.sort(dim=1).values
+    index = index.gather(1, _in_order(score.gather(1, index)))
+    index = index.masked_fill(score.gather(1, index) == float("-inf"), -1)
+    return F.pad(index, (0, k - length), value=-1)
+
+
+def _in_order(score: Tensor) -> Tensor:
+    """Return the places of each row's scores, the highest first, equal ones as they stand."""
+    return score.argsort(dim=1, descending=True, stable=True)
