@@ -255,7 +255,7 @@ def test_the_command_runs_on_synthetic_data(tmp_path, monkeypatch):
 
 
 def test_what_a_search_has_chosen_is_taken(tmp_path):
-    before = topk.models("ml-100k")
+    before, lastfm = topk.models("ml-100k"), topk.models("lastfm")
     assert {name: config.to_dict() for name, config in before.items() if "," not in name} == {
         name: config.to_dict() for name, config in topk.MODELS.items()
     }
@@ -269,7 +269,9 @@ def test_what_a_search_has_chosen_is_taken(tmp_path):
         "knowledge_graph": False,
     }
     assert after["MGWA"] == before["MGWA"]
-    assert topk.models("lastfm") == before
+    assert topk.models("lastfm") == lastfm
+    clicks = [models["CollaborativeMGWA, clicks"] for models in (lastfm, before, after)]
+    assert [config.passes for config in clicks] == [topk.CLICKS.passes, 2, 2]
 
 
 @pytest.mark.parametrize(
