@@ -1,22 +1,28 @@
 """The heuristics against loops over users, items and tails."""
 
 import math
+import os
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mgwa_pyg.datasets import LastFMKG, SyntheticKG
+from mgwa_pyg.datasets import LastFMKG, RecBoleKG, SyntheticKG
 from mgwa_pyg.evaluation import heuristics
 from mgwa_pyg.evaluation.heuristics import (
     EASE,
     HEURISTICS,
+    Blend,
     ItemKNN,
     LogisticStack,
     Popularity,
+    SharedTails,
     fit_heuristics,
 )
 from mgwa_pyg.evaluation.metrics import click_report
+from mgwa_pyg.evaluation.ranking import full_ranking
 
 USERS, ITEMS, ENTITIES = 30, 25, 60
 COLD_ITEM, COLD_USER = 3, 5
@@ -127,6 +133,7 @@ def test_popularity_counts_training_positives_alone(synthetic):
         ("popularity", lambda data: np.log1p(np.tile(seen(data).sum(axis=0), (USERS, 1)))),
         ("item-knn", naive_knn),
         ("ease", naive_ease),
+        ("shared-tails", naive_shared_tails),
     ],
 )
 def test_scores_of_all_items_equal_the_oracle(data, fitted, name, oracle):
@@ -160,15 +167,17 @@ def test_features_of_pairs_equal_the_oracle(data, monkeypatch, most):
         ease,
         np.log1p(50 * knn),
         np.log1p(tails),
-        count == 0,
-        item.numpy() < ITEMS,
     ]
-    fitted = fit_heuristics(data, ITEMS)
+    flags = [count == 0, item.numpy() < ITEMS]
+    fitted = {**fit_heuristics(data, ITEMS), "flagged": LogisticStack(data, ITEMS, protocol_flags=True)}
     for name, expected in [
         ("popularity", columns[:1]),
         ("ease", columns[1:3]),
         ("item-knn", columns[3:4]),
+        ("shared-tails", columns[4:]),
+        ("tails+knn+pop", [columns[0], columns[4], columns[3]]),
         ("stack", columns),
+        ("flagged", columns + flags),
     ]:
         got = fitted[name].features(user, item)
         np.testing.assert_allclose(got, np.stack(expected, axis=1), rtol=1e-3, atol=1e-5)
@@ -187,13 +196,37 @@ def test_triples_count_in_any_order_with_their_inverses_or_without(inverses):
     np.testing.assert_allclose(*of_both, rtol=1e-6)
 
 
-def test_the_stack_ranks_as_it_predicts(fitted, monkeypatch):
+@pytest.mark.parametrize("protocol_flags", [False, True])
+def test_the_stack_ranks_as_it_predicts(data, monkeypatch, protocol_flags):
     monkeypatch.setattr(heuristics, "CHUNK", 7)
+    stack = LogisticStack(data, ITEMS, protocol_flags)
     user = torch.arange(USERS)
-    score = fitted["stack"].score_all(user)
+    score = stack.score_all(user)
     pairs = torch.cartesian_prod(user, torch.arange(ITEMS)).T
-    predicted = fitted["stack"].predict(*pairs).view(USERS, ITEMS)
+    predicted = stack.predict(*pairs).view(USERS, ITEMS)
     torch.testing.assert_close(score.sigmoid(), predicted)
+
+
+def test_the_blend_ranks_by_what_finds_the_validation_positives(data):
+    blend = Blend(data, ITEMS)
+    parts = np.log1p(seen(data).sum(axis=0)), naive_shared_tails(data), naive_knn(data)
+
+    def mixed(weights):
+        return torch.from_numpy(parts[0] + weights[0] * parts[1] + weights[1] * parts[2]).float()
+
+    recall = {}
+    for weights in product((0, 2, 8, 32), (0, 16, 64, 256)):
+        score = mixed(weights)
+        recall[weights] = full_ranking(score.__getitem__, data, ITEMS, (10,), "val")["recall@10"]
+    assert blend.ranking_weights == max(recall, key=recall.get)
+    assert len(set(recall.values())) > 5
+    user = torch.arange(USERS).flip(0)
+    np.testing.assert_allclose(
+        blend.score_all(user), mixed(blend.ranking_weights)[user], rtol=1e-4, atol=1e-4
+    )
+    again = fit_heuristics(data, ITEMS)["tails+knn+pop"]  # Where the parts are shared, they stay as they are.
+    assert torch.equal(again.score_all(user), blend.score_all(user))
+    assert torch.equal(again.others[0].score_all(user), Popularity(data, ITEMS).score_all(user))
 
 
 def newton(features, label, ridge):
@@ -210,6 +243,21 @@ def newton(features, label, ridge):
     return 1 / (1 + np.exp(-z @ weight))
 
 
+def assert_lowest_without_negative_weights(features, label, heuristic, ridge):
+    """The loss falls along no feature whose weight may still change that way: the conditions of Karush, Kuhn
+    and Tucker, which are enough for a convex loss.
+    """
+    scale = features.std(axis=0)
+    z = (features - features.mean(axis=0)) / scale
+    weight = heuristic._weight * scale
+    slope = z.T @ (1 / (1 + np.exp(-features @ heuristic._weight - heuristic._bias)) - label) + ridge * weight
+    assert (weight >= 0).all()
+    assert (weight > 0).any()
+    size = 1e-3 * len(label)
+    np.testing.assert_array_less(np.abs(slope[weight > 0]), size)
+    np.testing.assert_array_less(-size, slope[weight == 0])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_probabilities_are_fitted_on_the_validation_rows(synthetic, name):
     data = synthetic[0]
@@ -219,8 +267,11 @@ def test_probabilities_are_fitted_on_the_validation_rows(synthetic, name):
     label = links.edge_label[links.val_mask].numpy()
     got = heuristic.predict(user, item)
     assert got.dtype == torch.float32
-    expected = newton(heuristic.features(user, item), label, 1e-3)
-    np.testing.assert_allclose(got, expected, atol=3e-3)
+    features = heuristic.features(user, item)
+    if name in ("tails+knn+pop", "stack"):
+        assert_lowest_without_negative_weights(features, label, heuristic, 1e-3)
+    else:
+        np.testing.assert_allclose(got, newton(features, label, 1e-3), atol=3e-3)
     assert got.mean().item() == pytest.approx(label.mean(), abs=1e-3)
 
 
@@ -233,10 +284,10 @@ def test_shared_parts_change_nothing(data, fitted, name):
 
 
 def test_users_and_items_without_interactions_score_zero(fitted):
-    for name in ("item-knn", "ease"):
+    for name in ("item-knn", "ease", "shared-tails"):
         score = fitted[name].score_all(torch.arange(USERS))
         assert (score[COLD_USER] == 0).all()
-        assert (score[:, COLD_ITEM] == 0).all()
+        assert (score[:, COLD_ITEM] == 0).all() == (name != "shared-tails")
         assert (score != 0).any()
 
 
@@ -279,11 +330,15 @@ LASTFM = {
     ("items", "popularity"): (0.794, 0.763, 0.745, 0.800),
     ("items", "item-knn"): (0.808, 0.780, 0.758, 0.823),
     ("items", "ease"): (0.794, 0.771, 0.741, 0.807),
-    ("items", "stack"): (0.867, 0.802, 0.783, 0.876),
+    ("items", "shared-tails"): (0.554, 0.553, 0.268, 0.556),
+    ("items", "tails+knn+pop"): (0.833, 0.789, 0.774, 0.843),
+    ("items", "stack"): (0.830, 0.791, 0.775, 0.840),
     ("entities", "popularity"): (0.878, 0.821, 0.805, 0.885),
     ("entities", "item-knn"): (0.830, 0.818, 0.792, 0.840),
     ("entities", "ease"): (0.878, 0.807, 0.774, 0.886),
-    ("entities", "stack"): (0.945, 0.853, 0.858, 0.950),
+    ("entities", "shared-tails"): (0.571, 0.571, 0.275, 0.572),
+    ("entities", "tails+knn+pop"): (0.902, 0.844, 0.833, 0.908),
+    ("entities", "stack"): (0.902, 0.844, 0.833, 0.908),
 }
 
 
@@ -304,6 +359,30 @@ def test_figures_on_lastfm(lastfm_raw, tmp_path, negatives, cold_share):
     for name in NAMES:
         assert np.mean(figures[name], axis=0) == pytest.approx(LASTFM[negatives, name], abs=0.003)
     assert np.mean(cold) == pytest.approx(cold_share, abs=0.005)
+
+
+@pytest.mark.real_data
+def test_rankings_of_book_crossing(tmp_path):
+    root = Path(os.environ["MGWA_PYG_RAW"], "recbole")
+    if not (root / "book-crossing").is_dir():
+        pytest.skip("the files of the split of Book-Crossing are not there")
+    dataset = RecBoleKG(root, "book-crossing", split="files", processed=tmp_path, interaction="reads")
+    parts = [kind(dataset[0], dataset.num_items) for kind in (Popularity, SharedTails, ItemKNN)]
+    blend = Blend(dataset[0], dataset.num_items, parts)
+    # Recall@10 and MRR@10 on validation, and on test.
+    for heuristic, figures in [
+        (parts[0], (0.0454, 0.0150, 0.0568, 0.0209)),
+        (parts[1], (0.1131, 0.0556, 0.0958, 0.0555)),
+        (blend, (0.1364, 0.0650, 0.1283, 0.0640)),
+    ]:
+        got = [
+            ranked[metric]
+            for split in ("val", "test")
+            for ranked in [full_ranking(heuristic.score_all, dataset[0], dataset.num_items, (10,), split)]
+            for metric in ("recall@10", "mrr@10")
+        ]
+        assert got == pytest.approx(figures, abs=5e-4)
+    assert blend.ranking_weights == (8, 16)
 
 
 @pytest.mark.real_data
