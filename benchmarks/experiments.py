@@ -270,6 +270,11 @@ class Results:
     content: Mapping[str, Any]
     settings: Settings
 
+    def models(self, case: str) -> list[str]:
+        """All that has figures, in the order of the jobs."""
+        rows = self.content["rows"]
+        return list(dict.fromkeys(row["implementation"] for row in rows if row["case"] == case))
+
     def cell(self, case: str, model: str, metric: str) -> str:
         """Mean and standard deviation."""
         for row in self.content["rows"]:

@@ -74,7 +74,7 @@ def _jobs(settings: Settings) -> list[Job]:
 
 
 def _blocks(results: Results) -> dict[str, str]:
-    names = list(dict.fromkeys(row["implementation"] for row in results.content["rows"]))
+    names = results.models(RANKED)
     blocks = {"All items ranked": results.table(RANKED, names, RANKING_METRICS)}
     if results.content["tests"]:
         header = ["", *(cell for metric in TESTED for cell in (RANKING_METRICS[metric], "difference", "p"))]
