@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -72,19 +73,28 @@ def merged(first: Ranking, second: Ranking) -> Ranking:
     return Ranking(item.gather(1, order), score.gather(1, order))
 
 
-def rank_by_product(z_user: Tensor, z_item: Tensor, users: Tensor, k: int, exclude: Tensor | None) -> Ranking:
+def rank_by_product(
+    z_user: Tensor,
+    z_item: Tensor,
+    users: Tensor,
+    k: int,
+    exclude: Tensor | None,
+    more: Callable[[Tensor], Tensor] | None = None,
+) -> Ranking:
     r"""Return the best items where the scores are inner products of users :math:`(U, d)` and items
-    :math:`(M, d)`; the other arguments and the errors are those of :meth:`NeighborhoodModel.rank`.
+    :math:`(M, d)`, and of what ``more`` adds to those of some users, :math:`(n, M)`; the other arguments and
+    the errors are those of :meth:`NeighborhoodModel.rank`.
     """
     num_users, num_items = z_user.size(0), z_item.size(0)
     users = checked_users(users, num_users)
     check_k(k, num_items)
     seen = None if exclude is None else Pairs(exclude, num_users, num_items)
     block = max(1, max_bytes_on(z_item.device) // (num_items * z_item.element_size()))
-    parts = [
-        top_k(z_user[users[rows]] @ z_item.t(), users[rows], k, 0, num_items, seen)
-        for rows in parts_of(users.numel(), block)
-    ]
+    parts = []
+    for part in (users[rows] for rows in parts_of(users.numel(), block)):
+        score = z_user[part] @ z_item.t()
+        score = score if more is None else score + more(part)
+        parts.append(top_k(score, part, k, 0, num_items, seen))
     return Ranking(torch.cat([part.item for part in parts]), torch.cat([part.score for part in parts]))
 
 

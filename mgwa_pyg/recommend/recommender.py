@@ -164,8 +164,9 @@ class Recommender:
     def similar_items(self, item: int | str, k: int = 10) -> pd.DataFrame:
         """Return the :math:`k` items most like another, in the columns of :meth:`recommend`.
 
-        The score is the cosine of the items' vectors: as the average user sees them (MGWA, KGCN), as all
-        messages leave them (``CollaborativeMGWA``), or as they are embedded (RippleNet).
+        The score is the cosine of the items' vectors, as the average user sees them (MGWA, KGCN) or as they
+        are embedded (RippleNet, LightGCN); of ``CollaborativeMGWA`` it is what somebody who has seen the item
+        alone would be recommended, popularity left out.
 
         Args:
             item (int or str): The item, by id or name.
@@ -177,9 +178,8 @@ class Recommender:
             ValueError: If no item or several have the name, or ``k`` is less than 1.
         """
         number, k = self.catalog.item(item), self._k(k)
-        vector = torch.nn.functional.normalize(self._model.item_vectors(), dim=1)
-        itself = torch.tensor([number], device=vector.device)
-        return self._table(self._best_of_one(vector @ vector[number], k, itself))
+        score = self._model.similar(number)
+        return self._table(self._best_of_one(score, k, torch.tensor([number], device=score.device)))
 
     @_asked
     def explain(

@@ -6,9 +6,10 @@ import math
 import numbers
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -124,7 +125,7 @@ def _plain(name: str, value: Any, kind: str) -> Any:
     if optional and value is None:
         return None
     if kind == "int":  # Numbers of something, all of them.
-        count = check_count(name, value)
+        count = check_count(name, value, minimum=0 if name == "num_layers" else 1)
         if count > sys.maxsize:
             raise ValueError(f"{name}={value!r:.60}: a whole number of at most {sys.maxsize} is needed")
         return count
@@ -234,6 +235,10 @@ class KGRecommender(ABC):
         generator = generator or torch.Generator(user.device).manual_seed(self.seed)
         return self.score(*pairs, generator).view(user.numel(), self.num_items)
 
+    def scorer(self, generator: torch.Generator | None = None) -> Callable[[Tensor], Tensor]:
+        """Return :meth:`score_all` for many calls with the same parameters, which may share work."""
+        return partial(self.score_all, generator=generator)
+
     # In use
 
     def prepare(self) -> None:
@@ -251,6 +256,11 @@ class KGRecommender(ABC):
     def item_vectors(self) -> Tensor:
         r"""Return the items as far as no user matters, :math:`(M, d)`."""
         raise NotImplementedError(f"model={self.config.model!r} has no vectors of items to compare")
+
+    def similar(self, item: int) -> Tensor:
+        r"""Return how like an item all items are, :math:`(M)`: the cosine of their vectors."""
+        vector = F.normalize(self.item_vectors(), dim=1)
+        return vector @ vector[item]
 
     def explain(self, user: UserOrItems, item: int) -> tuple[Contributions, Contributions | None]:
         """Return what the score of an item comes from: its neighbourhood, and, if the model knows users by

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.nn import CollaborativeMGWA, GatedAggregationConv
+from mgwa_pyg.nn.models.item_item import ItemItem, ItemPaths
 from mgwa_pyg.ops import RelationCSR
 from mgwa_pyg.recommenders.base import FitConfig, KGRecommender, UserOrItems
 from mgwa_pyg.recommenders.contributions import Contributions, Layers, LogitModel, contributions
@@ -21,7 +24,9 @@ from mgwa_pyg.sampler import NegativeSampler
 from mgwa_pyg.utils.checks import check_choice
 
 # Scores of the ranking loss that are in memory at once; they are computed anew for the gradients.
-_CELLS = 2**23
+_CELLS = 2**24
+# Into so many parts validation rows are cut: each is read by weights learned from the others.
+_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class CollaborativeConfig(FitConfig):
     L2 regularisation is Adam's, on all parameters.
 
     Args:
+        batch_size (int): So many of the positives that a step leaves out are predicted, at most.
         hold_out (float): The share of the training positives that a step predicts and leaves out of the
             graph; :obj:`0` predicts all of them at every step, and leaves all in.
         passes (int): How often an epoch predicts each training positive.
@@ -41,6 +47,7 @@ class CollaborativeConfig(FitConfig):
         knowledge_graph (bool): Whether the triples are in the graph, or interactions alone.
         dropout (float): Dropout probability of what nodes start from.
         degree_power (float): The power of the number of edges that neighbourhoods are multiplied by.
+        item_item (bool): Whether scores have the part of :class:`~mgwa_pyg.nn.ItemItem`, too.
         loss (str): :obj:`"click"`, binary cross-entropy, judged by the AUC on the validation rows; or
             :obj:`"ranking"`, the cross-entropy of a positive among all items, judged by Recall@10 of the
             validation positives.
@@ -54,6 +61,7 @@ class CollaborativeConfig(FitConfig):
     channels: int = 32
     lr: float = 2.6e-2
     weight_decay: float = 5.8e-5
+    batch_size: int = 2**14
     epochs: int = 30
     patience: int = 6
     hold_out: float = 0.28
@@ -63,6 +71,7 @@ class CollaborativeConfig(FitConfig):
     knowledge_graph: bool = True
     dropout: float = 0.18
     degree_power: float = 0.5
+    item_item: bool = False
     loss: str = "click"
 
     @classmethod
@@ -90,6 +99,10 @@ class CollaborativeConfig(FitConfig):
         super().__post_init__()
         if not 0 <= self.hold_out < 1:
             raise ValueError(f"hold_out={self.hold_out}: a share in [0, 1) is needed")
+        if self.item_item and self.hold_out == 0:
+            raise ValueError(
+                "item_item=True with hold_out=0: positives would predict themselves; leave a share out"
+            )
         check_choice("loss", self.loss, ("click", "ranking"))
 
 
@@ -116,6 +129,7 @@ class CollaborativeRecommender(KGRecommender):
             attention=config.attention,
             dropout=config.dropout,
             degree_power=config.degree_power,
+            item_item=config.item_item,
         )
         kg = self.dataset[0]["entity", "kg", "entity"]
         end = kg.rel_type.numel() if config.knowledge_graph else 0
@@ -125,6 +139,7 @@ class CollaborativeRecommender(KGRecommender):
         self._negatives = NegativeSampler(self.seen, dataset.num_users, pool)
         self._key = self._pair_key(*self.seen)
         self._plan: RelationCSR | None = None
+        self._paths: ItemPaths | None = None
         self.users_at_once = max(1, 2**21 // self.num_items)
 
     def to(self, device: torch.device | str) -> CollaborativeRecommender:
@@ -132,7 +147,7 @@ class CollaborativeRecommender(KGRecommender):
         self._kg = self._kg[0].to(device), self._kg[1].to(device)
         self._key = self._key.to(device)
         self._negatives.to(device)
-        self._plan = None
+        self._plan = self._paths = None
         return self
 
     @property
@@ -142,50 +157,99 @@ class CollaborativeRecommender(KGRecommender):
             self._plan = self.model.graph(self.seen, *self._kg, self._num_users)
         return self._plan
 
+    @property
+    def paths(self) -> ItemPaths | None:
+        """The paths between items in that graph, if scores have such a part."""
+        if self._paths is None and self.config.item_item:
+            self._paths = self.model.paths(self.plan)
+        return self._paths
+
     # In training
 
     def decayed(self) -> list[Tensor]:
-        return list(self.model.parameters())
+        item_item = self.model.item_item
+        apart = [] if item_item is None else list(item_item.parameters())
+        return [weight for weight in self.model.parameters() if all(weight is not other for other in apart)]
 
     def loss(self, user: Tensor, item: Tensor, label: Tensor, *key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.config.hold_out > 0:
             visible = self.seen[:, ~torch.isin(self._key, self._pair_key(user, item))]
-            z_user, z_item = self.model.encode(self.model.graph(visible, *self._kg, self._num_users))
+            plan = self.model.graph(visible, *self._kg, self._num_users)
         else:
             visible = self.seen[:, :0]  # The graph shows what is to be predicted, a candidate all the same.
-            z_user, z_item = self.model.encode(self.plan)
+            plan = self.plan
+        paths = self.model.paths(plan) if self.config.item_item else None
+        if self.config.loss == "ranking" and self.config.hold_out > 0:
+            # Of users of whom the graph shows nothing, popularity alone could be learned.
+            known = torch.isin(user, visible[0])
+            user, item, label = user[known], item[known], label[known]
+        user, item, label = (rows[: self.config.batch_size] for rows in (user, item, label))
+        z_user, z_item = self.model.encode(plan)
         other = user[self._negatives.num_left[user] > 0]  # Who has seen all has positives only.
-        pairs = torch.cat([user, other]), torch.cat([item, self._negatives.draw(other)])
-        logit = (z_user[pairs[0]] * z_item[pairs[1]]).sum(dim=-1)
+        user, item = torch.cat([user, other]), torch.cat([item, self._negatives.draw(other)])
+        num_positives = label.numel()
         label = torch.cat([label, label.new_zeros(other.numel())])
         if self.config.loss == "click":
+            logit = (z_user[user] * z_item[item]).sum(dim=-1)
+            if paths is not None:
+                logit = logit + self.model.direct_pairs(user, item, paths)
             return F.binary_cross_entropy_with_logits(logit, label), logit, label
         distinct, row = user.unique(return_inverse=True)
-        z_candidate = z_item[: self.num_items]
-        # What the graph shows a user to have seen is no candidate, as it is none when recommending.
-        parts = [
-            checkpoint(
-                _log_sum_of_candidates,
-                z_user[part],
-                z_candidate,
-                _cells(part, visible),
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
-            for part in distinct.split(max(1, _CELLS // self.num_items))
-        ]
-        return (torch.cat(parts)[row] - logit[: user.numel()]).mean(), logit, label
+        z = z_user, z_item[: self.num_items]
+        log_sum, logit = self._of_candidates(z, distinct, row, item, visible, paths)
+        return (log_sum[row] - logit)[:num_positives].mean(), logit, label
+
+    def _of_candidates(
+        self,
+        z: tuple[Tensor, Tensor],
+        users: Tensor,
+        row: Tensor,
+        item: Tensor,
+        visible: Tensor,
+        paths: ItemPaths | None,
+    ) -> tuple[Tensor, Tensor]:
+        r"""The logarithm of the sum of the exponentials of each user's scores, :math:`(n)`, and the scores of
+        pairs of one of these users, by row, and an item, :math:`(B)`. What the graph shows a user to have
+        seen is no candidate, as it is none when recommending.
+        """
+
+        def scores(part: Tensor, cells: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            score = z[0][part] @ z[1].t()
+            if paths is not None:
+                score = score + self.model.direct(part, paths)
+            hidden = score.index_put(_cells(part, visible), score.new_tensor(-torch.inf))
+            return hidden.logsumexp(dim=1), score[cells]
+
+        size = max(1, _CELLS // self.num_items)
+        order = row.argsort(stable=True)
+        sums, values = [], []
+        for number, part in enumerate(users.split(size)):
+            here = order[row[order] // size == number]
+            cells = row[here] - number * size, item[here]
+            if users.numel() <= size:
+                log_sum, value = scores(part, cells)
+            else:  # Computed anew for the gradients: no table of all users is kept.
+                log_sum, value = checkpoint(
+                    scores, part, cells, use_reentrant=False, preserve_rng_state=False
+                )
+            sums.append(log_sum)
+            values.append(value)
+        return torch.cat(sums), torch.cat(values)[order.argsort()]
 
     def calibrate(self, user: Tensor, item: Tensor, logit: Tensor, label: Tensor) -> Tensor:
         # A held-out graph says less of an item than the whole one: how much a count is worth there is learned
         # from rows of neither. The user's count would do the same for users, but each user has as many
         # negatives as positives in all: it would tell how many are left.
-        features = torch.column_stack([logit, self.model.entity_features(self.plan)[item]]).cpu()
-        if label.unique().numel() == 2:
-            regression = LogisticRegression(C=100.0, max_iter=1000).fit(features.double(), label.cpu())
-            weight = torch.tensor([*regression.coef_[0], *regression.intercept_])
-            self.model.calibration.copy_(weight)
-        return self.calibrated(item, logit)
+        features = torch.column_stack([logit, self.model.entity_features(self.plan)[item]]).cpu().double()
+        label = label.cpu()
+        if torch.bincount(label.long(), minlength=2).min() < _FOLDS:
+            return self.calibrated(item, logit)
+        regression = LogisticRegression(C=100.0, max_iter=1000).fit(features, label)
+        weight = torch.tensor([*regression.coef_[0], *regression.intercept_])
+        self.model.calibration.copy_(weight)
+        # What judges the epoch is read by weights that have not seen it.
+        judged = cross_val_predict(regression, features, label, cv=_FOLDS, method="decision_function")
+        return torch.from_numpy(judged).to(logit)
 
     def _pair_key(self, user: Tensor, item: Tensor) -> Tensor:
         return user * self.num_items + item
@@ -199,25 +263,43 @@ class CollaborativeRecommender(KGRecommender):
     def score(
         self, user: Tensor, item: Tensor, generator: torch.Generator | None = None, *key: Tensor
     ) -> Tensor:
-        return self.model(user, item, self.plan)
+        z_user, z_entity = self.model.encode(self.plan)
+        logit = (z_user[user] * z_entity[item]).sum(dim=-1)
+        return logit if self.paths is None else logit + self.model.direct_pairs(user, item, self.paths)
+
+    def scorer(self, generator: torch.Generator | None = None) -> Callable[[Tensor], Tensor]:
+        z_user, z_entity = self._z if self.in_use else self.model.encode(self.plan)
+        z_item, paths = z_entity[: self.num_items].t(), self.paths
+
+        def score(user: Tensor) -> Tensor:
+            product = z_user[user] @ z_item
+            return product if paths is None else product + self.model.direct(user, paths)
+
+        return score
 
     def score_all(self, user: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        z_user, z_entity = self._z if self.in_use else self.model.encode(self.plan)
-        return z_user[user] @ z_entity[: self.num_items].t()
+        return self.scorer(generator)(user)
 
     # In use
 
     def prepare(self) -> None:
         super().prepare()
+        self._paths = None  # Its numbers are single ones.
         self._states = self.model.states(self.plan)
         z_user, z_entity = self.model.read_out(self._states, self.plan)
         self._z = z_user, z_entity[: self.num_items]
 
     def score_newcomer(self, items: Tensor) -> Tensor:
-        return self._z[1] @ self._vector(items)
+        score = self._z[1] @ self._vector(items)
+        return score if self.paths is None else score + self._direct(items)
 
     def item_vectors(self) -> Tensor:
         return self._z[1][:, :-1]
+
+    def similar(self, item: int) -> Tensor:
+        # What somebody would be recommended who has seen this item alone, however well known the others are.
+        only = torch.tensor([item], device=self.device)
+        return self.score_newcomer(only) - self._z[1][:, -1]
 
     def explain(self, user: UserOrItems, item: int) -> tuple[Contributions, Contributions | None]:
         layers, depth = self._layers(), len(self._states)
@@ -236,16 +318,51 @@ class CollaborativeRecommender(KGRecommender):
         # What users start from is what they have seen.
         start = self.model.history_emb(seen.source) @ seen.weight / max(len(seen.source), 1) ** 0.5
         seen = seen._replace(own=seen.own - start.sum(), score=seen.score + start)
+        if self.paths is not None:
+            along_edges, of_seen = self._direct_parts(neighbors, seen.source, item)
+            neighbors = neighbors._replace(score=neighbors.score + along_edges)
+            seen = seen._replace(score=seen.score + of_seen)
         return neighbors._replace(bias=bias[0]), seen._replace(bias=bias[0])
 
     def logit_model(self, user: UserOrItems, item: int) -> LogitModel:
         depth = len(self._states)
         read = [self._vector(user)[:-1] / depth] * depth
-        return LogitModel(self._layers(), self._states[0], item, read, self._z[1][item, -1])
+        bias = self._z[1][item, -1]
+        if self.paths is not None:  # It passes no message along the layers.
+            bias = bias + self._direct(self._seen_by(user))[item]
+        return LogitModel(self._layers(), self._states[0], item, read, bias)
 
     def _layers(self) -> Layers:
         convs = [cast(GatedAggregationConv, conv) for conv in self.model.convs]
         return Layers(convs, self.plan, typed=self.model.attention)
+
+    def _seen_by(self, user: UserOrItems) -> Tensor:
+        return self.seen[1, self.seen[0] == user] if isinstance(user, int) else user
+
+    def _column(self, items: Tensor) -> Tensor:
+        """One where an item is among these, :math:`(M, 1)`."""
+        column = self._z[1].new_zeros(self.num_items, 1)
+        column[items] = 1.0
+        return column
+
+    def _direct(self, items: Tensor) -> Tensor:
+        r"""What the items of one user add directly to the scores of all items, :math:`(M)`."""
+        return cast(ItemItem, self.model.item_item)(cast(ItemPaths, self.paths), self._column(items))[0]
+
+    def _direct_parts(self, neighbors: Contributions, seen: Tensor, item: int) -> tuple[Tensor, Tensor]:
+        r"""What is added directly to the score of an item, along each edge into it and by each seen item."""
+        part, paths = cast(ItemItem, self.model.item_item), cast(ItemPaths, self.paths)
+        from_seen, from_item = self._column(seen), self._column(torch.tensor([item], device=self.device))
+        along = paths.along(
+            item,
+            (neighbors.source, neighbors.relation),
+            part.through_users(paths, from_seen)[:, 0],
+            part.through_neighbors(paths, from_seen)[:, 0],
+        )
+        # Paths are the same from either end, but for how many there are of the starts.
+        back = paths.items_of(part.through_users(paths, from_item)) * max(len(seen), 1) ** -0.5
+        back = back + paths.items_with(part.through_neighbors(paths, from_item))
+        return along, back[seen, 0]
 
     def _vector(self, user: UserOrItems) -> Tensor:
         if isinstance(user, int):
@@ -259,11 +376,3 @@ def _cells(user: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """Return where what some users, ascending, have seen stands in a table of these users and all items."""
     seen = seen[:, torch.isin(seen[0], user)]
     return torch.searchsorted(user, seen[0]), seen[1]
-
-
-def _log_sum_of_candidates(z_user: Tensor, z_item: Tensor, seen: tuple[Tensor, Tensor]) -> Tensor:
-    r"""Return the logarithm of the sum of the exponentials of each user's scores, :math:`(n)`, without those
-    of the cells that were seen.
-    """
-    score = z_user @ z_item.t()
-    return score.index_put(seen, score.new_tensor(-torch.inf)).logsumexp(dim=1)

@@ -274,8 +274,9 @@ class ClickModule(L.LightningModule):
 
     def _val_recall(self) -> float:
         num_items = self.dataset.num_items
+        score_all = self.recommender.scorer(self._generator)
         ranked = full_ranking(
-            lambda user: self.recommender.score_all(user.to(self.device), self._generator),
+            lambda user: score_all(user.to(self.device)),
             self.dataset[0],
             num_items,
             ks=(10,),

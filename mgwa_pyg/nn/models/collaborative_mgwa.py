@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from functools import partial
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch_geometric.nn.inits import glorot
 from torch_geometric.utils import degree, scatter
 
 from mgwa_pyg.nn.conv.gated_aggregation_conv import GatedAggregationConv
+from mgwa_pyg.nn.models.item_item import ItemItem, ItemPaths
 from mgwa_pyg.ops import RelationCSR
 from mgwa_pyg.ops.plan import check_plan
 from mgwa_pyg.ops.top_k import Ranking, rank_by_product
@@ -23,6 +25,8 @@ from mgwa_pyg.utils.checks import (
     values_are_checked,
 )
 
+# Scores of pairs that are in memory at once.
+_CELLS = 2**23
 _FORMS = forms(
     interactions="index: 2 interactions",
     edge_index="index: 2 edges",
@@ -42,11 +46,11 @@ class CollaborativeMGWA(torch.nn.Module):
 
     .. math::
         \mathbf{z}_v = \frac{1}{L + 1} \sum_{l=0}^{L} \mathbf{x}_v^{(l)}, \qquad
-        \hat{y}_{ui} = \sigma(\mathbf{z}_u^{\top} \mathbf{z}_i + \mathbf{w}^{\top} \mathbf{f}_i),
+        \hat{y}_{ui} = \sigma(\mathbf{z}_u^{\top} \mathbf{z}_i + \mathbf{w}^{\top} \mathbf{f}_i + s_{ui}),
 
-    where the features :math:`\mathbf{f}_i` say how much is known of an entity: :math:`\log(1 + n_i)` of its
-    :math:`n_i` users, whether there are none, :math:`\log(1 + k_i)` of its :math:`k_i` triples, and
-    whether it is an item.
+    where the features :math:`\mathbf{f}_i` say how well an entity is known, :math:`\log(1 + n_i)` of its
+    :math:`n_i` users and :math:`\log(1 + k_i)` of its :math:`k_i` triples, and :math:`s_{ui}` is what
+    :class:`ItemItem` says of an item, if the model has that part, and else zero.
 
     **A user is what they have seen.** There are no embeddings of users. The items :math:`\mathcal{H}_u` that
     a user has interacted with each say something about their users, and a user starts from the sum,
@@ -70,6 +74,8 @@ class CollaborativeMGWA(torch.nn.Module):
         dropout (float, optional): Dropout probability of what nodes start from. (default: :obj:`0.1`)
         degree_power (float, optional): Neighbourhoods are multiplied by the number of edges to this power, so
             that items with many users are long. (default: :obj:`0.5`)
+        item_item (bool, optional): Whether scores have the part of :class:`ItemItem`, too.
+            (default: :obj:`False`)
         backend (str, optional): The backend of the layers. (default: :obj:`"auto"`)
 
     Raises:
@@ -77,6 +83,8 @@ class CollaborativeMGWA(torch.nn.Module):
             argument.
     """
 
+    #: The number of features that say how well an entity is known.
+    num_features: ClassVar[int] = 2
     #: A logit's factor, those of the features and a constant, which make a probability. Set by training.
     calibration: Tensor
 
@@ -91,6 +99,7 @@ class CollaborativeMGWA(torch.nn.Module):
         attention: bool = True,
         dropout: float = 0.1,
         degree_power: float = 0.5,
+        item_item: bool = False,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -118,8 +127,10 @@ class CollaborativeMGWA(torch.nn.Module):
             )
             for _ in range(num_layers)
         )
-        self.entity_bias = torch.nn.Linear(4, 1, bias=False)
-        self.register_buffer("calibration", torch.empty(6))
+        self.entity_bias = torch.nn.Linear(self.num_features, 1, bias=False)
+        #: What items say of each other directly, if scores have that part.
+        self.item_item = ItemItem(num_relations) if item_item else None
+        self.register_buffer("calibration", torch.empty(self.num_features + 2))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -131,6 +142,8 @@ class CollaborativeMGWA(torch.nn.Module):
         for conv in self.convs:
             cast(GatedAggregationConv, conv).reset_parameters()
         torch.nn.init.zeros_(self.entity_bias.weight)
+        if self.item_item is not None:
+            self.item_item.reset_parameters()
         self.calibration.zero_()[0] = 1.0
 
     def graph(
@@ -169,7 +182,8 @@ class CollaborativeMGWA(torch.nn.Module):
 
     def encode(self, graph: RelationCSR) -> tuple[Tensor, Tensor]:
         r"""Return users, :math:`(U, d + 1)`, and entities, :math:`(N, d + 1)`, whose inner products are the
-        logits: the last dimension of an entity is its bias, that of a user 1.
+        logits, but for the part of :class:`ItemItem`: the last dimension of an entity is its bias, that of a
+        user 1.
 
         Args:
             graph (RelationCSR): The plan, as :meth:`graph` returns it.
@@ -239,8 +253,11 @@ class CollaborativeMGWA(torch.nn.Module):
         return own
 
     def entity_features(self, plan: RelationCSR) -> Tensor:
-        r"""Return how much a plan knows of each entity, :math:`(N, 4)`: :math:`\log(1 + n)` of its
-        users, whether it has none, :math:`\log(1 + k)` of its triples, and whether it is an item.
+        r"""Return how well a plan knows each entity, :math:`(N, 2)`: :math:`\log(1 + n)` of its users, and
+        :math:`\log(1 + k)` of its triples.
+
+        Both grow with what is known. Whether there are no users at all is left out, and so is what is no
+        item: where all items of the data have been seen by somebody, both would tell how its rows were made.
         """
         is_entity = plan.dst < self.num_entities
         entity, from_user = plan.dst[is_entity].long(), plan.rel[is_entity] == self.num_relations
@@ -248,9 +265,7 @@ class CollaborativeMGWA(torch.nn.Module):
         wide = torch.promote_types(dtype, torch.float32)  # Half precision cannot count.
         count = degree(entity[from_user], self.num_entities, dtype=wide)
         triples = degree(entity[~from_user], self.num_entities, dtype=wide)
-        is_item = torch.arange(self.num_entities, device=count.device) < self.num_items
-        flags = torch.stack([count == 0, is_item]).to(wide)
-        return torch.stack([count.log1p(), flags[0], triples.log1p(), flags[1]], dim=1).to(dtype)
+        return torch.stack([count.log1p(), triples.log1p()], dim=1).to(dtype)
 
     evidence = entity_features  # Its name in 0.1.0.
 
@@ -271,7 +286,32 @@ class CollaborativeMGWA(torch.nn.Module):
         if values_are_checked(user.device):
             check_range("user", user, z_user.size(0), "the number of users")
             check_range("item", item, self.num_entities, "num_entities")
-        return (z_user[user.long()] * z_entity[item.long()]).sum(dim=-1)
+        logit = (z_user[user.long()] * z_entity[item.long()]).sum(dim=-1)
+        return logit if self.item_item is None else logit + self.direct_pairs(user, item, self.paths(graph))
+
+    def paths(self, plan: RelationCSR) -> ItemPaths:
+        """Return the paths between items in a plan, for :meth:`direct`."""
+        return ItemPaths(plan, self.num_items, self.num_entities, self.entity_emb.weight.dtype)
+
+    def direct(self, users: Tensor, paths: ItemPaths) -> Tensor:
+        r"""Return what :class:`ItemItem` adds to the scores of all items for users, :math:`(n, M)`."""
+        distinct, row = users.unique(return_inverse=True)
+        return cast(ItemItem, self.item_item)(paths, paths.history(distinct))[row]
+
+    def direct_pairs(self, user: Tensor, item: Tensor, paths: ItemPaths) -> Tensor:
+        r"""Return what :class:`ItemItem` adds to the scores of :math:`B` pairs, :math:`(B)`; nothing where an
+        entity is no item.
+        """
+        value = self.entity_emb.weight.new_zeros(user.numel())
+        pair = (item < self.num_items).nonzero().squeeze(1)
+        pair = pair[user[pair].argsort()]
+        distinct, size = user[pair].unique_consecutive(return_counts=True)
+        at_once = max(1, _CELLS // self.num_items)
+        rows = [int(part.sum()) for part in size.split(at_once)]
+        for users, part in zip(distinct.split(at_once), pair.split(rows), strict=True):
+            score = cast(ItemItem, self.item_item)(paths, paths.history(users))
+            value = value.index_put((part,), score[torch.searchsorted(users, user[part]), item[part]])
+        return value
 
     @torch.no_grad()
     def rank(self, users: Tensor, k: int, graph: RelationCSR, exclude: Tensor | None = None) -> Ranking:
@@ -294,4 +334,7 @@ class CollaborativeMGWA(torch.nn.Module):
             z_user, z_entity = self.eval().encode(graph)
         finally:
             self.train(was_training)
-        return rank_by_product(z_user, z_entity[: self.num_items], users, k, exclude)
+        more = None
+        if self.item_item is not None:
+            more = partial(self.direct, paths=self.paths(graph))
+        return rank_by_product(z_user, z_entity[: self.num_items], users, k, exclude, more)

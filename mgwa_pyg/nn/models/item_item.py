@@ -1,0 +1,166 @@
+"""`ItemItem`: what the items that a user has seen say of others directly, without embeddings."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mgwa_pyg.ops import RelationCSR
+
+#: What is added to an item's number of users, so that rare items are no one's neighbours by chance.
+SHRINK = 3.0
+#: Neighbours in the knowledge graph that more items have than these say next to nothing about them.
+MAX_HOLDERS = 400
+
+
+class ItemItem(torch.nn.Module):
+    r"""The item-item part of a score: paths from what a user has seen, through users and through the
+    knowledge graph.
+
+    Of the items :math:`\mathcal{H}_u` that a user has seen, each is a start. Paths lead over other users to
+    the items that these have seen, and over a neighbour in the knowledge graph to the items that have it by
+    the same relation:
+
+    .. math::
+        s_{ui} = \alpha \sum_{j \in \mathcal{H}_u} \sum_v
+        \frac{x_{vj} \, x_{vi}}{\sqrt{|\mathcal{H}_u| \, |\mathcal{H}_v| \, (n_j + 3)(n_i + 3)}}
+        + \sum_{j \in \mathcal{H}_u} \sum_{(r, t)} \beta_r \frac{k_{jrt} \, k_{irt}}{\log(2 + n_{rt})},
+
+    where :math:`x_{vi}` says whether user :math:`v` has seen item :math:`i`, :math:`n_i` is the number of its
+    users, :math:`k_{irt}` says whether an edge of relation :math:`r` leads from entity :math:`t` to item
+    :math:`i`, and :math:`n_{rt}` is the number of items where it does, from 2 to 400. Learned are
+    :math:`\alpha` and a :math:`\beta_r` for each relation, all of them positive.
+
+    Args:
+        num_relations (int): The number of relations of the knowledge graph, inverses counted.
+    """
+
+    def __init__(self, num_relations: int) -> None:
+        super().__init__()
+        self.log_alpha = torch.nn.Parameter(torch.empty(()))
+        self.log_beta = torch.nn.Parameter(torch.empty(num_relations))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start where both kinds of paths count alike, about as far as popularity does."""
+        torch.nn.init.constant_(self.log_alpha, 2.0)
+        torch.nn.init.constant_(self.log_beta, 1.0)
+
+    def forward(self, paths: ItemPaths, seen: Tensor) -> Tensor:
+        r"""Return the scores of all :math:`M` items for :math:`n` users, :math:`(n, M)`.
+
+        Args:
+            paths (ItemPaths): The paths.
+            seen (torch.Tensor): One where a user has seen an item and else zero, :math:`(M, n)`.
+        """
+        through_users = paths.items_of(self.through_users(paths, seen))
+        return (through_users + paths.items_with(self.through_neighbors(paths, seen))).t()
+
+    def through_users(self, paths: ItemPaths, seen: Tensor) -> Tensor:
+        r"""Return what each of :math:`U` users passes on to the items they have seen, :math:`(U, n)`."""
+        length = seen.sum(dim=0).clamp(min=1).rsqrt()
+        return paths.users_of(seen) * (self.log_alpha.exp() * length)
+
+    def through_neighbors(self, paths: ItemPaths, seen: Tensor) -> Tensor:
+        r"""Return what each pair of a relation and a neighbour passes on to the items that have it,
+        :math:`(K, n)`.
+        """
+        weight = self.log_beta.exp()[paths.relation] * paths.weight
+        return paths.neighbors_of(seen) * weight.unsqueeze(1)
+
+
+class ItemPaths:
+    r"""The ways between items in the plan of a collaborative knowledge graph: sparse matrices.
+
+    Args:
+        plan (RelationCSR): As :meth:`CollaborativeMGWA.graph` returns it.
+        num_items (int): Number of items, which are the first nodes.
+        num_entities (int): Number of entities, after which the users come.
+        dtype (torch.dtype, optional): The type of the numbers. (default: :obj:`torch.float`)
+    """
+
+    def __init__(
+        self, plan: RelationCSR, num_items: int, num_entities: int, dtype: torch.dtype = torch.float
+    ) -> None:
+        into_item = plan.dst < num_items
+        item, source, relation = (t[into_item].long() for t in (plan.dst, plan.col, plan.rel))
+        is_user = source >= num_entities
+        num_users = plan.size[0] - num_entities
+
+        user, seen = source[is_user] - num_entities, item[is_user]
+        count = torch.bincount(seen, minlength=num_items).to(dtype)
+        activity = torch.bincount(user, minlength=num_users).to(dtype)
+        value = ((count + SHRINK).rsqrt())[seen] * activity.clamp(min=1).pow(-0.25)[user]
+        self._users_of_items = _matrix(user, seen, value, (num_users, num_items))
+        self._items_of_users = _matrix(seen, user, value, (num_items, num_users))
+        #: The row of each interaction's user, and its item.
+        self.seen = user, seen
+
+        item, source, relation = item[~is_user], source[~is_user], relation[~is_user]
+        pair, column = (relation * num_entities + source).unique(return_inverse=True)
+        cell = (item * max(pair.numel(), 1) + column).unique()  # The same triple may stand there twice.
+        item, column = cell // max(pair.numel(), 1), cell % max(pair.numel(), 1)
+        holders = torch.bincount(column, minlength=pair.numel())
+        kept = (holders >= 2) & (holders <= MAX_HOLDERS)
+        number = kept.cumsum(0) - 1
+        item, column = item[kept[column]], number[column[kept[column]]]
+        self._num_entities, self._pair = num_entities, pair[kept]
+        #: The relation of each neighbour, and what it counts.
+        self.relation = self._pair // num_entities
+        self.weight = holders[kept].to(dtype).add(2).log().reciprocal()
+        one, num_neighbors = torch.ones_like(item, dtype=dtype), self.relation.numel()
+        self._neighbors_of_items = _matrix(column, item, one, (num_neighbors, num_items))
+        self._items_of_neighbors = _matrix(item, column, one, (num_items, num_neighbors))
+
+    def history(self, users: Tensor) -> Tensor:
+        r"""Return what users have seen, all different and ascending, :math:`(M, n)`."""
+        user, item = self.seen
+        here = torch.isin(user, users)
+        seen = self.weight.new_zeros(self._items_of_users.size(0), users.numel())
+        seen[item[here], torch.searchsorted(users, user[here])] = 1.0
+        return seen
+
+    def users_of(self, x: Tensor) -> Tensor:
+        r"""Sum what stands at items, :math:`(M, n)`, over what each user has seen, :math:`(U, n)`."""
+        return torch.sparse.mm(self._users_of_items, x)
+
+    def items_of(self, x: Tensor) -> Tensor:
+        r"""Sum what stands at users, :math:`(U, n)`, over each item's users, :math:`(M, n)`."""
+        return torch.sparse.mm(self._items_of_users, x)
+
+    def neighbors_of(self, x: Tensor) -> Tensor:
+        r"""Sum what stands at items, :math:`(M, n)`, over those that have a neighbour, :math:`(K, n)`."""
+        return torch.sparse.mm(self._neighbors_of_items, x)
+
+    def items_with(self, x: Tensor) -> Tensor:
+        r"""Sum what stands at neighbours, :math:`(K, n)`, over those of each item, :math:`(M, n)`."""
+        return torch.sparse.mm(self._items_of_neighbors, x)
+
+    def along(
+        self, item: int, edges: tuple[Tensor, Tensor], through_users: Tensor, through_neighbors: Tensor
+    ) -> Tensor:
+        r"""Return what reaches an item along each of the edges into it.
+
+        Args:
+            item (int): The item.
+            edges (tuple): The source and the relation of each edge, :math:`(E)`.
+            through_users (torch.Tensor): What stands at users, :math:`(U)`.
+            through_neighbors (torch.Tensor): What stands at neighbours, :math:`(K)`.
+        """
+        source, relation = edges
+        of_users = self._items_of_users[item].to_dense() * through_users
+        of_entities = source.new_zeros(source.numel(), dtype=of_users.dtype)
+        if self._pair.numel() > 0:
+            key, place, count = (relation * self._num_entities + source).unique(
+                return_inverse=True, return_counts=True
+            )
+            number = torch.searchsorted(self._pair, key).clamp(max=self._pair.numel() - 1)
+            found = (self._pair[number] == key) / count  # An edge may stand there twice.
+            of_entities = (through_neighbors[number] * found)[place]
+        is_user = source >= self._num_entities
+        user = (source - self._num_entities).clamp(min=0)
+        return torch.where(is_user, of_users[user], of_entities)
+
+
+def _matrix(row: Tensor, column: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
+    return torch.sparse_coo_tensor(torch.stack([row, column]), value, size, check_invariants=False).coalesce()
