@@ -149,10 +149,10 @@ def _rank(job: Job) -> Outcome:
         data, num_items = dataset[0], dataset.num_items
         scores = {name: one.score_all for name, one in fit_heuristics(data, num_items).items()}
     else:
-        with job.fitted() as (dataset, result):
-            recommender = restore(result.checkpoint, dataset, device)
+        with job.fitted() as (dataset, result), torch.no_grad():
+            score_all = restore(result.checkpoint, dataset, device).scorer()
         data, num_items = dataset[0], dataset.num_items
-        scores = {job.model: lambda user: recommender.score_all(user.to(device))}
+        scores = {job.model: lambda user: score_all(user.to(device))}
     rankings = [rank(name, job.seed, one, data, num_items) for name, one in scores.items()]
     key = {"negatives": job.negatives, "seed": job.seed}
     return Outcome([{"model": one.model, **key, **one.row()} for one in rankings], rankings=rankings)

@@ -19,6 +19,7 @@ MODELS: dict[str, FitConfig] = {
 }
 #: What each control changes of the reference.
 CONTROLS: dict[str, dict[str, Any]] = {
+    f"{REFERENCE}, no layers": {"num_layers": 0},
     f"{REFERENCE}, no knowledge graph": {"knowledge_graph": False},
 }
 #: The reference as it is for clicks.

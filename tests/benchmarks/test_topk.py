@@ -264,10 +264,11 @@ def test_what_a_search_has_chosen_is_taken(tmp_path):
     (topk.TUNED / "tuned_ml-100k_collaborative.json").write_text(json.dumps({"chosen": chosen.to_dict()}))
     after = topk.models("ml-100k")
     assert after["CollaborativeMGWA"] == chosen
-    assert after["CollaborativeMGWA, no knowledge graph"].to_dict() == {
-        **chosen.to_dict(),
-        "knowledge_graph": False,
-    }
+    for name, change in (
+        ("no layers", {"num_layers": 0}),
+        ("no knowledge graph", {"knowledge_graph": False}),
+    ):
+        assert after[f"CollaborativeMGWA, {name}"].to_dict() == {**chosen.to_dict(), **change}
     assert after["MGWA"] == before["MGWA"]
     assert topk.models("lastfm") == lastfm
     clicks = [models["CollaborativeMGWA, clicks"] for models in (lastfm, before, after)]
