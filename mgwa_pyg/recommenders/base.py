@@ -56,6 +56,8 @@ class FitConfig:
     draws_negatives: ClassVar[bool] = False
     #: Whether there is nothing to learn without a relation.
     needs_relations: ClassVar[bool] = True
+    #: The least number of layers.
+    least_layers: ClassVar[int] = 1
 
     num_layers: int = 1
     channels: int = 16
@@ -81,7 +83,8 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = _plain(field.name, getattr(self, field.name), str(field.type))
+            least = self.least_layers if field.name == "num_layers" else 1
+            value = _plain(field.name, getattr(self, field.name), str(field.type), least)
             object.__setattr__(self, field.name, value)
         if self.lr <= 0 or self.weight_decay < 0:
             raise ValueError(
@@ -116,7 +119,7 @@ class FitConfig:
         return config_class(**values)
 
 
-def _plain(name: str, value: Any, kind: str) -> Any:
+def _plain(name: str, value: Any, kind: str, least: int) -> Any:
     """Return a hyper-parameter as a plain value of the type that its annotation says, if it is one."""
     kind, _, optional = kind.partition(" | ")
     if isinstance(value, np.generic | np.ndarray | Tensor) and math.prod(value.shape) == 1:
@@ -125,7 +128,7 @@ def _plain(name: str, value: Any, kind: str) -> Any:
     if optional and value is None:
         return None
     if kind == "int":  # Numbers of something, all of them.
-        count = check_count(name, value, minimum=0 if name == "num_layers" else 1)
+        count = check_count(name, value, least)
         if count > sys.maxsize:
             raise ValueError(f"{name}={value!r:.60}: a whole number of at most {sys.maxsize} is needed")
         return count

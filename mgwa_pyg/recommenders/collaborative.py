@@ -56,6 +56,7 @@ class CollaborativeConfig(FitConfig):
     model = "collaborative"
     draws_negatives = True
     needs_relations = False
+    least_layers = 0
 
     num_layers: int = 2
     channels: int = 32

@@ -10,8 +10,10 @@ from mgwa_pyg.recommenders import RippleNetConfig as RippleNetConfig
 from mgwa_pyg.recommenders import read_checkpoint as read_checkpoint
 from mgwa_pyg.train.click import ClickData, ClickModule, DivergedError
 from mgwa_pyg.train.fit import FitResult, fit
+from mgwa_pyg.train.kg_worth import kg_worth
 from mgwa_pyg.train.run_folder import RunFolder
 from mgwa_pyg.train.transe import TransEResult, fit_transe
+from mgwa_pyg.train.tune import tune
 
 __all__ = [
     "ClickData",
@@ -22,4 +24,6 @@ __all__ = [
     "TransEResult",
     "fit",
     "fit_transe",
+    "kg_worth",
+    "tune",
 ]

@@ -44,8 +44,8 @@ from mgwa_pyg.utils.modes import chosen_device, plain_modes
 _MAX_SEED = 2**43 - 1
 # Torch's generator and Python's warnings belong to all threads.
 _TURN = threading.RLock()
-# What progress bars call the measures that fits are judged by.
-_MEASURES = {"val_auc": "val AUC", "val_recall": "val Recall@10"}
+#: What fits are judged by, and what progress calls it.
+MEASURES = {"val_auc": "val AUC", "val_recall": "val Recall@10"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class _ProgressBar(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._bar is not None and pl_module.history:
             last, monitor = pl_module.history[-1], pl_module.config.monitor
-            judged = f", {_MEASURES[monitor]} {last[monitor]:.4f}" if monitor in last else ""
+            judged = f", {MEASURES[monitor]} {last[monitor]:.4f}" if monitor in last else ""
             self._bar.set_postfix_str(f"loss {last['train_loss']:.4f}{judged}")
             self._bar.update(len(pl_module.history) - self._bar.n)
 

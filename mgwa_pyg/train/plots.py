@@ -180,6 +180,29 @@ def plot_metrics(
     _save(figure, file)
 
 
+def plot_worth(table: pd.DataFrame, metric: str, title: str, file: Path) -> None:
+    """Plot by how much a metric changes with each change of the knowledge graph, with 95 % intervals.
+
+    Args:
+        table (DataFrame): What :func:`~mgwa_pyg.train.kg_worth` returned.
+        metric (str): What the axis calls the metric.
+        title (str): What stands above the plot.
+        file (path): The PNG file to write.
+    """
+    rows = table.dropna(subset="difference").iloc[::-1]
+    figure, axes = _figure(title, rows=1, columns=1, width=6.4, height=0.9 + 0.28 * len(rows))
+    ax, difference = axes[0, 0], rows["difference"]
+    ends = [difference - rows["low"], rows["high"] - difference]
+    colors = [_OTHER if p < 0.05 else _TRAIN for p in rows["p"]]
+    ax.barh(range(len(rows)), difference, xerr=ends, color=colors, ecolor="0.3", capsize=3, height=0.6)
+    ax.set_yticks(range(len(rows)), [plain(variant) for variant in rows["variant"]], fontsize=8)
+    ax.axvline(0, color="0.3", lw=0.8)
+    ax.set_xlabel(f"change of {plain(metric)} (orange: p < .05)")
+    ax.grid(axis="x", color="0.9")
+    ax.set_axisbelow(True)
+    _save(figure, file)
+
+
 def _figure(
     title: str, rows: int, columns: int, width: float = 4.4, height: float = 3.4
 ) -> tuple[Figure, np.ndarray]:

@@ -28,6 +28,18 @@ _SETTINGS = ("dataset", "synthetic", "model", "protocols", "seeds", "fit")
 _RESULT = ("rows", "val_auc", "history", "transe")
 
 
+def environment() -> dict[str, Any]:
+    """The machine and the versions that something was done with."""
+    return {
+        "mgwa_pyg": __version__,
+        "torch": torch.__version__,
+        "torch_geometric": torch_geometric.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+    }
+
+
 class RunFolder:
     """A run: one fit for each protocol and seed, and what they come to together.
 
@@ -54,17 +66,7 @@ class RunFolder:
                 f"{self.path} holds a run already: go on with it (--resume {self.path}), or choose "
                 f"another folder"
             )
-        self.settings = {
-            **settings,
-            "environment": {
-                "mgwa_pyg": __version__,
-                "torch": torch.__version__,
-                "torch_geometric": torch_geometric.__version__,
-                "python": platform.python_version(),
-                "platform": platform.platform(),
-                "threads": torch.get_num_threads(),
-            },
-        }
+        self.settings = {**settings, "environment": environment()}
         write_json(self.path / "config.json", self.settings)
 
     @classmethod

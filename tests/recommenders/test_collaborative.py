@@ -1,6 +1,8 @@
 """CollaborativeMGWA in training: what its graph holds, what it learns, how its logits are read."""
 
 import copy
+import itertools
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold
 
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.evaluation import Popularity, click_metrics, full_ranking
@@ -140,12 +143,20 @@ def test_the_ranking_loss_keeps_no_table_of_users_and_items(dataset, monkeypatch
     """Its value and gradients are those of one table."""
     user, item = dataset[0]["user", "listens", "entity"].edge_index
     losses, gradients, kept = [], [], []
-    for cells in (2**23, 3 * dataset.num_items, 1):
+    for cells in (3 * dataset.num_items, 1, 2**23):
         monkeypatch.setattr("mgwa_pyg.recommenders.collaborative._CELLS", cells)
         torch.manual_seed(2)
-        recommender = make_recommender(dataset, CollaborativeConfig(loss="ranking", dropout=0.0), seed=0)
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
-            loss, *_ = recommender.loss(user[:200], item[:200], torch.ones(200))
+        config = CollaborativeConfig(loss="ranking", dropout=0.0, item_item=True)
+        recommender = make_recommender(dataset, config, seed=0)
+
+        def keep(t):
+            if t.layout == torch.strided:
+                kept.append(t.shape)
+            return t
+
+        whole = cells == 2**23  # A single part is kept as it is.
+        with nullcontext() if whole else torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            loss, *_ = recommender.loss(user[::4], item[::4], torch.ones(len(user[::4])))
         loss.backward()
         losses.append(loss.item())
         gradients.append([parameter.grad for parameter in recommender.model.parameters()])
@@ -153,35 +164,40 @@ def test_the_ranking_loss_keeps_no_table_of_users_and_items(dataset, monkeypatch
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0], rtol=1e-3, atol=1e-6)
     assert kept
-    assert not any(shape[1:] == (dataset.num_items,) for shape in kept)
+    assert not [shape for shape in kept if shape[1:] == (dataset.num_items,)]
 
 
 def test_losses_equal_their_definitions(dataset):
-    user, item = dataset[0]["user", "listens", "entity"].edge_index[:, :50]
+    rows = dataset[0]["user", "listens", "entity"].edge_index[:, :50]
     label = torch.ones(50)
-    for name in ("click", "ranking"):
-        recommender = make_recommender(dataset, CollaborativeConfig(loss=name), seed=0)
+    for name, item_item in itertools.product(("click", "ranking"), (False, True)):
+        config = CollaborativeConfig(loss=name, item_item=item_item)
+        recommender = make_recommender(dataset, config, seed=0)
         model = recommender.model.eval()
         randomize(model, std=0.4)
         torch.manual_seed(5)
-        loss, logit, labels = recommender.loss(user, item, label)
+        loss, logit, labels = recommender.loss(*rows, label)
         torch.manual_seed(5)
-        negative = recommender._negatives.draw(user)
         train = dataset[0]["user", "listens", "entity"].edge_index
         kg = dataset[0]["entity", "kg", "entity"]
         visible = train[:, 50:]
-        z_user, z_item = model.encode(model.graph(visible, kg.edge_index, kg.rel_type, dataset.num_users))
-        positive_logit = (z_user[user] * z_item[item]).sum(dim=1)
-        torch.testing.assert_close(
-            logit, torch.cat([positive_logit, (z_user[user] * z_item[negative]).sum(dim=1)])
-        )
-        assert labels.tolist() == [1.0] * 50 + [0.0] * 50
+        # Users of whom the graph shows nothing are not ranked for.
+        shown = torch.isin(rows[0], visible[0]) if name == "ranking" else torch.ones(50, dtype=torch.bool)
+        user, item = rows[:, shown]
+        assert 0 < len(user) < 50 or name == "click"
+        negative = recommender._negatives.draw(user)
+        graph = model.graph(visible, kg.edge_index, kg.rel_type, dataset.num_users)
+        z_user, z_item = model.encode(graph)
+        score = z_user @ z_item[: dataset.num_items].t()
+        if item_item:
+            score = score + model.direct(torch.arange(dataset.num_users), model.paths(graph))
+        torch.testing.assert_close(logit, torch.cat([score[user, item], score[user, negative]]))
+        assert labels.tolist() == [1.0] * len(user) + [0.0] * len(user)
         if name == "click":
             want = log_loss(labels, logit.detach().double().sigmoid())
         else:
-            score = (z_user[user] @ z_item[: dataset.num_items].t()).detach().double()
             want = 0.0
-            for s, u, i in zip(score, user, item, strict=True):
+            for s, u, i in zip(score[user].detach().double(), user, item, strict=True):
                 candidates = torch.ones(dataset.num_items, dtype=torch.bool)
                 candidates[visible[1, visible[0] == u]] = False
                 want += (s[candidates].exp().sum().log() - s[i]).item() / len(user)
@@ -196,13 +212,19 @@ def test_logits_are_calibrated_on_the_validation_rows(dataset):
     logit = torch.randn(len(label)) + 2 * label + 3
     got = recommender.calibrate(user, item, logit, label)
     features = np.column_stack([logit, recommender.model.entity_features(recommender.plan)[item]])
-    want = LogisticRegression(C=100, max_iter=1000).fit(features, label).decision_function(features)
-    torch.testing.assert_close(got, torch.from_numpy(want).float(), atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(recommender.calibrated(item, logit), got)
-    assert log_loss(label, got.sigmoid()) < log_loss(label, logit.sigmoid())
+    regression = LogisticRegression(C=100, max_iter=1000)
+    kept = torch.from_numpy(regression.fit(features, label).decision_function(features)).float()
+    torch.testing.assert_close(recommender.calibrated(item, logit), kept, atol=1e-3, rtol=1e-3)
+    assert log_loss(label, kept.sigmoid()) < log_loss(label, logit.sigmoid())
+    # Epochs are judged by rows that their weights were not learned from.
+    want = torch.empty(len(label), dtype=torch.double)
+    for learn, judge in StratifiedKFold(5).split(features, label):
+        regression.fit(features[learn], label[learn])
+        want[judge] = torch.from_numpy(regression.decision_function(features[judge])).double()
+    torch.testing.assert_close(got, want.float(), atol=1e-3, rtol=1e-3)
     # One label cannot be calibrated on: what was learned stays.
     recommender.calibrate(user, item, logit, torch.ones_like(label))
-    torch.testing.assert_close(recommender.calibrated(item, logit), got)
+    torch.testing.assert_close(recommender.calibrated(item, logit), kept, atol=1e-3, rtol=1e-3)
 
 
 def test_it_finds_the_planted_preferences(synthetic, tmp_path):
@@ -238,8 +260,48 @@ def test_ranking_is_judged_by_the_recall_of_validation_positives(synthetic, tmp_
         ({"hold_out": -0.1}, "hold_out=-0.1"),
         ({"passes": 0}, "passes=0"),
         ({"loss": "hinge"}, "loss='hinge' is unknown"),
+        ({"item_item": True, "hold_out": 0.0}, "item_item=True with hold_out=0"),
     ],
 )
 def test_bad_hyper_parameters(options, message):
     with pytest.raises(ValueError, match=message):
         replace(CollaborativeConfig(), **options)
+
+
+def test_a_step_predicts_at_most_a_batch_and_hides_all_that_it_holds_out(dataset):
+    user, item = dataset[0]["user", "listens", "entity"].edge_index[:, :50]
+    recommender = make_recommender(dataset, CollaborativeConfig(batch_size=7), seed=0)
+    seen = graphs(recommender)
+    _, _, label = recommender.loss(user, item, torch.ones(50))
+    assert label.tolist() == [1.0] * 7 + [0.0] * 7
+    assert not interactions(recommender, seen.pop()) & set(zip(user.tolist(), item.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("item_item", [False, True])
+def test_all_ways_to_score_agree(dataset, item_item):
+    recommender = make_recommender(dataset, CollaborativeConfig(item_item=item_item, channels=4), seed=0)
+    model = randomize(recommender.model.eval(), std=0.5)
+    users = torch.arange(dataset.num_users)
+    user, item = torch.cartesian_prod(users, torch.arange(dataset.num_items)).t()
+    with torch.no_grad():
+        want = model(user, item, recommender.plan).view(dataset.num_users, -1)
+        torch.testing.assert_close(recommender.score(user, item).view_as(want), want)
+        torch.testing.assert_close(recommender.score_all(users), want)
+        torch.testing.assert_close(recommender.scorer()(users[3:9]), want[3:9])
+        recommender.prepare()
+        torch.testing.assert_close(recommender.score_all(users).float(), want, atol=1e-4, rtol=1e-4)
+        for item in (0, 7):
+            alone = recommender.score_newcomer(torch.tensor([item]))
+            torch.testing.assert_close(recommender.similar(item), alone - recommender._z[1][:, -1])
+        for person in (5, torch.tensor([1, 4, 9])):
+            for item in (2, 4, 30):
+                score = (
+                    recommender.score_all(torch.tensor([5]))[0]
+                    if isinstance(person, int)
+                    else recommender.score_newcomer(person)
+                )[item]
+                for parts in recommender.explain(person, item):
+                    assert parts.total.item() == pytest.approx(score.item(), abs=1e-9)
+                graph = recommender.logit_model(person, item)
+                got = graph(graph.x, graph.edge_index, graph.edge_type)
+                assert got.item() == pytest.approx(score.item(), abs=1e-9)

@@ -11,15 +11,11 @@ OPTIONS = {"epochs": 8, "channels": 8}
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=False)) if name == "collaborative" else name
-        for name in RECOMMENDERS
-    ],
+    ("name", "options"), [*((name, {}) for name in RECOMMENDERS), ("collaborative", {"item_item": True})]
 )
-def test_a_model_knows_no_more_than_popularity(name, tmp_path):
+def test_a_model_knows_no_more_than_popularity(name, options, tmp_path):
     def predict(dataset):
-        config = RECOMMENDERS[name].config_class(**OPTIONS)
+        config = RECOMMENDERS[name].config_class(**OPTIONS, **options)
         return fit(dataset, config, tmp_path / str(dataset.seed), device="cpu").score
 
     assert lead_over_popularity(predict, seeds=range(3)) <= NOISE

@@ -61,7 +61,7 @@ def naive(model, listens):
     for v in range(NUM_ENTITIES):
         count = sum(i == v for _, i in listens.t().tolist())
         triples = sum(b == v and r < NUM_RELATIONS for _, b, r in edges)
-        known = [math.log(1 + count), count == 0, math.log(1 + triples), v < NUM_ITEMS]
+        known = [math.log(1 + count), math.log(1 + triples)]
         bias.append(torch.tensor(known, dtype=torch.double) @ model.entity_bias.weight[0])
     return torch.stack(z[NUM_ENTITIES:]), torch.stack(z[:NUM_ENTITIES]), torch.stack(bias)
 
@@ -78,6 +78,49 @@ def test_scores_and_gradients_equal_the_equations(fusion, attention, num_layers)
     user, item = torch.cartesian_prod(torch.arange(NUM_USERS), torch.arange(NUM_ENTITIES)).t()
     got = model(user, item, graph).view(NUM_USERS, NUM_ENTITIES)
     assert_same(got, want, model.parameters())
+
+
+def paths_of(model, listens):
+    """What items say of each other directly, for all users and items, path by path."""
+    listens = [(u, i) for u, i in listens.t().tolist()]
+    edges = {(int(a), int(b), int(r)) for (a, b), r in zip(EDGES.t(), TYPES, strict=True)}
+    alpha, beta = model.item_item.log_alpha.exp(), model.item_item.log_beta.exp()
+    known = [sum(i == j for _, j in listens) for i in range(NUM_ITEMS)]
+    seen = [[i for v, i in listens if v == u] for u in range(NUM_USERS)]
+    score = torch.zeros(NUM_USERS, NUM_ITEMS, dtype=torch.double)
+    for u in range(NUM_USERS):
+        for j in seen[u]:
+            for v in range(NUM_USERS):
+                for i in seen[v] if j in seen[v] else []:
+                    length = len(seen[u]) * len(seen[v]) * (known[j] + 3) * (known[i] + 3)
+                    score[u, i] = score[u, i] + alpha / math.sqrt(length)
+            for t, target, r in edges:
+                holders = {b for a, b, q in edges if (a, q) == (t, r) and b < NUM_ITEMS}
+                if target == j and len(holders) >= 2:
+                    for i in holders:
+                        score[u, i] = score[u, i] + beta[r] / math.log(2 + len(holders))
+    return score
+
+
+def test_paths_between_items_equal_the_equations():
+    model = make(item_item=True)
+    graph = model.graph(LISTENS, torch.cat([EDGES, EDGES[:, :2]], dim=1), torch.cat([TYPES, TYPES[:2]]), 4)
+    user, item = torch.cartesian_prod(torch.arange(NUM_USERS), torch.arange(NUM_ENTITIES)).t()
+    z_user, z_entity = model.encode(graph)
+    direct = model(user, item, graph).view(NUM_USERS, NUM_ENTITIES) - z_user @ z_entity.t()
+    want = paths_of(model, LISTENS)
+    assert (want > 0).sum() > 6
+    assert (direct[:, NUM_ITEMS:].abs() < 1e-12).all()
+    assert_same(direct[:, :NUM_ITEMS], want, model.item_item.parameters())
+    users = torch.tensor([2, 0, 2])
+    torch.testing.assert_close(model.direct(users, model.paths(graph)), want[users])
+    shuffled = torch.randperm(len(user), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        model(user[shuffled], item[shuffled], graph), model(user, item, graph)[shuffled]
+    )
+    # A neighbour that too many items have, or a single one, leads nowhere.
+    none = model.graph(LISTENS[:, :0], EDGES[:, :1], TYPES[:1], NUM_USERS)
+    assert (model.direct(users, model.paths(none)) == 0).all()
 
 
 def test_a_user_is_what_they_listened_to():
@@ -118,16 +161,15 @@ def test_only_the_edges_of_the_graph_pass_messages():
 def test_entity_features_count_users_and_triples():
     model = make()
     got = model.entity_features(model.graph(LISTENS, EDGES, TYPES, NUM_USERS))
-    assert got[:, 1].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]  # Nobody listens to item 4, nor to what is no item.
-    assert got[:, 3].tolist() == [1] * NUM_ITEMS + [0] * (NUM_ENTITIES - NUM_ITEMS)
-    got = got.expm1()[:, [0, 2]]
+    got = got.expm1()
     count = [[2, 1], [2, 1], [1, 0], [1, 0], [0, 1], [0, 2], [0, 2], [0, 0]]
     torch.testing.assert_close(got, torch.tensor(count, dtype=torch.double))
 
 
+@pytest.mark.parametrize("item_item", [True, False])
 @pytest.mark.parametrize("training", [True, False])
-def test_ranking_is_by_the_scores_of_pairs(training):
-    model = make(dropout=0.5)
+def test_ranking_is_by_the_scores_of_pairs(training, item_item):
+    model = make(dropout=0.5, item_item=item_item)
     graph = model.graph(LISTENS, EDGES, TYPES, NUM_USERS)
     users = torch.tensor([2, 0, 2])
     item = torch.arange(NUM_ITEMS).repeat(3)
