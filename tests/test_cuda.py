@@ -16,7 +16,7 @@ from mgwa_pyg.ops import RelationCSR, relation_softmax_aggregate
 from mgwa_pyg.recommend import Recommender
 from mgwa_pyg.recommenders import RECOMMENDERS
 from mgwa_pyg.sampler import KHopSampler, NeighborSampler
-from mgwa_pyg.train import CollaborativeConfig, fit
+from mgwa_pyg.train import fit
 
 CUDA = torch.device("cuda")
 NUM_NODES, NUM_RELATIONS = 300, 7
@@ -238,8 +238,10 @@ def test_fit(data, name, tmp_path):
     assert result.score.isfinite().all()
 
 
-def test_fit_by_ranking_loss(data, tmp_path):
-    result = fit(data, CollaborativeConfig(epochs=2, loss="ranking"), tmp_path, device="cuda")
+@pytest.mark.parametrize("name", RECOMMENDERS)
+def test_fit_by_ranking_loss(data, name, tmp_path):
+    config = RECOMMENDERS[name].config_class(epochs=2, loss="ranking")
+    result = fit(data, config, tmp_path, device="cuda")
     assert result.score.isfinite().all()
 
 
@@ -248,14 +250,15 @@ def test_a_checkpoint_answers_alike_on_the_cpu_and_on_the_device(data, name, tmp
     fit(data, RECOMMENDERS[name].config_class(epochs=2), tmp_path, device="cuda")
     there, here = (Recommender.load(tmp_path, data, device=device) for device in ("cuda", "cpu"))
     newcomer = here.recommend(3)["item"].tolist()[:3]
-    for answer in (
+    answers = [
         lambda recommender: recommender.recommend(3),
         lambda recommender: recommender.recommend_batch([3, 4, 3]),
-        lambda recommender: recommender.recommend_for(newcomer),
         lambda recommender: recommender.similar_items(5),
+        lambda recommender: recommender.recommend_for(newcomer),
         lambda recommender: recommender.explain(3, 5).parts,
         lambda recommender: recommender.explain(newcomer, 5).parts,
-    ):
+    ]
+    for answer in answers[:3] if name == "lightgcn" else answers:  # It knows no more.
         pd.testing.assert_frame_equal(answer(there), answer(here), rtol=1e-6, atol=1e-9)
-    if name != "ripplenet":
+    if name not in ("ripplenet", "lightgcn"):
         assert "mask" in there.explain(3, 5, GNNExplainer(epochs=2)).parts

@@ -4,12 +4,14 @@ from mgwa_pyg.recommenders.base import RECOMMENDERS, FitConfig, KGRecommender, m
 from mgwa_pyg.recommenders.checkpoint import CheckpointError, read_checkpoint, restore
 from mgwa_pyg.recommenders.collaborative import CollaborativeConfig, CollaborativeRecommender
 from mgwa_pyg.recommenders.kgcn import KGCNConfig, KGCNRecommender
+from mgwa_pyg.recommenders.lightgcn import LightGCNConfig, LightGCNRecommender
 from mgwa_pyg.recommenders.mgwa import MGWAConfig, MGWARecommender
 from mgwa_pyg.recommenders.ripplenet import RippleNetConfig, RippleNetRecommender
 
 RECOMMENDERS["mgwa"] = MGWARecommender
 RECOMMENDERS["kgcn"] = KGCNRecommender
 RECOMMENDERS["ripplenet"] = RippleNetRecommender
+RECOMMENDERS["lightgcn"] = LightGCNRecommender
 RECOMMENDERS["collaborative"] = CollaborativeRecommender
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "KGCNConfig",
     "KGCNRecommender",
     "KGRecommender",
+    "LightGCNConfig",
+    "LightGCNRecommender",
     "MGWAConfig",
     "MGWARecommender",
     "RippleNetConfig",

@@ -189,7 +189,9 @@ def check_fit(path: Path | str, kept: Mapping[str, Any], wanted: Mapping[str, An
             f"{path} was made with other data of the same sizes: {made_with}, {reason}. Pass the data set of "
             f"that fit"
         )
-    there, here = ({**fit["config"], "seed": fit["seed"]} for fit in (kept, wanted))
+    # Of an older version, it lacks what came later.
+    there = {**kept_config(path, kept).to_dict(), "seed": kept["seed"]}
+    here = {**wanted["config"], "seed": wanted["seed"]}
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if names:
         raise CheckpointError(

@@ -6,12 +6,15 @@ H. Wang, M. Zhao, X. Xie, W. Li, M. Guo; WWW 2019; arXiv:1904.12575.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from mgwa_pyg.nn import KGCN
 from mgwa_pyg.recommenders.neighborhood import NeighborhoodConfig, NeighborhoodRecommender
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class KGCNConfig(NeighborhoodConfig):
 
     fusion: str = "sum"
     equations: str = "paper"
+
+    @classmethod
+    def for_ranking(cls) -> Self:
+        return cls(loss="ranking", channels=64, lr=5e-3, weight_decay=1e-5, passes=8, epochs=10, patience=3)
 
     def __post_init__(self) -> None:
         super().__post_init__()

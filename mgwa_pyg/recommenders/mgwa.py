@@ -6,12 +6,15 @@ H. Xiao, D. Sun, F. You; Software Engineering and Applications 13(1), 2024; DOI 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from mgwa_pyg.nn import MGWA
 from mgwa_pyg.recommenders.neighborhood import NeighborhoodConfig, NeighborhoodRecommender
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,10 @@ class MGWAConfig(NeighborhoodConfig):
     channels: int = 8
     weight_decay: float = 3e-4
     score_activation: str | None = "sigmoid"
+
+    @classmethod
+    def for_ranking(cls) -> Self:
+        return cls(loss="ranking", channels=64, lr=5e-3, weight_decay=1e-5, passes=8, epochs=10, patience=3)
 
 
 class MGWARecommender(NeighborhoodRecommender):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,12 @@ from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.nn import KGCN, MGWA, GatedAggregationConv
 from mgwa_pyg.nn.models.all_items import ItemBlock, block_sizes
 from mgwa_pyg.ops import RelationCSR
-from mgwa_pyg.recommenders.base import FitConfig, KGRecommender, UserOrItems
+from mgwa_pyg.recommenders.base import FitConfig, KGRecommender, Trial, UserOrItems
 from mgwa_pyg.recommenders.contributions import Contributions, Layers, LogitModel, contributions
 from mgwa_pyg.sampler import NeighborSampler
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # A newcomer's vector is fitted until it stays where it is, which takes about five evaluations.
 _FIT: dict[str, Any] = {
@@ -54,6 +57,13 @@ class NeighborhoodConfig(FitConfig):
     @property
     def from_transe(self) -> bool:
         return self.transe
+
+    def suggested(self, trial: Trial) -> Self:
+        return replace(
+            super().suggested(trial),
+            num_layers=trial.suggest_int("num_layers", 1, 2),
+            fusion=trial.suggest_categorical("fusion", ["gated", "sum", "concat"]),
+        )
 
 
 class NeighborhoodRecommender(KGRecommender):
@@ -207,7 +217,11 @@ class NeighborhoodRecommender(KGRecommender):
         def loss() -> Tensor:
             optimizer.zero_grad()
             score = self._all_items_once.score(profile())[0]
-            value = F.softplus(-score[items]).sum() + weight @ F.softplus(score) + offset.square().sum() / 2
+            if self.config.loss == "click":
+                value = F.softplus(-score[items]).sum() + weight @ F.softplus(score)
+            else:
+                value = weight @ F.softplus(score.unsqueeze(1) - score[items]).mean(dim=1)
+            value = value + offset.square().sum() / 2
             value.backward()
             return value
 

@@ -6,7 +6,8 @@ H. Wang, F. Zhang, J. Wang, M. Zhao, W. Li, X. Xie, M. Guo; CIKM 2018; arXiv:180
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,9 +15,12 @@ from torch_geometric.utils import scatter
 
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.nn import RippleNet
-from mgwa_pyg.recommenders.base import FitConfig, KGRecommender, UserOrItems
+from mgwa_pyg.recommenders.base import FitConfig, KGRecommender, Trial, UserOrItems
 from mgwa_pyg.recommenders.contributions import Contributions
 from mgwa_pyg.sampler import ripple_sets
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class RippleNetConfig(FitConfig):
     """
 
     model = "ripplenet"
+    weight_decays = (1e-8, 1e-5)
 
     num_layers: int = 3
     lr: float = 2e-3
@@ -44,6 +49,13 @@ class RippleNetConfig(FitConfig):
     item_update: str = "plus_transform"
     kge_weight: float = 0.02
     directed: bool = True
+
+    @classmethod
+    def for_ranking(cls) -> Self:
+        return cls(loss="ranking", passes=2, epochs=10, patience=3)
+
+    def suggested(self, trial: Trial) -> Self:
+        return replace(super().suggested(trial), num_layers=trial.suggest_int("num_layers", 1, 3))
 
 
 class RippleNetRecommender(KGRecommender):

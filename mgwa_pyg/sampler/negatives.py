@@ -14,7 +14,7 @@ from mgwa_pyg.utils.checks import check_count, check_range, check_tensors, forms
 # are left, hardly ever all in vain.
 _TRIES = 16
 
-_FORMS = forms(pairs="index: 2 pairs", user="index: users")
+_FORMS = forms(pairs="index: 2 pairs", user="index: users", key="long: users | None")
 
 
 class NegativeSampler:
@@ -72,15 +72,27 @@ class NegativeSampler:
         self._seen, self._left_before = self._seen.to(device), self._left_before.to(device)
         return self
 
-    def draw(self, user: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        r"""Return an entity for each user, :math:`(n)`; from torch's own generator unless one is given.
+    def draw(
+        self, user: Tensor, generator: torch.Generator | None = None, key: Tensor | None = None
+    ) -> Tensor:
+        r"""Return an entity for each user, :math:`(n)`.
+
+        Args:
+            user (torch.Tensor): The users, :math:`(n)`; one may stand there several times.
+            generator (torch.Generator, optional): The source of randomness. (default: :obj:`None`, torch's
+                own)
+            key (torch.Tensor, optional): In its place, a :obj:`torch.long` for each user, :math:`(n)`, that
+                alone decides what is drawn. (default: :obj:`None`)
 
         Raises:
-            ValueError: If ``user`` is no vector of whole numbers, or one of them has seen the whole pool.
+            ValueError: If there is a generator as well as keys, an argument has another shape or type, or one
+                of the users has seen the whole pool.
             IndexError: If a user is out of range; on an accelerator, looked at only under
                 :class:`torch_geometric.debug`.
         """
-        check_tensors(_FORMS, {"user": user})
+        check_tensors(_FORMS, {"user": user, "key": key})
+        if key is not None and generator is not None:
+            raise ValueError("pass a generator or keys, not both")
         if values_are_checked(user.device):
             check_range("user", user, self.num_users, "num_users")
         user = user.long()
@@ -89,6 +101,8 @@ class NegativeSampler:
                 f"user {int(user[self.num_left[user] == 0][0])} has seen the whole pool of {self.pool}: no "
                 f"negative is left to draw; keep only users with num_left > 0"
             )
+        if key is not None:
+            return self._draw_left(user, key=key)
         entity = torch.empty_like(user)
         row = torch.arange(user.numel(), device=user.device)
         for _ in range(_TRIES):
@@ -106,9 +120,11 @@ class NegativeSampler:
         place = torch.searchsorted(self._seen, key).clamp_(max=self._seen.numel() - 1)
         return self._seen[place] == key
 
-    def _draw_left(self, user: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _draw_left(
+        self, user: Tensor, generator: torch.Generator | None = None, key: Tensor | None = None
+    ) -> Tensor:
         """Draw the number of an entity among those that are left; before it stand seen ones, too."""
-        chance = uniform(user.numel(), 1, user.device, generator).squeeze(1)
+        chance = uniform(user.numel(), 1, user.device, generator, key).squeeze(1)
         number = (chance * self.num_left[user]).long()
         end = torch.searchsorted(self._left_before, user * self.pool + number, right=True)
         return number + end - self._begin[user]

@@ -5,6 +5,7 @@ from mgwa_pyg.recommenders import CheckpointError as CheckpointError
 from mgwa_pyg.recommenders import CollaborativeConfig as CollaborativeConfig
 from mgwa_pyg.recommenders import FitConfig as FitConfig
 from mgwa_pyg.recommenders import KGCNConfig as KGCNConfig
+from mgwa_pyg.recommenders import LightGCNConfig as LightGCNConfig
 from mgwa_pyg.recommenders import MGWAConfig as MGWAConfig
 from mgwa_pyg.recommenders import RippleNetConfig as RippleNetConfig
 from mgwa_pyg.recommenders import read_checkpoint as read_checkpoint

@@ -22,7 +22,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import full_ranking
-from mgwa_pyg.recommenders import RECOMMENDERS, FitConfig, KGRecommender, restore
+from mgwa_pyg.recommenders import FitConfig, KGRecommender, restore
 from mgwa_pyg.recommenders.checkpoint import FORMAT, FORMAT_KEY, describe
 from mgwa_pyg.utils.checks import NaNError
 
@@ -38,8 +38,8 @@ class ClickData(L.LightningDataModule):
     """The labelled user-item rows of a data set, in batches of ``(user, item, label)``.
 
     Training rows come in an order that depends on the seed and the epoch alone, so that a resumed fit
-    sees the same batches as one that was never interrupted. A recommender that draws its own negatives gets
-    the training positives only.
+    sees the same batches as one that was never interrupted. Where the recommender draws the negatives,
+    as it does for a ranking loss, they are the training positives only.
 
     Args:
         data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
@@ -126,10 +126,9 @@ def check_rows(data: HeteroData, config: FitConfig) -> None:
         if links.edge_index.size(1) == 0:
             raise ValueError("there are no training positives: nothing can be learned")
     elif label.unique().numel() < 2:
-        others = [name for name, kind in RECOMMENDERS.items() if kind.config_class.draws_negatives]
         raise ValueError(
-            f"the training rows are {kinds(label)}: rows of both labels are needed, unless the model draws "
-            f"negatives of its own, as model={' or '.join(map(repr, others))} does"
+            f"the training rows are {kinds(label)}: rows of both labels are needed, unless negatives are "
+            f"drawn in training, as they are with loss='ranking'"
         )
     label = links.edge_label[links.val_mask]
     if label.numel() == 0:

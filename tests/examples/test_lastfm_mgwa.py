@@ -64,7 +64,7 @@ def test_options_reach_the_model(tmp_path):
     assert [(row["negatives"], row["seed"]) for row in metrics(tmp_path / "run")] == [("items", 7)] * 5
 
 
-@pytest.mark.parametrize("model", ["kgcn", "ripplenet", "collaborative"])
+@pytest.mark.parametrize("model", ["kgcn", "ripplenet", "lightgcn", "collaborative"])
 def test_other_models(tmp_path, model):
     options = f"--negatives items --model {model} --epochs 1 --dim 4"
     status, out, _ = run_here(

@@ -24,6 +24,7 @@ CONFIGS = {
     "mgwa, 3 layers": MGWAConfig(num_layers=3, channels=6),
     "mgwa, highway": MGWAConfig(fusion="highway", num_layers=2),
     "mgwa, neighbor": MGWAConfig(fusion="neighbor", score_activation=None),
+    "mgwa, ranking": MGWAConfig(loss="ranking"),
     "kgcn": KGCNConfig(num_layers=2),
     "kgcn, official": KGCNConfig(num_layers=2, fusion="concat", equations="official"),
     "ripplenet": RippleNetConfig(),

@@ -1,7 +1,7 @@
 """The hyper-parameters: plain values there and back, and nonsense refused."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from mgwa_pyg.recommenders import RECOMMENDERS
-from mgwa_pyg.train import CollaborativeConfig, FitConfig, KGCNConfig, MGWAConfig, RippleNetConfig
+from mgwa_pyg.train import (
+    CollaborativeConfig,
+    FitConfig,
+    KGCNConfig,
+    LightGCNConfig,
+    MGWAConfig,
+    RippleNetConfig,
+)
 
 
 @pytest.mark.parametrize("model", RECOMMENDERS)
@@ -56,6 +63,9 @@ def test_an_unknown_model():
         (CollaborativeConfig, {"hold_out": 1}, r"hold_out=1\.0: a share in \[0, 1\)"),
         (CollaborativeConfig, {"passes": np.int64(0)}, "passes=0: a whole number"),
         (CollaborativeConfig, {"loss": "hinge"}, "loss='hinge' is unknown"),
+        (MGWAConfig, {"loss": "hinge"}, r"loss='hinge' is unknown: choose one of \['click', 'ranking'\]"),
+        (LightGCNConfig, {"loss": None}, "loss=None: a word"),
+        (KGCNConfig, {"passes": 0}, "passes=0: a whole number"),
     ],
 )
 def test_bad_settings(config, options, message):
@@ -84,6 +94,54 @@ def test_numbers_of_other_libraries_become_plain(model):
             assert (type(got), got) == (type(value), value), (field.name, make)
     lr = RECOMMENDERS[model].config_class(lr=1).lr
     assert (type(lr), lr) == (float, 1.0)
+
+
+@pytest.mark.parametrize("model", RECOMMENDERS)
+def test_the_loss_says_what_is_learned_from_and_judged_by(model):
+    click = RECOMMENDERS[model].config_class()
+    ranking = RECOMMENDERS[model].config_class.for_ranking()
+    assert (click.loss, click.monitor) == ("click", "val_auc")
+    assert (ranking.loss, ranking.monitor, ranking.draws_negatives) == ("ranking", "val_recall", True)
+    assert click.draws_negatives is (model == "collaborative")
+    assert ranking.deal(10**6)[1] == ranking.passes
+
+
+class FirstOrLast:
+    """A trial that suggests an end of each range, and notes what it was asked for."""
+
+    def __init__(self, end):
+        self.end, self.asked = end, {}
+
+    def suggest_float(self, name, low, high, *, log=False):
+        assert 0 < low < high or not log
+        return self.suggest_categorical(name, [low, high])
+
+    def suggest_int(self, name, low, high):
+        return self.suggest_categorical(name, range(low, high + 1))
+
+    def suggest_categorical(self, name, choices):
+        assert name not in self.asked  # Optuna wants one distribution for each name.
+        self.asked[name] = choices[self.end]
+        return self.asked[name]
+
+
+@pytest.mark.parametrize("model", RECOMMENDERS)
+def test_what_a_search_tries(model):
+    base = RECOMMENDERS[model].config_class.for_ranking()
+    trials = FirstOrLast(0), FirstOrLast(-1)
+    for trial in trials:
+        got = base.suggested(trial)
+        assert got == replace(base, **trial.asked)
+        assert {"lr", "weight_decay", "channels"} <= trial.asked.keys()
+    assert trials[0].asked.keys() == trials[1].asked.keys()
+    assert all(trials[1].asked[name] != value for name, value in trials[0].asked.items())
+
+
+def test_optuna_is_such_a_trial():
+    optuna = pytest.importorskip("optuna")
+    values = {"channels": 32, "lr": 2e-3, "weight_decay": 1e-5, "num_layers": 2, "fusion": "sum"}
+    got = KGCNConfig.for_ranking().suggested(optuna.trial.FixedTrial(values))
+    assert got == replace(KGCNConfig.for_ranking(), **values)
 
 
 def test_hyper_parameters_of_a_dict():

@@ -140,6 +140,18 @@ def test_what_a_checkpoint_lacks_is_said(small, copy, change, message):
     assert str(copy) in str(error.value)
 
 
+def test_a_checkpoint_from_before_a_hyper_parameter_has_its_default(small, copy, cut):
+    for path in (copy, cut / "last.ckpt"):
+        content = torch.load(path, weights_only=True)
+        for name in ("loss", "passes"):
+            content["hyper_parameters"]["config"].pop(name)
+        torch.save(content, path)
+    assert ClickModule.restore(copy, small).config == CONFIG
+    with pytest.raises(CheckpointError, match="another fit, with loss='click' instead of loss='ranking'"):
+        fit(small, replace(CONFIG, loss="ranking"), cut)
+    assert len(fit(small, CONFIG, cut).history) == 2
+
+
 def test_a_fit_does_not_go_on_with_parameters_of_another_shape(small, cut):
     content = torch.load(cut / "last.ckpt", weights_only=True)
     content["state_dict"].popitem()

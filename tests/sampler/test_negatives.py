@@ -34,6 +34,24 @@ def test_draws_follow_from_the_generator():
     assert torch.equal(sampler.to("cpu").draw(user), first)
 
 
+def test_draws_follow_from_keys():
+    sampler = NegativeSampler(PAIRS, num_users=4, pool=5)
+    user, generator = torch.arange(4).repeat(5_000), torch.Generator().manual_seed(0)
+    key = torch.randint(2**60, (20_000,), generator=generator)
+    order = torch.randperm(20_000, generator=generator)
+    drawn = sampler.draw(user, key=key)
+    assert torch.equal(sampler.draw(user[order], key=key[order]), drawn[order])
+    share = torch.zeros(4, 5).index_put((user, drawn), torch.tensor(1.0), accumulate=True) / 5_000
+    want = torch.tensor([[0, 0, 0, 1, 1], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]]).float()
+    want = want / want.sum(dim=1, keepdim=True)
+    assert (share[want == 0] == 0).all()
+    torch.testing.assert_close(share, want, atol=0.03, rtol=0)
+    with pytest.raises(ValueError, match="a generator or keys, not both"):
+        sampler.draw(user, torch.Generator(), key)
+    with pytest.raises(ValueError, match=r"key has shape \(3,\).*shape 20000 users"):
+        sampler.draw(user, key=key[:3])
+
+
 def test_where_most_is_left_known_entities_are_drawn_anew():
     """The figures of earlier fits follow from this order of draws."""
     known = {(user, (7 * user + k) % 50) for user in range(10) for k in range(5)}

@@ -27,6 +27,7 @@ from mgwa_pyg.train import (
     CollaborativeConfig,
     DivergedError,
     KGCNConfig,
+    LightGCNConfig,
     MGWAConfig,
     RippleNetConfig,
     fit,
@@ -72,6 +73,8 @@ def test_the_same_seed_gives_the_same_bits(synthetic, tmp_path, num_layers):
         MGWAConfig(transe=True),
         KGCNConfig(fanout=4),
         RippleNetConfig(),
+        LightGCNConfig(loss="ranking"),
+        MGWAConfig(loss="ranking", fanout=4),
         CollaborativeConfig(passes=2, hold_out=0.2),
         CollaborativeConfig(passes=2, hold_out=0.2, loss="ranking"),
     ],
@@ -210,6 +213,7 @@ def test_batches_hold_every_training_row_once(synthetic):
         (MGWAConfig(weight_decay=0.1), lambda name, parameter: "emb" in name),
         (KGCNConfig(weight_decay=0.1), lambda name, parameter: parameter.dim() > 1),
         (RippleNetConfig(weight_decay=0.1), lambda name, parameter: False),  # Its loss has a term for it.
+        (LightGCNConfig(weight_decay=0.1), lambda name, parameter: False),  # The same.
         (CollaborativeConfig(weight_decay=0.1), lambda name, parameter: True),
     ],
 )
@@ -232,7 +236,7 @@ def test_bad_devices(synthetic, tmp_path, monkeypatch):
 
 ALL = [
     MGWAConfig(), KGCNConfig(), RippleNetConfig(memory_size=4), CollaborativeConfig(passes=2),
-    CollaborativeConfig(passes=2, loss="ranking"),
+    LightGCNConfig(), MGWAConfig(loss="ranking"), CollaborativeConfig(passes=2, loss="ranking"),
 ]  # fmt: skip
 
 
@@ -293,7 +297,10 @@ def test_validation_rows_that_cannot_tell_are_refused(tmp_path):
         ("val", negatives, KGCNConfig(), r"validation rows are 0 positives and \d+ negatives, but both"),
         ("val", positives, CollaborativeConfig(), "but both labels are needed for the AUC"),
         ("val", negatives, CollaborativeConfig(loss="ranking"), "but positives are needed for the recall"),
+        ("val", negatives, KGCNConfig(loss="ranking"), "but positives are needed for the recall"),
         ("train", positives, MGWAConfig(), r"training rows are \d+ positives and 0 negatives: rows of both"),
+        ("train", positives, KGCNConfig(), r"drawn in training, as they are with loss='ranking'"),
+        ("train", negatives, RippleNetConfig(loss="ranking"), "there are no training positives"),
         ("train", nothing, RippleNetConfig(), "training rows are 0 positives and 0 negatives"),
         ("train", negatives, CollaborativeConfig(), "there are no training positives"),
     ]:
@@ -636,7 +643,7 @@ def test_data_that_a_transform_has_spoilt(tmp_path, config):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("config", ALL[:4], ids=lambda config: config.model)
+@pytest.mark.parametrize("config", ALL[:5], ids=lambda config: config.model)
 def test_data_without_any_relation(tmp_path, config):
     class Interactions(KGRecDataset):
         def build(self):
@@ -644,7 +651,7 @@ def test_data_without_any_relation(tmp_path, config):
             return KGRecTables(pairs, [], 12, 10, [f"item {number}" for number in range(10)], [])
 
     fit_it = partial(fit, Interactions(None, negatives="items"), replace(config, epochs=1), tmp_path / "fit")
-    if isinstance(config, CollaborativeConfig):
+    if isinstance(config, CollaborativeConfig | LightGCNConfig):
         assert fit_it().score.isfinite().all()
     else:
         with pytest.raises(ValueError, match=r"the data have no relation, which model='.*' learns from"):
