@@ -8,13 +8,24 @@ from benchmarks.data import RANKED
 from benchmarks.experiments import Experiment, Job, Results, make_jobs, short
 from benchmarks.harness import Settings, read_results, table
 from benchmarks.rankings import RANKING_METRICS, TESTED
-from mgwa_pyg.train import CollaborativeConfig, FitConfig
+from mgwa_pyg.train import (
+    CollaborativeConfig,
+    FitConfig,
+    KGCNConfig,
+    LightGCNConfig,
+    MGWAConfig,
+    RippleNetConfig,
+)
 
 REFERENCE = "CollaborativeMGWA"
-#: Where the search leaves what it chose for a data set and a model, ``tuned_DATA_MODEL.json``.
+#: Where the file of :func:`mgwa_pyg.train.tune.tune` for a data set and a model is ``tuned_DATA_MODEL.json``.
 TUNED = Path(__file__).parent / "results"
 #: The models where no search has chosen anything else.
 MODELS: dict[str, FitConfig] = {
+    "MGWA": MGWAConfig.for_ranking(),
+    "KGCN": KGCNConfig.for_ranking(),
+    "RippleNet": RippleNetConfig.for_ranking(),
+    "LightGCN": LightGCNConfig.for_ranking(),
     REFERENCE: CollaborativeConfig.for_ranking(),
 }
 #: What each control changes of the reference.
@@ -66,7 +77,7 @@ def models(data: str) -> dict[str, FitConfig]:
 
 def _tuned(data: str, config: FitConfig) -> FitConfig:
     file = TUNED / f"tuned_{data}_{config.model}.json"
-    return FitConfig.from_dict(read_results(file)["chosen"]) if file.exists() else config
+    return FitConfig.from_dict(read_results(file)["chosen"]["config"]) if file.exists() else config
 
 
 def _jobs(settings: Settings) -> list[Job]:

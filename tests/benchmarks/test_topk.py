@@ -17,7 +17,7 @@ from benchmarks.harness import NoDataError, Settings, read_results
 from benchmarks.rankings import Ranking, recommendations_file
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import Popularity, fit_heuristics, full_ranking, paired_test
-from mgwa_pyg.train import CollaborativeConfig, MGWAConfig
+from mgwa_pyg.train import CollaborativeConfig, LightGCNConfig, MGWAConfig
 from tests.benchmarks.test_experiments import small
 
 COLUMNS = ["model", "seed", "user", "item", "rank"]
@@ -26,8 +26,10 @@ COLUMNS = ["model", "seed", "user", "item", "rank"]
 @pytest.fixture(autouse=True)
 def _small(monkeypatch, tmp_path):
     """Small models, one process, and no folder with what a search has chosen."""
+    options = {"epochs": 1, "batch_size": 128, "loss": "ranking"}
     models = {
-        "MGWA": MGWAConfig(epochs=1, batch_size=128),
+        "MGWA": MGWAConfig(**options),
+        "LightGCN": LightGCNConfig(**options),
         "CollaborativeMGWA": CollaborativeConfig(epochs=1, passes=1, channels=4, loss="ranking"),
     }
     monkeypatch.setattr(topk, "MODELS", models)
@@ -261,7 +263,9 @@ def test_what_a_search_has_chosen_is_taken(tmp_path):
     }
     chosen = CollaborativeConfig(channels=8, dropout=0.3, loss="ranking")
     topk.TUNED.mkdir()
-    (topk.TUNED / "tuned_ml-100k_collaborative.json").write_text(json.dumps({"chosen": chosen.to_dict()}))
+    (topk.TUNED / "tuned_ml-100k_collaborative.json").write_text(
+        json.dumps({"chosen": {"config": chosen.to_dict()}})
+    )
     after = topk.models("ml-100k")
     assert after["CollaborativeMGWA"] == chosen
     for name, change in (
