@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import (
+    DATA,
     NoDataError,
     Record,
     Report,
@@ -46,13 +48,17 @@ def main() -> None:
         help="where to write the rows, each as it is finished, compressed if the name ends with .gz "
         "(default: nowhere, but when interrupted to NAME_interrupted.json in --out)")
     add("--quick", action="store_true", help="fewer repetitions; experiments run one seed instead of five")
-    add("--data", choices=["lastfm", "synthetic"], default="lastfm",
-        help="synthetic: a trial of all that run on real data without these")
+    add("--data", choices=list(DATA),
+        help="what experiments run on (default: Last.FM, but Book-Crossing for book_crossing); topk runs on "
+        "all of them; synthetic: a trial of all that run on real data without these")
     add("--root", type=Path, default=Path("data"), metavar="DIR",
         help="where data sets are kept (default: data)")
     add("--out", type=Path, metavar="DIR",
-        help="where their pages and plots go (default: benchmarks/results for a full run on Last.FM, else "
+        help="where their pages and plots go (default: benchmarks/results for a full run on real data, else "
         "runs/benchmarks)")
+    add("--recommendations", type=Path, metavar="FILE",
+        help="topk: where to write the first ten items of every test user by every model, as CSV with the "
+        "columns model, seed, user, item and rank, compressed if the name ends with .gz")
     add("--redraw", action="store_true",
         help="layer and the experiments: write page and plots again from the figures in --out, and measure "
         "nothing")
@@ -60,10 +66,16 @@ def main() -> None:
     args = parser.parse_args()
     if args.device == "cuda" and not args.redraw and not torch.cuda.is_available():
         sys.exit(f"error: --device cuda, but torch {torch.__version__} finds no CUDA device here")
-    full = args.data == "lastfm" and not args.quick
+    if args.recommendations and (args.name != "topk" or args.redraw):
+        parser.error("--recommendations goes with topk, which makes rankings, and without --redraw")
+    if args.recommendations and args.recommendations.is_dir():
+        parser.error(f"--recommendations {args.recommendations} is a folder: name a file")
+    full = args.data != "synthetic" and not args.quick
     out = args.out or Path("benchmarks/results" if full else "runs/benchmarks")
     record = Record({} if args.redraw else environment(args.device), args.json)
-    settings = Settings(args.device, args.quick, out, args.data, args.root, record)
+    settings = Settings(
+        args.device, args.quick, out, root=args.root, recommendations=args.recommendations, record=record
+    )
 
     def keep_the_rows() -> None:
         record.path = args.json or out / f"{args.name}_interrupted.json"
@@ -74,7 +86,7 @@ def main() -> None:
     print(", ".join(f"{key} {value}" for key, value in record.environment.items()))
     with interruptible(keep_the_rows):
         for name in BENCHMARKS if args.name == "all" else [args.name]:
-            report = attempt(name, settings, "redraw" if args.redraw else "run")
+            report = attempt(name, settings, args.data, "redraw" if args.redraw else "run")
             if isinstance(report, str):
                 if args.name != "all":
                     sys.exit(f"error: {name} cannot run: {report}")
@@ -85,14 +97,20 @@ def main() -> None:
             else:
                 show(report.page)
                 print(f"\nThis page and its plots are in {out}")
-            record.finish(report.rows, report.statuses)
+            record.finish(report)
 
 
-def attempt(name: str, settings: Settings, what: str = "run") -> Report | str:
-    """What a benchmark gives, or why it cannot run here."""
+def attempt(name: str, settings: Settings, data: str | None = None, what: str = "run") -> Report | str:
+    """What a benchmark gives on some data, or on its own, or why it cannot run here."""
     try:
-        function = getattr(import_module(f"benchmarks.{name}"), what, None)
-        return f"it has no {what}" if function is None else function(settings)
+        module = import_module(f"benchmarks.{name}")
+        function, experiment = getattr(module, what, None), getattr(module, "EXPERIMENT", None)
+        known = [*(experiment.data if experiment else ["lastfm"]), "synthetic"]
+        if function is None:
+            return "it keeps no page that could be drawn again: run it without --redraw"
+        if data not in (None, *known):
+            return f"it does not run on --data {data}: choose {' or '.join(known)}"
+        return function(replace(settings, data=data or known[0]))
     except ModuleNotFoundError as error:
         return f"it needs {error.name}, which is not installed"
     except FileNotFoundError as error:

@@ -4,7 +4,6 @@ from typing import Any
 
 from benchmarks.experiments import METRICS, Experiment, Job, Results, make_jobs
 from benchmarks.harness import Settings
-from mgwa_pyg.evaluation import HEURISTICS
 from mgwa_pyg.train import CollaborativeConfig, FitConfig, KGCNConfig, MGWAConfig
 
 #: Chosen on validation rows by ``python -m benchmarks.search MODEL --data bookcrossing``.
@@ -28,7 +27,7 @@ def _jobs(settings: Settings) -> list[Job]:
 def _blocks(results: Results) -> dict[str, str]:
     metrics = list(METRICS.items())
     parts = {"Clicks": metrics[:3], "Users, warm and cold items, thresholds": metrics[3:]}
-    return {name: results.table("items", [*MODELS, *HEURISTICS], dict(some)) for name, some in parts.items()}
+    return {name: results.table("items", results.models("items"), dict(some)) for name, some in parts.items()}
 
 
 EXPERIMENT = Experiment(
@@ -36,6 +35,6 @@ EXPERIMENT = Experiment(
     title="Models and heuristics under the item protocol",
     jobs=_jobs,
     blocks=_blocks,
-    data="bookcrossing",
+    data=["bookcrossing"],
 )
 run, redraw = EXPERIMENT.run, EXPERIMENT.redraw

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.experiments import FIXED_SPLIT, METRICS, Experiment, Job, Results, make_jobs
+from benchmarks.data import RANKED
+from benchmarks.experiments import METRICS, Experiment, Job, Results, make_jobs
 from benchmarks.harness import Settings
 from mgwa_pyg.train import CollaborativeConfig
 
@@ -52,7 +53,7 @@ def _jobs(settings: Settings) -> list[Job]:
     jobs = make_jobs(settings, parts(CLICK, CHANGES), ["items"], num_seeds=3)
     if settings.data == "lastfm":
         jobs += make_jobs(settings, {_FROZEN: CLICK}, ["frozen"])
-        jobs += make_jobs(settings, parts(RANKING, RANKING_CHANGES), [FIXED_SPLIT], num_seeds=2)
+        jobs += make_jobs(settings, parts(RANKING, RANKING_CHANGES), [RANKED], num_seeds=2)
     return jobs
 
 
@@ -66,7 +67,7 @@ def _blocks(results: Results) -> dict[str, str]:
     blocks = {"Clicks": results.table("items", parts(CLICK, CHANGES), _COLUMNS, more)}
     if results.settings.data == "lastfm":
         blocks["Published negatives"] = results.table("frozen", [_FROZEN], _COLUMNS)
-        blocks["Ranking"] = results.table(FIXED_SPLIT, parts(RANKING, RANKING_CHANGES), _RANKED)
+        blocks["Ranking"] = results.table(RANKED, parts(RANKING, RANKING_CHANGES), _RANKED)
     return blocks
 
 

@@ -1,5 +1,6 @@
 """The skeleton of the experiments: jobs, run over seeds, tested over seeds, and shown on a page."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -9,15 +10,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
+from benchmarks.data import RANKED, load
 from benchmarks.harness import (
-    NoDataError,
+    DATA,
     Report,
     Settings,
     environment,
@@ -27,13 +29,13 @@ from benchmarks.harness import (
     write_page,
     write_results,
 )
-from mgwa_pyg.datasets import BookCrossingKG, DownloadError, KGRecDataset, LastFMKG, SyntheticKG
+from benchmarks.rankings import Ranking, differences_of_users, rank, recommendations_file
+from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import (
     click_report,
     corrected_t_test,
     fit_heuristics,
-    full_ranking,
     holm,
     predict_heuristics,
 )
@@ -42,8 +44,6 @@ from mgwa_pyg.train import FitConfig, FitResult, fit
 
 #: The protocols by what their negatives are drawn from, and what pages call them.
 PROTOCOLS = {"entities": "Paper protocol", "items": "Item protocol"}
-#: What stands for the negatives of a job that ranks all items on the fixed split.
-FIXED_SPLIT = "lightkg"
 
 #: What a fit is measured by on the test rows, and what tables call it.
 METRICS = {
@@ -57,26 +57,12 @@ METRICS = {
     "f1_calibrated": "F1, calibrated",
 }
 
-#: What pages and plots call the data.
-DATA = {"lastfm": "Last.FM", "bookcrossing": "Book-Crossing", "synthetic": "SYNTHETIC data, not Last.FM"}
-
 # What tells the rows of an experiment apart.
 _KEYS = ("model", "negatives", "seed")
 # Rows for testing over rows for training, in a split of 6:2:2.
 _TEST_FRACTION = 1 / 3
 
 _Result = TypeVar("_Result")
-
-
-def load(settings: Settings, negatives: str, seed: int, split: str = "random") -> KGRecDataset:
-    """The data set of an experiment."""
-    if settings.data == "synthetic":
-        return SyntheticKG(negatives=negatives, seed=seed)
-    dataset = {"lastfm": LastFMKG, "bookcrossing": BookCrossingKG}[settings.data]
-    try:
-        return dataset(settings.root / dataset.__name__, negatives=negatives, seed=seed, split=split)
-    except DownloadError as error:
-        raise NoDataError(str(error)) from error
 
 
 # --- Jobs ---
@@ -94,9 +80,7 @@ class Job:
 
     def load(self) -> KGRecDataset:
         """The data set."""
-        ranked = self.negatives == FIXED_SPLIT
-        split = ("items", self.seed, "lightkg") if ranked else (self.negatives, self.seed, "random")
-        return load(self.settings, *split)
+        return load(self.settings, self.negatives, self.seed)
 
     @contextmanager
     def fitted(self) -> Iterator[tuple[KGRecDataset, FitResult]]:
@@ -121,17 +105,18 @@ def make_jobs(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job gives: a row a model, the test rows' probabilities, and the learning curve of a fit."""
+    """What a job gives: a row a model, and the test rows' probabilities and a learning curve, or rankings."""
 
     rows: list[dict[str, Any]]
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
     history: list[dict[str, float]] = field(default_factory=list)
     transe: Mapping[str, float | None] | None = None
+    rankings: Sequence[Ranking] = ()
 
 
 def run_job(job: Job) -> Outcome:
     """Fit, and evaluate the test rows, or the ranking of all items."""
-    if job.negatives == FIXED_SPLIT:
+    if job.negatives == RANKED:
         return _rank(job)
     history: list[dict[str, float]] = []
     transe = seconds = None
@@ -158,18 +143,19 @@ def run_job(job: Job) -> Outcome:
 
 def _rank(job: Job) -> Outcome:
     """Rank all items for every user."""
-    device, key = job.settings.device, {"negatives": job.negatives, "seed": job.seed}
+    device = job.settings.device
     if job.config is None:
         dataset = job.load()
         data, num_items = dataset[0], dataset.num_items
         scores = {name: one.score_all for name, one in fit_heuristics(data, num_items).items()}
     else:
-        with job.fitted() as (dataset, result):
-            recommender = restore(result.checkpoint, dataset, device)
+        with job.fitted() as (dataset, result), torch.no_grad():
+            score_all = restore(result.checkpoint, dataset, device).scorer()
         data, num_items = dataset[0], dataset.num_items
-        scores = {job.model: lambda user: recommender.score_all(user.to(device))}
-    rows = [{"model": name, **key, **full_ranking(one, data, num_items)} for name, one in scores.items()]
-    return Outcome(rows)
+        scores = {job.model: lambda user: score_all(user.to(device))}
+    rankings = [rank(name, job.seed, one, data, num_items) for name, one in scores.items()]
+    key = {"negatives": job.negatives, "seed": job.seed}
+    return Outcome([{"model": one.model, **key, **one.row()} for one in rankings], rankings=rankings)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -252,7 +238,8 @@ def differences(per_seed: Sequence[Mapping[str, Any]], reference: str) -> list[d
     """
     results = []
     frame = pd.DataFrame(list(per_seed))
-    for negatives, metric in [(n, m) for n in frame["negatives"].unique() for m in ("auc", "acc")]:
+    metrics = [metric for metric in ("auc", "acc") if metric in frame]
+    for negatives, metric in itertools.product(frame["negatives"].unique(), metrics):
         wide = frame[frame["negatives"] == negatives].pivot_table(
             index="seed", columns="model", values=metric, sort=False
         )
@@ -283,6 +270,11 @@ class Results:
     content: Mapping[str, Any]
     settings: Settings
 
+    def models(self, case: str) -> list[str]:
+        """All that has figures, in the order of the jobs."""
+        rows = self.content["rows"]
+        return list(dict.fromkeys(row["implementation"] for row in rows if row["case"] == case))
+
     def cell(self, case: str, model: str, metric: str) -> str:
         """Mean and standard deviation."""
         for row in self.content["rows"]:
@@ -304,6 +296,14 @@ class Results:
             return ""
         text = "<.001" if test["p_holm"] < 0.001 else short(test["p_holm"], 3)
         return f"**{text}**" if test["p_holm"] < 0.05 else text
+
+    def difference(self, case: str, model: str, metric: str) -> list[str]:
+        """Two cells: how far the reference is above a model, with its interval, and the p value."""
+        test = self.test(case, model, metric)
+        if test is None:
+            return ["", ""]
+        shown = f"{test['mean']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]"
+        return [shown, self.p(case, model, metric)]
 
     def table(
         self,
@@ -345,41 +345,48 @@ class Experiment:
     """What the file keeps beside rows, seeds and tests."""
     plot: Callable[[Results], None] = lambda results: None
     """Writes plots beside the page."""
-    data: str = "lastfm"
-    """What it runs on if not on synthetic data."""
+    data: Sequence[str] = ("lastfm",)
+    """What it runs on beside synthetic data; the files of all but the first bear its name."""
 
     def run(self, settings: Settings) -> Report:
-        """Fit and evaluate everything; write the file, the page and the plots."""
-        settings = self._on_its_data(settings)
-        jobs = self.jobs(settings)
-        outcomes = parallel(run_job, jobs, self.name)
+        """Fit and evaluate everything; write the file, the page, the plots and the recommendations."""
+        jobs, name = self.jobs(settings), self._name(settings)
+        with recommendations_file(settings.recommendations) as write:
+            outcomes = parallel(run_job, jobs, name)
+            rankings = [ranking for outcome in outcomes for ranking in outcome.rankings]
+            if rankings:
+                write(load(settings, RANKED, 0), rankings)
         per_seed = [row for outcome in outcomes for row in outcome.rows]
-        tested = self.reference is not None and not settings.quick
         processes = {"threads": 1, "processes": _num_processes(settings)}
+        tests = []
+        if self.reference is not None:
+            tests = [] if settings.quick else differences(per_seed, self.reference)
+            tests += differences_of_users(rankings, self.reference, negatives=RANKED)
         content = {
             "environment": {**environment(settings.device), **processes},
-            "rows": figures(self.name, per_seed, self.metrics),
+            "rows": figures(name, per_seed, self.metrics),
             "seeds": per_seed,
-            "tests": differences(per_seed, str(self.reference)) if tested else [],
+            "tests": tests,
             **self.keep(jobs, outcomes),
         }
-        write_results(settings.out / f"{self.name}.json.gz", content)
+        write_results(settings.out / f"{name}.json.gz", content)
         return self.redraw(settings)
 
     def redraw(self, settings: Settings) -> Report:
         """Write the page and the plots from what a run has left."""
-        settings = self._on_its_data(settings)
-        results = Results(read_results(settings.out / f"{self.name}.json.gz"), settings)
+        name, data = self._name(settings), DATA[settings.data]
+        results = Results(read_results(settings.out / f"{name}.json.gz"), settings)
         made = results.content["environment"]
         how = (
-            f"{DATA[settings.data]}{', one seed' if settings.quick else ''}: `{made['command']}`, "
+            f"{data}{', one seed' if settings.quick else ''}: `{made['command']}`, "
             f"{made['date']}; {made['cpu']}, {made['processes']} processes of one thread, torch "
             f"{made['torch']}, torch_geometric {made['torch_geometric']}."
         )
         self.plot(results)
         blocks = {"How it was measured": how, **self.blocks(results)}
-        text = write_page(settings.out / f"{self.name}.md", self.title, blocks)
-        return Report(results.content["rows"], text)
+        text = write_page(settings.out / f"{name}.md", f"{self.title}: {data}", blocks)
+        return Report(results.content["rows"], text, tests=results.content["tests"])
 
-    def _on_its_data(self, settings: Settings) -> Settings:
-        return settings if settings.data == "synthetic" else replace(settings, data=self.data)
+    def _name(self, settings: Settings) -> str:
+        """What its files on these data are called."""
+        return self.name if settings.data in (self.data[0], "synthetic") else f"{self.name}_{settings.data}"

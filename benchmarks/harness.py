@@ -23,6 +23,14 @@ import torch_geometric
 import mgwa_pyg
 from mgwa_pyg.utils.files import whole_file
 
+#: The data sets by the names of the command line, and what pages and plots call them.
+DATA = {
+    "lastfm": "Last.FM",
+    "bookcrossing": "Book-Crossing",
+    "ml-100k": "MovieLens-100k",
+    "synthetic": "SYNTHETIC data, not Last.FM",
+}
+
 
 @dataclass
 class Record:
@@ -31,6 +39,7 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
+    tests: list[Mapping[str, Any]] = field(default_factory=list)
     statuses: list[dict[str, str]] = field(default_factory=list)
     unfinished: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
@@ -39,11 +48,12 @@ class Record:
         self.unfinished[name] = [*rows]
         self.write()
 
-    def finish(self, rows: Iterable[dict[str, Any]], statuses: Iterable[dict[str, str]] = ()) -> None:
-        """Take the rows of a benchmark that is done, in place of what it had so far."""
+    def finish(self, report: "Report") -> None:
+        """Take what a benchmark that is done gives, in place of what it had so far."""
         self.unfinished.clear()
-        self.rows += rows
-        self.statuses += statuses
+        self.rows += report.rows
+        self.tests += report.tests
+        self.statuses += report.statuses
         self.write()
 
     def write(self) -> None:
@@ -51,7 +61,8 @@ class Record:
         if self.path is None:
             return
         rows = [*self.rows, *(row for rows in self.unfinished.values() for row in rows)]
-        known = {"statuses": self.statuses} if self.statuses else {}
+        more = {"tests": self.tests, "statuses": self.statuses}
+        known = {name: entries for name, entries in more.items() if entries}
         write_results(self.path, {"environment": self.environment, "rows": rows, **known})
 
 
@@ -66,9 +77,11 @@ class Settings:
     out: Path = Path("benchmarks/results")
     """Where pages, plots and whatever is more than rows go."""
     data: str = "lastfm"
-    """What experiments run on: ``"lastfm"``, ``"bookcrossing"``, or ``"synthetic"`` without data."""
+    """What experiments run on, by the names of :data:`DATA`."""
     root: Path = Path("data")
     """Where data sets are kept."""
+    recommendations: Path | None = None
+    """The file for the first ten items of each ranking."""
     record: Record = field(default_factory=Record, compare=False, repr=False)
     """What is done so far."""
 
@@ -82,6 +95,8 @@ class Report(NamedTuple):
     """The page in Markdown that shows the figures, where a table of the rows would be too long."""
     statuses: Sequence[dict[str, str]] = ()
     """What has no figures and why: ``case``, ``implementation``, ``status`` and ``reason``."""
+    tests: Sequence[Mapping[str, Any]] = ()
+    """The tests of differences between rows."""
 
 
 class NoDataError(Exception):

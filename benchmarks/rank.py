@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.experiments import load
+from benchmarks.data import load
 from benchmarks.harness import NoDataError, Report, Settings, figure, not_run
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.interactions import interactions

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from benchmarks.experiments import load
+from benchmarks.data import load
 from benchmarks.harness import NoDataError, Report, Settings, figure
 from mgwa_pyg.datasets import DownloadError, KGRecDataset, LastFMKG, SyntheticKG
 from mgwa_pyg.datasets.base import KGRecTables

@@ -6,7 +6,6 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.experiments import (
-    DATA,
     METRICS,
     PROTOCOLS,
     Experiment,
@@ -16,8 +15,8 @@ from benchmarks.experiments import (
     make_jobs,
     short,
 )
-from benchmarks.harness import Settings, table
-from mgwa_pyg.evaluation import HEURISTICS, PAPER
+from benchmarks.harness import DATA, Settings, table
+from mgwa_pyg.evaluation import PAPER
 from mgwa_pyg.train import CollaborativeConfig, FitConfig, KGCNConfig, MGWAConfig, RippleNetConfig
 from mgwa_pyg.train.plots import plot_metrics, plot_roc, plot_validation, roc_curves
 from mgwa_pyg.utils.files import whole_file
@@ -117,8 +116,7 @@ def _plot(results: Results) -> None:
 
 
 def _blocks(results: Results) -> dict[str, str]:
-    models, metrics = [*MODELS, *HEURISTICS], list(METRICS.items())
-    blocks = {}
+    metrics, blocks = list(METRICS.items()), {}
     for negatives, protocol in PROTOCOLS.items():
         published = PUBLISHED[negatives] if results.settings.data == "lastfm" else {}
         shown = {
@@ -127,6 +125,7 @@ def _blocks(results: Results) -> dict[str, str]:
         }
         source = "the paper" if negatives == "entities" else "published"
         more = {f"{source}: AUC / ACC / F1": lambda model, shown=shown: shown.get(model, "")}
+        models = results.models(negatives)
         blocks[protocol] = results.table(negatives, models, dict(metrics[:3]), more)
         name = f"{protocol}: users, warm and cold items, thresholds"
         blocks[name] = results.table(negatives, models, dict(metrics[3:]))
@@ -141,15 +140,14 @@ def _blocks(results: Results) -> dict[str, str]:
 
 
 def _differences(results: Results, negatives: str) -> str:
-    body = []
-    for model in [*MODELS, *HEURISTICS]:
-        cells = []
-        for metric in ("auc", "acc"):
-            if test := results.test(negatives, model, metric):
-                cells.append(f"{test['mean']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]")
-                cells.append(results.p(negatives, model, metric))
-        if cells:
-            body.append([f"against {model}", *cells])
+    body = [
+        [
+            f"against {model}",
+            *(cell for m in ("auc", "acc") for cell in results.difference(negatives, model, m)),
+        ]
+        for model in results.models(negatives)
+        if results.test(negatives, model)
+    ]
     return table(["", "AUC: difference", "p", "ACC: difference", "p"], body) if body else "One seed: no test."
 
 

@@ -10,19 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablations, book_crossing, collaborative, experiments, table2, topk
+from benchmarks import ablations, book_crossing, collaborative, experiments, table2
+from benchmarks.data import RANKED
 from benchmarks.experiments import Results, parallel, short
-from benchmarks.harness import Settings, read_results
+from benchmarks.harness import DATA, Settings, read_results
 from mgwa_pyg.datasets import SyntheticKG
-from mgwa_pyg.evaluation import corrected_t_test, fit_heuristics, full_ranking
+from mgwa_pyg.evaluation import HEURISTICS, corrected_t_test
 from mgwa_pyg.train import CollaborativeConfig, KGCNConfig, MGWAConfig, RippleNetConfig
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def small(settings, negatives, seed, split="random"):
+def small(settings, negatives, seed):
     sizes = {"num_users": 40, "num_items": 60, "num_entities": 120, "num_relations": 4, "num_triples": 400}
-    negatives = "items" if negatives == "frozen" else negatives  # Nobody has published any for these.
+    seed = 0 if negatives == RANKED else seed
+    negatives = "entities" if negatives == "entities" else "items"  # Nobody has published any for these.
     return SyntheticKG(**sizes, num_interactions=600, negatives=negatives, seed=seed)
 
 
@@ -37,20 +39,20 @@ def _small(monkeypatch):
         "MGWA from TransE": MGWAConfig(transe=True, **options),
     }
     monkeypatch.setattr(experiments, "load", small)
-    for module in (table2, topk, book_crossing):
+    for module in (table2, book_crossing):
         monkeypatch.setattr(module, "MODELS", models)
     monkeypatch.setattr(experiments, "parallel", lambda function, jobs, name: [function(job) for job in jobs])
 
 
 def test_book_crossing(tmp_path):
-    report = book_crossing.run(Settings(out=tmp_path))
+    report = book_crossing.run(Settings(out=tmp_path, data="bookcrossing"))
     content = read_results(tmp_path / "book_crossing.json.gz")
     assert content["rows"] == report.rows
-    assert len(content["seeds"]) == 3 * (4 + 4)  # Seeds, models and heuristics.
+    assert len(content["seeds"]) == 3 * (4 + len(HEURISTICS))  # Seeds, models and heuristics.
     assert {row["case"] for row in report.rows} == {"items"}
     auc = [row["auc"] for row in content["seeds"] if row["model"] == "MGWA"]
     page = (tmp_path / "book_crossing.md").read_text()
-    assert page.startswith("# Models and heuristics under the item protocol\n")
+    assert page.startswith("# Models and heuristics under the item protocol: Book-Crossing\n")
     assert "\nBook-Crossing: `" in page
     assert f"| MGWA | {short(statistics.mean(auc))} ± {short(statistics.stdev(auc))} |" in page
 
@@ -67,7 +69,7 @@ def test_table2(tmp_path):
     content = read_results(tmp_path / "table2.json.gz")
     assert content["rows"] == report.rows
     per_seed = content["seeds"]
-    assert len(per_seed) == 2 * 5 * (4 + 4)  # Protocols, seeds, models and heuristics.
+    assert len(per_seed) == 2 * 5 * (4 + len(HEURISTICS))  # Protocols, seeds, models and heuristics.
 
     def values(negatives, model, metric):
         return [row[metric] for row in per_seed if (row["negatives"], row["model"]) == (negatives, model)]
@@ -146,7 +148,14 @@ def test_collaborative(tmp_path, monkeypatch):
     )
     recall = [row["recall@10"] for row in content["seeds"] if row["model"] == "loss=click"]
     assert f"| loss=click | {short(statistics.mean(recall))} ± " in report.page
-    assert {test["other"] for test in content["tests"]} == {"attention=False", "hold_out=0.0"}
+    assert {(test["negatives"], test["metric"], test["other"]) for test in content["tests"]} == {
+        *(
+            ("items", metric, other)
+            for metric in ("auc", "acc")
+            for other in ("attention=False", "hold_out=0.0")
+        ),
+        *(("ranking", metric, "loss=click") for metric in ("recall@10", "mrr@10")),
+    }
     assert "frozen negatives" in report.page
 
 
@@ -168,29 +177,24 @@ def test_every_ablation_changes_one_choice():
         assert len(set(labels)) == len(labels)
 
 
-def test_topk(tmp_path):
-    settings = Settings(out=tmp_path, quick=True)
-    report = topk.run(settings)
-    got = {(row["implementation"], row["metric"]): row["value"] for row in report.rows}
-    dataset = small(settings, "items", 0)
-    for name, heuristic in fit_heuristics(dataset[0], dataset.num_items).items():
-        want = full_ranking(heuristic.score_all, dataset[0], dataset.num_items)
-        assert {key: got[name, key] for key in want} == want
-    assert all(0 < got["MGWA", metric] <= 1 for metric in ("recall@10", "ndcg@20", "mrr@10"))
-    assert "| AdaKG, published | .3053 | .1398 |" in report.page
-    assert "AdaKG" not in topk.run(Settings(out=tmp_path, quick=True, data="synthetic")).page
-
-
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-@pytest.mark.parametrize("name", ["table2", "topk", "ablations", "collaborative", "book_crossing", "layer"])
-def test_the_kept_page_is_what_the_kept_figures_give(name, tmp_path, monkeypatch):
+# The file, the benchmark and the data of each page that is kept.
+KEPT = [
+    *((name, name, "lastfm") for name in ("table2", "topk", "ablations", "collaborative", "layer")),
+    ("book_crossing", "book_crossing", "bookcrossing"),
+    *((f"topk_{data}", "topk", data) for data in DATA if (RESULTS / f"topk_{data}.md").exists()),
+]
+
+
+@pytest.mark.parametrize(("file", "name", "data"), KEPT)
+def test_the_kept_page_is_what_the_kept_figures_give(file, name, data, tmp_path, monkeypatch):
     monkeypatch.undo()  # The real models.
-    for kept in (RESULTS / f"{name}.md", *RESULTS.glob(f"{name}*.json.gz")):
+    for kept in (RESULTS / f"{file}.md", *RESULTS.glob(f"{file}*.json.gz")):
         shutil.copy(kept, tmp_path)
-    report = importlib.import_module(f"benchmarks.{name}").redraw(Settings(out=tmp_path))
-    assert report.page == (RESULTS / f"{name}.md").read_text()
+    report = importlib.import_module(f"benchmarks.{name}").redraw(Settings(out=tmp_path, data=data))
+    assert report.page == (RESULTS / f"{file}.md").read_text()
 
 
 def test_jobs_run_in_processes_and_keep_their_order():

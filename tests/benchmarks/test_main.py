@@ -1,5 +1,6 @@
 """The command line with the least that is installed: what can run does, what cannot says why."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.harness import NoDataError, Report, figure
+from benchmarks.harness import NoDataError, Report, Settings, figure
 
 ROOT = Path(__file__).resolve().parents[2]
 MISSING = ["rich", "matplotlib", "pandas", "sklearn", "lightning", "scipy", "torch_scatter"]
@@ -104,7 +105,9 @@ def test_all_goes_on_without_data(run, capsys):
 
 
 def test_what_cannot_be_redrawn_says_so(run, tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match="error: works cannot run: it has no redraw"):
+    with pytest.raises(
+        SystemExit, match="error: works cannot run: it keeps no page that could be drawn again"
+    ):
         run("works", "--redraw")
     monkeypatch.undo()
     monkeypatch.setattr(sys, "argv", ["benchmarks", "layer", "--redraw", "--out", str(tmp_path)])
@@ -116,3 +119,63 @@ def test_one_that_cannot_run_is_an_error(run):
     with pytest.raises(SystemExit, match="error: fails cannot run: No network"):
         run("fails")
     assert "statuses" not in run("works")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "known"),
+    [
+        ("table2", "ml-100k", "lastfm or synthetic"),
+        ("collaborative", "bookcrossing", "lastfm or synthetic"),
+        ("rank", "ml-100k", "lastfm or synthetic"),
+        ("book_crossing", "lastfm", "bookcrossing or synthetic"),
+    ],
+)
+def test_data_that_a_benchmark_does_not_run_on(name, data, known, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", name, "--data", data])
+    reason = f"error: {name} cannot run: it does not run on --data {data}: choose {known}$"
+    with pytest.raises(SystemExit, match=reason):
+        command.main()
+
+
+def test_each_benchmark_has_data_of_its_own(monkeypatch):
+    for name, data in (("book_crossing", "bookcrossing"), ("topk", "lastfm"), ("rank", "lastfm")):
+        module = importlib.import_module(f"benchmarks.{name}")
+        monkeypatch.setattr(module, "run", lambda settings: Report([{"data": settings.data}]))
+        assert command.attempt(name, Settings()).rows == [{"data": data}]
+        assert command.attempt(name, Settings(), "synthetic").rows == [{"data": "synthetic"}]
+
+
+@pytest.mark.parametrize("arguments", [["table2"], ["all"], ["topk", "--redraw"]])
+def test_what_has_no_recommendations_says_so(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(command, "attempt", lambda *_: pytest.fail("something was run"))
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments, "--recommendations", "first.csv"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "--recommendations goes with topk" in capsys.readouterr().err
+
+
+def test_recommendations_need_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "topk", "--recommendations", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert f"--recommendations {tmp_path} is a folder: name a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        (["--data", "ml-100k"], "benchmarks/results"),
+        (["--data", "bookcrossing"], "benchmarks/results"),
+        ([], "benchmarks/results"),
+        (["--quick"], "runs/benchmarks"),
+        (["--data", "synthetic"], "runs/benchmarks"),
+    ],
+)
+def test_full_runs_on_real_data_go_to_the_results(arguments, folder, monkeypatch):
+    def attempt(name, settings, *_):
+        assert settings.out == Path(folder)
+        return Report([])
+
+    monkeypatch.setattr(command, "attempt", attempt)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "topk", *arguments])
+    command.main()
