@@ -33,6 +33,11 @@ from benchmarks.rankings import Ranking, differences_of_users, rank, recommendat
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import (
+    EASE,
+    ItemKNN,
+    Popularity,
+    SharedTails,
+    blend,
     click_report,
     corrected_t_test,
     fit_heuristics,
@@ -77,6 +82,8 @@ class Job:
     negatives: str
     seed: int
     settings: Settings
+    blended: bool = False
+    """Whether a ranking has a second row, of the model and the heuristics together."""
 
     def load(self) -> KGRecDataset:
         """The data set."""
@@ -153,6 +160,12 @@ def _rank(job: Job) -> Outcome:
             score_all = restore(result.checkpoint, dataset, device).scorer()
         data, num_items = dataset[0], dataset.num_items
         scores = {job.model: lambda user: score_all(user.to(device))}
+        if job.blended:
+            heuristics = {
+                kind.__name__: kind(data, num_items).score_all
+                for kind in (EASE, ItemKNN, SharedTails, Popularity)
+            }
+            _, scores[f"{job.model} + heuristics"] = blend({**scores, **heuristics}, data, num_items)
     rankings = [rank(name, job.seed, one, data, num_items) for name, one in scores.items()]
     key = {"negatives": job.negatives, "seed": job.seed}
     return Outcome([{"model": one.model, **key, **one.row()} for one in rankings], rankings=rankings)

@@ -30,8 +30,9 @@ MODELS: dict[str, FitConfig] = {
 }
 #: What each control changes of the reference.
 CONTROLS: dict[str, dict[str, Any]] = {
-    f"{REFERENCE}, no layers": {"num_layers": 0},
+    f"{REFERENCE}, no item-item part": {"item_item": False},
     f"{REFERENCE}, no knowledge graph": {"knowledge_graph": False},
+    f"{REFERENCE}, as SVD++": {"num_layers": 0, "item_item": False, "knowledge_graph": False},
 }
 #: The reference as it is for clicks.
 CLICKS = CollaborativeConfig()
@@ -82,7 +83,8 @@ def _tuned(data: str, config: FitConfig) -> FitConfig:
 
 def _jobs(settings: Settings) -> list[Job]:
     heuristics = make_jobs(settings, {"heuristics": None}, [RANKED], num_seeds=1)  # Nothing in them is drawn.
-    return make_jobs(settings, models(settings.data), [RANKED]) + heuristics
+    jobs = make_jobs(settings, models(settings.data), [RANKED])
+    return [replace(job, blended=job.model == REFERENCE) for job in jobs] + heuristics
 
 
 def _blocks(results: Results) -> dict[str, str]:

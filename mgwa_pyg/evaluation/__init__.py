@@ -1,5 +1,6 @@
 """How good predictions are: metrics, heuristics to beat, tests of significance, tables."""
 
+from mgwa_pyg.evaluation.blend import blend
 from mgwa_pyg.evaluation.heuristics import (
     EASE,
     HEURISTICS,
@@ -30,6 +31,7 @@ __all__ = [
     "SharedTails",
     "TopItems",
     "best_threshold",
+    "blend",
     "click_metrics",
     "click_report",
     "corrected_t_test",

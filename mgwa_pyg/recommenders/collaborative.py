@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -128,6 +128,7 @@ class CollaborativeRecommender(KGRecommender):
     """
 
     config_class = CollaborativeConfig
+    model_class: ClassVar[type[CollaborativeMGWA]] = CollaborativeMGWA
     model: CollaborativeMGWA
     config: CollaborativeConfig
     # Every call passes messages through the whole graph, however few its pairs are.
@@ -135,7 +136,7 @@ class CollaborativeRecommender(KGRecommender):
 
     def __init__(self, dataset: KGRecDataset, config: CollaborativeConfig, seed: int) -> None:
         super().__init__(dataset, config, seed)
-        self.model = CollaborativeMGWA(
+        self.model = self.model_class(
             dataset.num_items,
             dataset.num_entities,
             2 * dataset.num_relations,
