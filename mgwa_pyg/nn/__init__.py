@@ -1,7 +1,15 @@
 """The layer, its fusions and the models built from it."""
 
 from mgwa_pyg.nn.conv import FUSIONS, Fusion, GatedAggregationConv
-from mgwa_pyg.nn.models import KGCN, MGWA, CollaborativeMGWA, GatedAggregationGNN, RippleNet
+from mgwa_pyg.nn.models import (
+    KGCN,
+    MGWA,
+    CollaborativeMGWA,
+    GatedAggregationGNN,
+    ItemItem,
+    ItemPaths,
+    RippleNet,
+)
 
 __all__ = [
     "FUSIONS",
@@ -11,5 +19,7 @@ __all__ = [
     "Fusion",
     "GatedAggregationConv",
     "GatedAggregationGNN",
+    "ItemItem",
+    "ItemPaths",
     "RippleNet",
 ]

@@ -282,7 +282,7 @@ class CollaborativeRecommender(KGRecommender):
         return logit if self.paths is None else logit + self.model.direct_pairs(user, item, self.paths)
 
     def scorer(self, generator: torch.Generator | None = None) -> Callable[[Tensor], Tensor]:
-        z_user, z_entity = self._z if self.in_use else self.model.encode(self.plan)
+        z_user, z_entity = self.model.encode(self.plan)
         z_item, paths = z_entity[: self.num_items].t(), self.paths
 
         def score(user: Tensor) -> Tensor:
@@ -292,13 +292,16 @@ class CollaborativeRecommender(KGRecommender):
         return score
 
     def score_all(self, user: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self.scorer(generator)(user)
+        if not self.in_use:
+            return self.scorer(generator)(user)
+        score = self._z[0][user] @ self._z[1].t()
+        return score if self._paths is None else score + self.model.direct(user, self._paths)
 
     # In use
 
     def prepare(self) -> None:
         super().prepare()
-        self._paths = None  # Its numbers are single ones.
+        self._paths = self.model.paths(self.plan) if self.config.item_item else None  # In double precision.
         self._states = self.model.states(self.plan)
         z_user, z_entity = self.model.read_out(self._states, self.plan)
         self._z = z_user, z_entity[: self.num_items]

@@ -58,7 +58,7 @@ def test_metrics_follow_from_the_predictions(finished):
         "model", "negatives", "seed", "split", "user", "item", "label", "score",
     ]  # fmt: skip
     rows = json.loads((finished.path / "metrics.json").read_text())["rows"]
-    assert len(rows) == 20  # A model and four heuristics, two protocols and seeds.
+    assert len(rows) == 28  # A model and six heuristics, two protocols and seeds.
     for row in rows:
         key = ["model", "negatives", "seed", "split"]
         part = predictions[(predictions[key] == [row[name] for name in key]).all(axis=1)]
@@ -81,7 +81,7 @@ def test_metrics_have_the_fields_of_the_contract(finished):
             "train_seconds", "rows_per_second",
             "auc_user", "auc_warm", "auc_cold", "threshold", "acc_calibrated", "f1_calibrated",
         }  # fmt: skip
-    assert len(metrics["summary"]) == 10
+    assert len(metrics["summary"]) == 14
     config = json.loads((finished.path / "config.json").read_text())
     assert FitConfig.from_dict(config["fit"]) == CONFIG
     assert config["environment"]["torch"] == torch.__version__
