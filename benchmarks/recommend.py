@@ -20,7 +20,7 @@ from mgwa_pyg.datasets import DownloadError, KGRecDataset, LastFMKG, SyntheticKG
 from mgwa_pyg.datasets.base import KGRecTables
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL
-from mgwa_pyg.evaluation import full_ranking
+from mgwa_pyg.evaluation import ItemKNN, full_ranking
 from mgwa_pyg.recommend import Recommender
 from mgwa_pyg.recommenders import KGRecommender, restore
 from mgwa_pyg.train import CollaborativeConfig, FitConfig, KGCNConfig, MGWAConfig, RippleNetConfig, fit
@@ -36,6 +36,7 @@ _FOLDS = 10  # The users are divided into so many parts, and each of the first _
 _FITTED = 5
 _CALLS = 1000
 _NUM_SEEN = 10  # Interactions of a newcomer where time is measured.
+_BEST_KNOWN, _NUM_SIMILAR = 300, 10  # Items whose neighbours are looked at, and how many of them.
 
 
 class _Halves(KGRecDataset):
@@ -72,10 +73,16 @@ def run(settings: Settings) -> Report:
     rows = _imports(3 if settings.quick else 15)
     settings.record.keep("recommend", rows)
     dataset = load(settings, "items", 0)
+    knn = ItemKNN(dataset[0], dataset.num_items)
+    rows.append(
+        _co_plays("item-knn", lambda item: torch.from_numpy(knn.similarity[[item]].toarray()[0]), dataset)
+    )
     for name, config in _MODELS.items():
-        recommender = Recommender(_fit(dataset, config, settings))
+        model = _fit(dataset, config, settings)
+        recommender = Recommender(model)
         rows += _times(name, recommender, 50 if settings.quick else _CALLS)
         rows += _explanations(name, recommender, 10 if settings.quick else 200)
+        rows.append(_co_plays(name, model.similar, dataset))
         settings.record.keep("recommend", rows)
     for name, config in _MODELS.items():
         rows += _newcomers(name, config, settings)
@@ -155,6 +162,27 @@ def _explanations(name: str, recommender: Recommender, pairs: int) -> list[dict]
     return [figure("recommend", "explanations", name, "largest error of the sum", "1", errors, max)]
 
 
+def _co_plays(name: str, similar: Callable[[int], Tensor], dataset: KGRecDataset) -> dict:
+    """How many held-out co-plays of the best-known items lie among the items most like them.
+
+    A co-play of two items is a user who has one of them in training and the other in the test rows.
+    """
+    links = interactions(dataset[0])
+    seen = torch.zeros(dataset.num_users, dataset.num_items)
+    seen[tuple(links.edge_index)] = 1.0
+    held = torch.zeros_like(seen)
+    held[tuple(links.edge_label_index[:, links.test_mask & (links.edge_label == 1)])] = 1.0
+    caught = []
+    for item in seen.sum(dim=0).topk(min(_BEST_KNOWN, dataset.num_items)).indices.tolist():
+        score = similar(item).clone()
+        score[item] = -torch.inf
+        neighbors = score.topk(_NUM_SIMILAR).indices
+        caught.append(float(seen[:, item] @ held[:, neighbors].sum(dim=1)))
+    return figure(
+        "recommend", "similar_items", name, "held-out co-plays caught", "1", caught, statistics.fmean
+    )
+
+
 def _newcomers(name: str, config: FitConfig, settings: Settings) -> list[dict]:
     """Recall@10 of users that were left out of training, and of those that were not."""
     whole = _halves(settings)
@@ -166,8 +194,8 @@ def _newcomers(name: str, config: FitConfig, settings: Settings) -> list[dict]:
         others = order[~torch.isin(order, new)]
         dataset = _halves(settings, without=new)
         without_them = _fit(dataset, config, settings)
-        values["others, same model"].append(_recall(without_them.score_all, whole, others))
-        values["the same, trained with them"].append(_recall(with_them.score_all, whole, new))
+        values["others, same model"].append(_recall(without_them.scorer(), whole, others))
+        values["the same, trained with them"].append(_recall(with_them.scorer(), whole, new))
         values["new"].append(_newcomer_recall(Recommender(without_them), whole, new))
     rows = [
         figure("recommend", f"Recall@10, {case}", name, "recall@10", "1", recalls, statistics.fmean)

@@ -172,7 +172,9 @@ class ItemKNN(Heuristic):
         both = _without_diagonal(self._seen.T @ self._seen).tocoo()
         count = self.count.numpy().astype(np.float32)
         both.data /= np.sqrt(count[both.row] * count[both.col]) + np.float32(shrink)
-        self._scores = _SeenScores(self._seen, both.tocsr(), np.arange(num_items))
+        #: The similarity of each pair of items, sparse, [num_items, num_items].
+        self.similarity = both.tocsr()
+        self._scores = _SeenScores(self._seen, self.similarity, np.arange(num_items))
         self._calibrate(data)
 
     def _of_scores(self, score: FloatArray) -> FloatArray:

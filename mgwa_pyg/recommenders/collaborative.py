@@ -377,9 +377,8 @@ class CollaborativeRecommender(KGRecommender):
             part.through_neighbors(paths, from_seen)[:, 0],
         )
         # Paths are the same from either end, but for how many there are of the starts.
-        back = paths.items_of(part.through_users(paths, from_item)) * max(len(seen), 1) ** -0.5
-        back = back + paths.items_with(part.through_neighbors(paths, from_item))
-        return along, back[seen, 0]
+        back = part(paths, from_item)[0, seen] * max(len(seen), 1) ** -0.5
+        return along, back
 
     def _vector(self, user: UserOrItems) -> Tensor:
         if isinstance(user, int):

@@ -94,3 +94,20 @@ def test_an_explanation_that_does_not_add_up_is_seen(monkeypatch):
     monkeypatch.setattr(Recommender, "explain", off)
     (row,) = recommend._explanations("KGCN", recommender, 2)
     assert row["value"] >= 1
+
+
+def test_co_plays_by_hand():
+    dataset = recommend.load(SETTINGS, "items", 0)
+    similar = torch.rand(dataset.num_items, dataset.num_items, generator=torch.Generator().manual_seed(0))
+    row = recommend._co_plays("any", lambda item: similar[item], dataset)
+    train, test = (interactions_of(dataset, f"{part}_mask") for part in ("train", "test"))
+    count = [sum(item in seen for seen in train.values()) for item in range(dataset.num_items)]
+    kept = torch.tensor(count, dtype=torch.float).topk(recommend._BEST_KNOWN).indices.tolist()
+    caught = 0
+    for item in kept:
+        others = sorted(
+            set(range(dataset.num_items)) - {item}, key=lambda other: -similar[item, other].item()
+        )
+        caught += sum(len(test[user].intersection(others[:10])) for user in train if item in train[user])
+    assert row["value"] == pytest.approx(caught / len(kept))
+    assert caught > 0

@@ -11,6 +11,8 @@ from mgwa_pyg.ops import RelationCSR
 SHRINK = 3.0
 #: Neighbours in the knowledge graph that more items have than these say next to nothing about them.
 MAX_HOLDERS = 400
+#: What is added to an item's neighbours, so that one with a single common neighbour is not like any other.
+LEAST_LENGTH = 0.1
 
 
 class ItemItem(torch.nn.Module):
@@ -24,12 +26,15 @@ class ItemItem(torch.nn.Module):
     .. math::
         s_{ui} = \alpha \sum_{j \in \mathcal{H}_u} \sum_v
         \frac{x_{vj} \, x_{vi}}{\sqrt{|\mathcal{H}_u| \, |\mathcal{H}_v| \, (n_j + 3)(n_i + 3)}}
-        + \sum_{j \in \mathcal{H}_u} \sum_{(r, t)} \beta_r \frac{k_{jrt} \, k_{irt}}{\log(2 + n_{rt})},
+        + \sum_{j \in \mathcal{H}_u} \sum_{(r, t)}
+        \frac{\beta_r \, k_{jrt} \, k_{irt}}{n_{rt} \sqrt{|\mathcal{H}_u| \, d_j \, d_i}}, \quad
+        d_i = \tfrac{1}{10} + \sum_{(r, t)} \frac{k_{irt}}{n_{rt}},
 
     where :math:`x_{vi}` says whether user :math:`v` has seen item :math:`i`, :math:`n_i` is the number of its
     users, :math:`k_{irt}` says whether an edge of relation :math:`r` leads from entity :math:`t` to item
-    :math:`i`, and :math:`n_{rt}` is the number of items where it does, from 2 to 400. Learned are
-    :math:`\alpha` and a :math:`\beta_r` for each relation, all of them positive.
+    :math:`i`, and :math:`n_{rt}` is the number of items where it does, from 2 to 400. Without weights, what
+    two items share is a cosine, for items of any number of triples. Learned are :math:`\alpha` and a
+    :math:`\beta_r` for each relation, all of them positive.
 
     Args:
         num_relations (int): The number of relations of the knowledge graph, inverses counted.
@@ -58,15 +63,13 @@ class ItemItem(torch.nn.Module):
 
     def through_users(self, paths: ItemPaths, seen: Tensor) -> Tensor:
         r"""Return what each of :math:`U` users passes on to the items they have seen, :math:`(U, n)`."""
-        length = seen.sum(dim=0).clamp(min=1).rsqrt()
-        return paths.users_of(seen) * (self.log_alpha.exp() * length)
+        return paths.users_of(seen) * (self.log_alpha.exp() * _per_root(seen))
 
     def through_neighbors(self, paths: ItemPaths, seen: Tensor) -> Tensor:
         r"""Return what each pair of a relation and a neighbour passes on to the items that have it,
         :math:`(K, n)`.
         """
-        weight = self.log_beta.exp()[paths.relation] * paths.weight
-        return paths.neighbors_of(seen) * weight.unsqueeze(1)
+        return paths.neighbors_of(seen) * (self.log_beta.exp()[paths.relation].unsqueeze(1) * _per_root(seen))
 
 
 class ItemPaths:
@@ -105,18 +108,19 @@ class ItemPaths:
         number = kept.cumsum(0) - 1
         item, column = item[kept[column]], number[column[kept[column]]]
         self._num_entities, self._pair = num_entities, pair[kept]
-        #: The relation of each neighbour, and what it counts.
+        #: The relation of each neighbour.
         self.relation = self._pair // num_entities
-        self.weight = holders[kept].to(dtype).add(2).log().reciprocal()
-        one, num_neighbors = torch.ones_like(item, dtype=dtype), self.relation.numel()
-        self._neighbors_of_items = _matrix(column, item, one, (num_neighbors, num_items))
-        self._items_of_neighbors = _matrix(item, column, one, (num_items, num_neighbors))
+        share = holders[kept].to(dtype).reciprocal()[column]
+        length = share.new_full((num_items,), LEAST_LENGTH).index_add(0, item, share)
+        value, num_neighbors = (share / length[item]).sqrt(), self.relation.numel()
+        self._neighbors_of_items = _matrix(column, item, value, (num_neighbors, num_items))
+        self._items_of_neighbors = _matrix(item, column, value, (num_items, num_neighbors))
 
     def history(self, users: Tensor) -> Tensor:
         r"""Return what users have seen, all different and ascending, :math:`(M, n)`."""
         user, item = self.seen
         here = torch.isin(user, users)
-        seen = self.weight.new_zeros(self._items_of_users.size(0), users.numel())
+        seen = self._users_of_items.values().new_zeros(self._items_of_users.size(0), users.numel())
         seen[item[here], torch.searchsorted(users, user[here])] = 1.0
         return seen
 
@@ -156,10 +160,16 @@ class ItemPaths:
             )
             number = torch.searchsorted(self._pair, key).clamp(max=self._pair.numel() - 1)
             found = (self._pair[number] == key) / count  # An edge may stand there twice.
-            of_entities = (through_neighbors[number] * found)[place]
+            of_neighbors = self._items_of_neighbors[item].to_dense() * through_neighbors
+            of_entities = (of_neighbors[number] * found)[place]
         is_user = source >= self._num_entities
         user = (source - self._num_entities).clamp(min=0)
         return torch.where(is_user, of_users[user], of_entities)
+
+
+def _per_root(seen: Tensor) -> Tensor:
+    """Over the root of the number of what each user has seen."""
+    return seen.sum(dim=0).clamp(min=1).rsqrt()
 
 
 def _matrix(row: Tensor, column: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:

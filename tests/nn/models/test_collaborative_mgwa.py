@@ -87,6 +87,14 @@ def paths_of(model, listens):
     alpha, beta = model.item_item.log_alpha.exp(), model.item_item.log_beta.exp()
     known = [sum(i == j for _, j in listens) for i in range(NUM_ITEMS)]
     seen = [[i for v, i in listens if v == u] for u in range(NUM_USERS)]
+
+    def holders(t, r):
+        return {b for a, b, q in edges if (a, q) == (t, r) and b < NUM_ITEMS}
+
+    size = [
+        0.1 + sum(1 / len(holders(t, r)) for t, b, r in edges if b == i and len(holders(t, r)) >= 2)
+        for i in range(NUM_ITEMS)
+    ]
     score = torch.zeros(NUM_USERS, NUM_ITEMS, dtype=torch.double)
     for u in range(NUM_USERS):
         for j in seen[u]:
@@ -95,10 +103,10 @@ def paths_of(model, listens):
                     length = len(seen[u]) * len(seen[v]) * (known[j] + 3) * (known[i] + 3)
                     score[u, i] = score[u, i] + alpha / math.sqrt(length)
             for t, target, r in edges:
-                holders = {b for a, b, q in edges if (a, q) == (t, r) and b < NUM_ITEMS}
-                if target == j and len(holders) >= 2:
-                    for i in holders:
-                        score[u, i] = score[u, i] + beta[r] / math.log(2 + len(holders))
+                if target == j and len(holders(t, r)) >= 2:
+                    for i in holders(t, r):
+                        length = len(seen[u]) * size[j] * size[i]
+                        score[u, i] = score[u, i] + beta[r] / len(holders(t, r)) / math.sqrt(length)
     return score
 
 
