@@ -13,6 +13,8 @@ SHRINK = 3.0
 MAX_HOLDERS = 400
 #: What is added to an item's neighbours, so that one with a single common neighbour is not like any other.
 LEAST_LENGTH = 0.1
+#: The logarithms of the weights move so many times as far in a step as embeddings do: they have further to go.
+PACE = 4.0
 
 
 class ItemItem(torch.nn.Module):
@@ -48,8 +50,18 @@ class ItemItem(torch.nn.Module):
 
     def reset_parameters(self) -> None:
         """Start where both kinds of paths count alike, about as far as popularity does."""
-        torch.nn.init.constant_(self.log_alpha, 2.0)
-        torch.nn.init.constant_(self.log_beta, 1.0)
+        torch.nn.init.constant_(self.log_alpha, 2.0 / PACE)
+        torch.nn.init.constant_(self.log_beta, 2.0 / PACE)
+
+    @property
+    def alpha(self) -> Tensor:
+        r"""The weight of paths through users, :math:`()`."""
+        return (PACE * self.log_alpha).exp()
+
+    @property
+    def beta(self) -> Tensor:
+        r"""The weights of paths through the knowledge graph by relation, :math:`(R)`."""
+        return (PACE * self.log_beta).exp()
 
     def forward(self, paths: ItemPaths, seen: Tensor) -> Tensor:
         r"""Return the scores of all :math:`M` items for :math:`n` users, :math:`(n, M)`.
@@ -63,13 +75,13 @@ class ItemItem(torch.nn.Module):
 
     def through_users(self, paths: ItemPaths, seen: Tensor) -> Tensor:
         r"""Return what each of :math:`U` users passes on to the items they have seen, :math:`(U, n)`."""
-        return paths.users_of(seen) * (self.log_alpha.exp() * _per_root(seen))
+        return paths.users_of(seen) * (self.alpha * _per_root(seen))
 
     def through_neighbors(self, paths: ItemPaths, seen: Tensor) -> Tensor:
         r"""Return what each pair of a relation and a neighbour passes on to the items that have it,
         :math:`(K, n)`.
         """
-        return paths.neighbors_of(seen) * (self.log_beta.exp()[paths.relation].unsqueeze(1) * _per_root(seen))
+        return paths.neighbors_of(seen) * (self.beta[paths.relation].unsqueeze(1) * _per_root(seen))
 
 
 class ItemPaths:

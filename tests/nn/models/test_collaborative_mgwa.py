@@ -84,7 +84,7 @@ def paths_of(model, listens):
     """What items say of each other directly, for all users and items, path by path."""
     listens = [(u, i) for u, i in listens.t().tolist()]
     edges = {(int(a), int(b), int(r)) for (a, b), r in zip(EDGES.t(), TYPES, strict=True)}
-    alpha, beta = model.item_item.log_alpha.exp(), model.item_item.log_beta.exp()
+    alpha, beta = (4 * model.item_item.log_alpha).exp(), (4 * model.item_item.log_beta).exp()
     known = [sum(i == j for _, j in listens) for i in range(NUM_ITEMS)]
     seen = [[i for v, i in listens if v == u] for u in range(NUM_USERS)]
 
