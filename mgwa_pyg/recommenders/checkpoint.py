@@ -14,6 +14,7 @@ from mgwa_pyg.datasets import KGRecDataset, from_spec
 from mgwa_pyg.datasets.fixed import fixed
 from mgwa_pyg.recommenders.base import FitConfig, KGRecommender, make_recommender
 from mgwa_pyg.utils.files import DamagedFileError, load_mapped
+from mgwa_pyg.utils.modes import chosen_device
 
 #: The version of what a checkpoint holds. A newer version of the package reads the older formats, too.
 FORMAT = 1
@@ -44,6 +45,8 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
             mgwa_pyg, or by a newer version of it.
     """
     path = Path(path).expanduser()
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder: pass a checkpoint, such as its best.ckpt")
     try:
         content = load_mapped(path)
     except pickle.UnpicklingError as error:
@@ -124,7 +127,10 @@ def restore(
         FileNotFoundError: If there is no such file.
         CheckpointError: If the checkpoint is damaged, not ours, too new or of other data, its data
             cannot be made again, or it holds no parameters of its model.
+        ValueError: If there is no such device here.
     """
+    if torch.device(device).type == "cuda":
+        chosen_device("cuda")
     content = read_checkpoint(checkpoint)
     kept = content["hyper_parameters"]
     config = kept_config(checkpoint, kept)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mgwa_pyg.datasets import SyntheticKG
+from mgwa_pyg.recommenders import restore
 from mgwa_pyg.recommenders.checkpoint import FORMAT, FORMAT_KEY
 from mgwa_pyg.train import (
     CheckpointError,
@@ -169,6 +170,18 @@ def test_a_damaged_cache_of_the_data_is_said(tmp_path):
         CheckpointError, match=r"best\.ckpt was made with SyntheticKG.*pass the data set as `dataset=`"
     ):
         ClickModule.restore(best)
+
+
+def test_a_folder_is_no_checkpoint(checkpoint):
+    with pytest.raises(CheckpointError, match=r"is a folder: pass a checkpoint, such as its best\.ckpt"):
+        restore(Path(checkpoint).parent)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_said(checkpoint):
+    for device in ("cuda", "cuda:1", torch.device("cuda")):
+        with pytest.raises(ValueError, match="torch finds no CUDA device here"):
+            restore(checkpoint, device=device)
 
 
 def test_a_missing_file_is_missing(tmp_path):

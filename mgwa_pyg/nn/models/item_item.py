@@ -13,7 +13,7 @@ SHRINK = 3.0
 MAX_HOLDERS = 400
 #: What is added to an item's neighbours, so that one with a single common neighbour is not like any other.
 LEAST_LENGTH = 0.1
-#: The logarithms of the weights move so many times as far in a step as embeddings do: they have further to go.
+#: So many times as far as embeddings the logarithms of the weights move in a step: they have further to go.
 PACE = 4.0
 
 
