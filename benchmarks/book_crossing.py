@@ -15,7 +15,9 @@ MODELS: dict[str, FitConfig] = {
     "KGCN, sum": KGCNConfig(**_KGCN, fusion="sum"),
     "KGCN, concat": KGCNConfig(**_KGCN, fusion="concat"),
     "KGCN, neighbor": KGCNConfig(**_KGCN, fusion="neighbor"),
-    "CollaborativeMGWA": CollaborativeConfig(passes=2),  # An epoch of eight takes long on these data.
+    # An epoch of eight passes takes long on these data.
+    "CollaborativeMGWA": CollaborativeConfig(passes=2, item_item=True, batch_size=4096),
+    "CollaborativeMGWA, no item-item part": CollaborativeConfig(passes=2),
 }
 NUM_SEEDS = 3
 
