@@ -93,10 +93,9 @@ class CollaborativeConfig(FitConfig):
         )
 
     def suggested(self, trial: Trial) -> CollaborativeConfig:
-        graph = trial.suggest_categorical("knowledge_graph", ["none", "plain", "by relation"])
         suggested: dict[str, Any] = {
-            "knowledge_graph": graph != "none",
-            "attention": graph == "by relation",
+            "knowledge_graph": trial.suggest_categorical("knowledge_graph", [False, True]),
+            "attention": trial.suggest_categorical("attention", [False, True]),
             "item_item": trial.suggest_categorical("item_item", [False, True]),
             "num_layers": trial.suggest_int("num_layers", 0, 3),
             "channels": trial.suggest_categorical("channels", [16, 32, 64, 128]),

@@ -6,6 +6,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from benchmarks.experiments import Results, parallel, short
 from benchmarks.harness import DATA, Settings, read_results
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.evaluation import HEURISTICS, corrected_t_test
+from mgwa_pyg.recommenders import RECOMMENDERS
 from mgwa_pyg.train import CollaborativeConfig, KGCNConfig, MGWAConfig, RippleNetConfig
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -131,8 +133,21 @@ def test_ablations(tmp_path, monkeypatch):
     assert "gated (default)" in report.page
 
 
-def test_collaborative(tmp_path, monkeypatch):
+@pytest.fixture
+def variants():
+    """The variants, which nobody else is to find among the recommenders."""
+    known = dict(RECOMMENDERS)
+    from benchmarks import variants
+
+    yield variants
+    RECOMMENDERS.clear()
+    RECOMMENDERS.update(known)
+
+
+def test_collaborative(tmp_path, monkeypatch, variants):
     short_fit = {"epochs": 1, "passes": 1, "channels": 4}
+    small_variants = {name: replace(one, epochs=1, channels=4) for name, one in variants.VARIANTS.items()}
+    monkeypatch.setattr(variants, "VARIANTS", small_variants)
     monkeypatch.setattr(collaborative, "CLICK", CollaborativeConfig(**short_fit))
     monkeypatch.setattr(collaborative, "RANKING", CollaborativeConfig(**short_fit, loss="ranking"))
     monkeypatch.setattr(collaborative, "CHANGES", [{"attention": False}, {"hold_out": 0.0}])
@@ -140,8 +155,8 @@ def test_collaborative(tmp_path, monkeypatch):
     report = collaborative.run(Settings(out=tmp_path))
     content = read_results(tmp_path / "collaborative.json.gz")
     assert content["rows"] == report.rows
-    # Clicks: as chosen and two changes, and the published negatives; rankings: as chosen and one change.
-    assert len(content["seeds"]) == 3 * (1 + 2) + 5 + 2 * 2
+    # Clicks: as chosen, two changes and four variants, and the published negatives; rankings: one change.
+    assert len(content["seeds"]) == 5 * (1 + 2 + 4) + 5 + 3 * 2
     auc = [row["auc"] for row in content["seeds"] if row["model"] == "attention=False"]
     assert (
         f"| attention=False | {short(statistics.mean(auc))} ± {short(statistics.stdev(auc))} |" in report.page
@@ -152,7 +167,7 @@ def test_collaborative(tmp_path, monkeypatch):
         *(
             ("items", metric, other)
             for metric in ("auc", "acc")
-            for other in ("attention=False", "hold_out=0.0")
+            for other in ("attention=False", "hold_out=0.0", *small_variants)
         ),
         *(("ranking", metric, "loss=click") for metric in ("recall@10", "mrr@10")),
     }

@@ -61,7 +61,7 @@ def test_options_reach_the_model(tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["fit"]["fusion"] == "concat"
     assert (config["fit"]["num_layers"], config["fit"]["channels"], config["fit"]["fanout"]) == (2, 8, 3)
-    assert [(row["negatives"], row["seed"]) for row in metrics(tmp_path / "run")] == [("items", 7)] * 5
+    assert [(row["negatives"], row["seed"]) for row in metrics(tmp_path / "run")] == [("items", 7)] * 7
 
 
 @pytest.mark.parametrize("model", ["kgcn", "ripplenet", "lightgcn", "collaborative"])
@@ -195,7 +195,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, monkeypatch):
     assert status == 0
     assert "seed 0: AUC" not in out
     assert "seed 1: AUC" in out
-    assert len(metrics(tmp_path / "run")) == 10
+    assert len(metrics(tmp_path / "run")) == 14
 
 
 def test_a_device_that_is_not_there(tmp_path, monkeypatch):

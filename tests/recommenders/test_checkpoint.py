@@ -187,7 +187,7 @@ def test_a_device_that_is_not_there_is_said(checkpoint):
 def test_a_missing_file_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.ckpt"):
         ClickModule.restore(tmp_path / "nothing.ckpt")
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(CheckpointError, match="is a folder"):
         read_checkpoint(tmp_path)
 
 

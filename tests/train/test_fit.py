@@ -330,7 +330,7 @@ def test_a_transform_that_draws_at_random_is_applied_once(tmp_path):
     data = SyntheticKG(**SIZES, transform=resplit)
     data.fingerprint  # noqa: B018  It belongs to this access, not to that of the fit.
     before = len(calls)
-    result = fit(data, CollaborativeConfig(epochs=2, passes=2), tmp_path)
+    result = fit(data, MGWAConfig(epochs=2), tmp_path)
     assert len(calls) == before + 1
     listens = result.data["user", "listens", "entity"]
     assert torch.equal(listens.test_mask, calls[-1].test_mask)
