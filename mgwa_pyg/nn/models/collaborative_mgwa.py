@@ -309,8 +309,9 @@ class CollaborativeMGWA(torch.nn.Module):
         at_once = max(1, _CELLS // self.num_items)
         rows = [int(part.sum()) for part in size.split(at_once)]
         for users, part in zip(distinct.split(at_once), pair.split(rows), strict=True):
-            score = cast(ItemItem, self.item_item)(paths, paths.history(users))
-            value = value.index_put((part,), score[torch.searchsorted(users, user[part]), item[part]])
+            row = torch.searchsorted(users, user[part])
+            score = cast(ItemItem, self.item_item).pairs(paths, paths.history(users), row, item[part])
+            value = value.index_put((part,), score)
         return value
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mgwa_pyg.ops import RelationCSR
+from mgwa_pyg.utils.ranges import ranges
 
 #: What is added to an item's number of users, so that rare items are no one's neighbours by chance.
 SHRINK = 3.0
@@ -15,6 +16,8 @@ MAX_HOLDERS = 400
 LEAST_LENGTH = 0.1
 #: So many times as far as embeddings the logarithms of the weights move in a step: they have further to go.
 PACE = 4.0
+# So many terms of the sums that pairs need are in memory at once, but for those of one pair.
+_AT_ONCE = 2**22
 
 
 class ItemItem(torch.nn.Module):
@@ -68,20 +71,46 @@ class ItemItem(torch.nn.Module):
 
         Args:
             paths (ItemPaths): The paths.
-            seen (torch.Tensor): One where a user has seen an item and else zero, :math:`(M, n)`.
+            seen (torch.Tensor): One where a user has seen an item and else zero, :math:`(M, n)`. It gets no
+                gradient.
         """
-        through_users = paths.items_of(self.through_users(paths, seen))
-        return (through_users + paths.items_with(self.through_neighbors(paths, seen))).t()
+        at_users, at_neighbors = _halfway(paths, seen)
+        with torch.no_grad():
+            through_users = paths.items_of(at_users)
+        beta = self.beta[paths.relation].unsqueeze(1)
+        return (self.alpha * through_users + paths.items_with(beta * at_neighbors)).t()
+
+    def pairs(self, paths: ItemPaths, seen: Tensor, row: Tensor, item: Tensor) -> Tensor:
+        r"""Return the scores of :math:`B` pairs, :math:`(B)`: those that :meth:`forward` has in some cells.
+
+        Args:
+            paths (ItemPaths): The paths.
+            seen (torch.Tensor): As for :meth:`forward`, :math:`(M, n)`.
+            row (torch.Tensor): The row of each pair's user, :math:`(B)`.
+            item (torch.Tensor): The item of each pair, :math:`(B)`.
+        """
+        at_users, at_neighbors = _halfway(paths, seen)
+        through_users = paths.items_of_pairs(at_users, item, row)
+        return self.alpha * through_users + paths.items_with_pairs(at_neighbors, item, row, self.beta)
 
     def through_users(self, paths: ItemPaths, seen: Tensor) -> Tensor:
         r"""Return what each of :math:`U` users passes on to the items they have seen, :math:`(U, n)`."""
-        return paths.users_of(seen) * (self.alpha * _per_root(seen))
+        return self.alpha * _halfway(paths, seen)[0]
 
     def through_neighbors(self, paths: ItemPaths, seen: Tensor) -> Tensor:
         r"""Return what each pair of a relation and a neighbour passes on to the items that have it,
         :math:`(K, n)`.
         """
-        return paths.neighbors_of(seen) * (self.beta[paths.relation].unsqueeze(1) * _per_root(seen))
+        return self.beta[paths.relation].unsqueeze(1) * _halfway(paths, seen)[1]
+
+
+@torch.no_grad()
+def _halfway(paths: ItemPaths, seen: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return what arrives at users, :math:`(U, n)`, and at neighbours, :math:`(K, n)`, before any weight,
+    over the root of the number of what a user has seen.
+    """
+    per_root = seen.sum(dim=0).clamp(min=1).rsqrt()
+    return paths.users_of(seen) * per_root, paths.neighbors_of(seen) * per_root
 
 
 class ItemPaths:
@@ -152,6 +181,16 @@ class ItemPaths:
         r"""Sum what stands at neighbours, :math:`(K, n)`, over those of each item, :math:`(M, n)`."""
         return torch.sparse.mm(self._items_of_neighbors, x)
 
+    def items_of_pairs(self, x: Tensor, item: Tensor, column: Tensor) -> Tensor:
+        r"""Return the cells of :meth:`items_of` of some items and columns, :math:`(B)`."""
+        return _cells(self._items_of_users, x, item, column)
+
+    def items_with_pairs(self, x: Tensor, item: Tensor, column: Tensor, weight: Tensor) -> Tensor:
+        r"""Return the cells of :meth:`items_with` of some items and columns, :math:`(B)`, where relations
+        have weights, :math:`(R)`.
+        """
+        return _cells(self._items_of_neighbors, x, item, column, weight[self.relation])
+
     def along(
         self, item: int, edges: tuple[Tensor, Tensor], through_users: Tensor, through_neighbors: Tensor
     ) -> Tensor:
@@ -179,9 +218,23 @@ class ItemPaths:
         return torch.where(is_user, of_users[user], of_entities)
 
 
-def _per_root(seen: Tensor) -> Tensor:
-    """Over the root of the number of what each user has seen."""
-    return seen.sum(dim=0).clamp(min=1).rsqrt()
+def _cells(matrix: Tensor, x: Tensor, row: Tensor, column: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return cells of the product of a sparse and a dense matrix, whose rows may be weighed, without the
+    others.
+    """
+    (entry_row, entry_column), value = matrix.indices(), matrix.values()
+    count = torch.bincount(entry_row, minlength=matrix.size(0))
+    begin, count = (count.cumsum(0) - count)[row], count[row]
+    parts = (count.cumsum(0) // _AT_ONCE).unique_consecutive(return_counts=True)[1].tolist()
+    cells = [x.new_zeros(0)]
+    for start, size, columns in zip(begin.split(parts), count.split(parts), column.split(parts), strict=True):
+        cell, entry = ranges(start, size)
+        source = entry_column[entry]
+        term = value[entry] * x[source, columns[cell]]
+        if weight is not None:
+            term = term * weight[source]
+        cells.append(term.new_zeros(len(size)).index_add(0, cell, term))
+    return torch.cat(cells)
 
 
 def _matrix(row: Tensor, column: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mgwa_pyg.nn import CollaborativeMGWA
+from mgwa_pyg.nn.models import item_item
 from mgwa_pyg.ops import RelationCSR
 from tests.nn.oracle import assert_same, randomize
 
@@ -110,7 +111,9 @@ def paths_of(model, listens):
     return score
 
 
-def test_paths_between_items_equal_the_equations():
+@pytest.mark.parametrize("at_once", [1, 2**22])
+def test_paths_between_items_equal_the_equations(at_once, monkeypatch):
+    monkeypatch.setattr(item_item, "_AT_ONCE", at_once)
     model = make(item_item=True)
     graph = model.graph(LISTENS, torch.cat([EDGES, EDGES[:, :2]], dim=1), torch.cat([TYPES, TYPES[:2]]), 4)
     user, item = torch.cartesian_prod(torch.arange(NUM_USERS), torch.arange(NUM_ENTITIES)).t()
@@ -121,7 +124,9 @@ def test_paths_between_items_equal_the_equations():
     assert (direct[:, NUM_ITEMS:].abs() < 1e-12).all()
     assert_same(direct[:, :NUM_ITEMS], want, model.item_item.parameters())
     users = torch.tensor([2, 0, 2])
-    torch.testing.assert_close(model.direct(users, model.paths(graph)), want[users])
+    assert_same(
+        model.direct(users, model.paths(graph)), paths_of(model, LISTENS)[users], model.item_item.parameters()
+    )
     shuffled = torch.randperm(len(user), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(
         model(user[shuffled], item[shuffled], graph), model(user, item, graph)[shuffled]
