@@ -1,13 +1,13 @@
 """Full ranking on a fixed split of each data set: models and heuristics beside the published rows."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from benchmarks.data import RANKED
 from benchmarks.experiments import Experiment, Job, Results, make_jobs, short
-from benchmarks.harness import Settings, read_results, table
+from benchmarks.harness import Settings, table
 from benchmarks.rankings import RANKING_METRICS, TESTED
+from benchmarks.tuned import chosen
 from mgwa_pyg.train import (
     CollaborativeConfig,
     FitConfig,
@@ -18,8 +18,6 @@ from mgwa_pyg.train import (
 )
 
 REFERENCE = "CollaborativeMGWA"
-#: Where the file of :func:`mgwa_pyg.train.tune.tune` for a data set and a model is ``tuned_DATA_MODEL.json``.
-TUNED = Path(__file__).parent / "results"
 #: The models where no search has chosen anything else.
 MODELS: dict[str, FitConfig] = {
     "MGWA": MGWAConfig.for_ranking(),
@@ -69,16 +67,9 @@ PUBLISHED: dict[str, dict[str, tuple[float, float]]] = {
 
 def models(data: str) -> dict[str, FitConfig]:
     """All rows that are fitted on a data set, with what a search has chosen for it."""
-    chosen = {name: _tuned(data, config) for name, config in MODELS.items()}
-    controls = {name: replace(chosen[REFERENCE], **change) for name, change in CONTROLS.items()}
-    # An epoch of eight passes takes long where there is more than in Last.FM.
-    clicks = CLICKS if data in ("lastfm", "synthetic") else replace(CLICKS, passes=2)
-    return {**chosen, **controls, f"{REFERENCE}, clicks": clicks}
-
-
-def _tuned(data: str, config: FitConfig) -> FitConfig:
-    file = TUNED / f"tuned_{data}_{config.model}.json"
-    return FitConfig.from_dict(read_results(file)["chosen"]["config"]) if file.exists() else config
+    fitted = {name: chosen(data, config) for name, config in MODELS.items()}
+    controls = {name: replace(fitted[REFERENCE], **change) for name, change in CONTROLS.items()}
+    return {**fitted, **controls, f"{REFERENCE}, clicks": chosen(data, CLICKS)}
 
 
 def _jobs(settings: Settings) -> list[Job]:

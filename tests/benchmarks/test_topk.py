@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import experiments, topk
+from benchmarks import experiments, topk, tuned
 from benchmarks.data import RANKED, load
 from benchmarks.harness import NoDataError, Settings, read_results
 from benchmarks.rankings import Ranking, recommendations_file
@@ -34,7 +34,7 @@ def _small(monkeypatch, tmp_path):
     }
     monkeypatch.setattr(topk, "MODELS", models)
     monkeypatch.setattr(topk, "CLICKS", CollaborativeConfig(epochs=1, passes=1, channels=4))
-    monkeypatch.setattr(topk, "TUNED", tmp_path / "tuned")
+    monkeypatch.setattr(tuned, "TUNED", tmp_path / "tuned")
     monkeypatch.setattr(experiments, "parallel", lambda function, jobs, name: [function(job) for job in jobs])
 
 
@@ -262,8 +262,8 @@ def test_what_a_search_has_chosen_is_taken(tmp_path):
         name: config.to_dict() for name, config in topk.MODELS.items()
     }
     chosen = CollaborativeConfig(channels=8, dropout=0.3, loss="ranking")
-    topk.TUNED.mkdir()
-    (topk.TUNED / "tuned_ml-100k_collaborative.json").write_text(
+    tuned.TUNED.mkdir()
+    (tuned.TUNED / "tuned_ml-100k_collaborative_ranking.json").write_text(
         json.dumps({"chosen": {"config": chosen.to_dict()}})
     )
     after = topk.models("ml-100k")
