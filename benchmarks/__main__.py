@@ -33,7 +33,7 @@ BENCHMARKS = [
     "topk",
     "ablations",
     "collaborative",
-    "book_crossing",
+    "clicks",
 ]
 
 
@@ -49,7 +49,7 @@ def main() -> None:
         "(default: nowhere, but when interrupted to NAME_interrupted.json in --out)")
     add("--quick", action="store_true", help="fewer repetitions; experiments run one seed instead of five")
     add("--data", choices=list(DATA),
-        help="what experiments run on (default: Last.FM, but Book-Crossing for book_crossing); topk runs on "
+        help="what experiments run on (default: Last.FM, but Book-Crossing for clicks); topk runs on "
         "all of them; synthetic: a trial of all that run on real data without these")
     add("--root", type=Path, default=Path("data"), metavar="DIR",
         help="where data sets are kept (default: data)")

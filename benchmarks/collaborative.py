@@ -54,6 +54,7 @@ def _jobs(settings: Settings) -> list[Job]:
     from benchmarks.variants import VARIANTS
 
     jobs = make_jobs(settings, {**parts(CLICK, CHANGES), **VARIANTS}, ["items"])
+    jobs = [replace(job, blended=job.model == _BASE) for job in jobs]
     if settings.data == "lastfm":
         jobs += make_jobs(settings, {_FROZEN: CLICK}, ["frozen"])
         jobs += make_jobs(settings, parts(RANKING, RANKING_CHANGES), [RANKED], num_seeds=3)
@@ -66,7 +67,11 @@ def _blocks(results: Results) -> dict[str, str]:
         for row in results.content["rows"]
         if (row["case"], row["metric"]) == ("items", "fit_seconds")
     }
-    more = {"p": lambda name: results.p("items", name), "seconds": seconds.__getitem__}
+    more = {
+        "p": lambda name: results.p("items", name),
+        "p, over users": lambda name: results.p("items", name, "auc_user"),
+        "seconds": lambda name: seconds.get(name, ""),
+    }
     blocks = {"Clicks": results.table("items", results.models("items"), _COLUMNS, more)}
     if results.settings.data == "lastfm":
         blocks["Published negatives"] = results.table("frozen", [_FROZEN], _COLUMNS)

@@ -38,11 +38,14 @@ from mgwa_pyg.evaluation import (
     Popularity,
     SharedTails,
     blend,
+    blend_clicks,
     click_report,
     corrected_t_test,
     fit_heuristics,
     holm,
+    paired_test,
     predict_heuristics,
+    user_aucs,
 )
 from mgwa_pyg.recommenders import restore
 from mgwa_pyg.train import FitConfig, FitResult, fit
@@ -83,7 +86,7 @@ class Job:
     seed: int
     settings: Settings
     blended: bool = False
-    """Whether a ranking has a second row, of the model and the heuristics together."""
+    """Whether there is a second row, of the model and the heuristics together."""
 
     def load(self) -> KGRecDataset:
         """The data set."""
@@ -134,17 +137,21 @@ def run_job(job: Job) -> Outcome:
         with job.fitted() as (dataset, result):
             scores = {job.model: (result.val_score, result.score)}
             history, transe, seconds = result.history, result.transe, result.train_seconds
+            if job.blended:
+                scores[_blend_of(job)] = blend_clicks(scores[job.model], dataset[0], dataset.num_items)
     data = dataset[0]
     links = interactions(data)
     rows, frames = [], []
     key = {"negatives": job.negatives, "seed": job.seed}
     label = links.edge_label[links.test_mask].long().numpy()
+    user = links.edge_label_index[0, links.test_mask].numpy()
+    val_auc = max((epoch["val_auc"] for epoch in history), default=None)
+    cost = {"val_auc": val_auc, "epochs": len(history) or None, "fit_seconds": seconds}
     for model, (val_score, score) in scores.items():
-        val_auc = max((epoch["val_auc"] for epoch in history), default=None)
         report = click_report(data, val_score, score)
-        cost = {"val_auc": val_auc, "epochs": len(history) or None, "fit_seconds": seconds}
-        rows.append({"model": model, **key, **report, **cost})
-        frames.append(pd.DataFrame({"model": model, **key, "label": label, "score": score.numpy()}))
+        rows.append({"model": model, **key, **report, **(cost if model == job.model else {})})
+        columns = {"user": user, "label": label, "score": score.numpy()}
+        frames.append(pd.DataFrame({"model": model, **key, **columns}))
     return Outcome(rows, pd.concat(frames), history, transe)
 
 
@@ -165,10 +172,14 @@ def _rank(job: Job) -> Outcome:
                 kind.__name__: kind(data, num_items).score_all
                 for kind in (EASE, ItemKNN, SharedTails, Popularity)
             }
-            _, scores[f"{job.model} + heuristics"] = blend({**scores, **heuristics}, data, num_items)
+            _, scores[_blend_of(job)] = blend({**scores, **heuristics}, data, num_items)
     rankings = [rank(name, job.seed, one, data, num_items) for name, one in scores.items()]
     key = {"negatives": job.negatives, "seed": job.seed}
     return Outcome([{"model": one.model, **key, **one.row()} for one in rankings], rankings=rankings)
+
+
+def _blend_of(job: Job) -> str:
+    return f"{job.model} + heuristics"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -263,6 +274,30 @@ def differences(per_seed: Sequence[Mapping[str, Any]], reference: str) -> list[d
         adjusted = holm([test["p"] for test in tests])
         for other, test, p in zip(others, tests, adjusted, strict=True):
             key = {"negatives": negatives, "metric": metric, "model": reference, "other": other}
+            results.append({**key, **test, "p_holm": float(p)})
+    return results
+
+
+def click_differences_of_users(predictions: pd.DataFrame, reference: str) -> list[dict[str, Any]]:
+    """Test, for each protocol, the AUC of ``reference`` among a user's own rows against everything else's,
+    over the users, each with the mean of the seeds in which it is defined.
+
+    The p values are adjusted after Holm for all others within a protocol.
+    """
+    results = []
+    for negatives, of_protocol in predictions.groupby("negatives", sort=False):
+        aucs: dict[str, list[pd.Series]] = {}
+        for (model, _), rows in of_protocol.groupby(["model", "seed"], sort=False):
+            user, auc = user_aucs(rows["label"], rows["score"], rows["user"])
+            aucs.setdefault(model, []).append(pd.Series(auc, user))
+        means = {model: pd.concat(of_seeds).groupby(level=0).mean() for model, of_seeds in aucs.items()}
+        if reference not in means:
+            continue
+        ours = means.pop(reference)
+        tests = [paired_test(ours - theirs, seed=0) for theirs in means.values()]
+        adjusted = holm([test["p"] for test in tests])
+        for other, test, p in zip(means, tests, adjusted, strict=True):
+            key = {"negatives": negatives, "metric": "auc_user", "model": reference, "other": other}
             results.append({**key, **test, "p_holm": float(p)})
     return results
 
@@ -375,6 +410,9 @@ class Experiment:
         if self.reference is not None:
             tests = [] if settings.quick else differences(per_seed, self.reference)
             tests += differences_of_users(rankings, self.reference, negatives=RANKED)
+            predictions = pd.concat([outcome.predictions for outcome in outcomes])
+            if len(predictions):
+                tests += click_differences_of_users(predictions, self.reference)
         content = {
             "environment": {**environment(settings.device), **processes},
             "rows": figures(name, per_seed, self.metrics),

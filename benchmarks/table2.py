@@ -1,6 +1,7 @@
 """Table 2 of the paper, checked: every model and heuristic under both protocols, with tests and plots."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -68,7 +69,8 @@ _TRANSE = {
 
 
 def _jobs(settings: Settings) -> list[Job]:
-    return make_jobs(settings, {**MODELS, "heuristics": None}, PROTOCOLS)
+    jobs = make_jobs(settings, {**MODELS, "heuristics": None}, PROTOCOLS)
+    return [replace(job, blended=job.model == "CollaborativeMGWA") for job in jobs]
 
 
 def _keep(jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> dict[str, Any]:

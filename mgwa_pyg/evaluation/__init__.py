@@ -1,6 +1,6 @@
 """How good predictions are: metrics, heuristics to beat, tests of significance, tables."""
 
-from mgwa_pyg.evaluation.blend import blend
+from mgwa_pyg.evaluation.blend import blend, blend_clicks
 from mgwa_pyg.evaluation.heuristics import (
     EASE,
     HEURISTICS,
@@ -32,6 +32,7 @@ __all__ = [
     "TopItems",
     "best_threshold",
     "blend",
+    "blend_clicks",
     "click_metrics",
     "click_report",
     "corrected_t_test",

@@ -1,18 +1,23 @@
-"""`blend`: a model and the heuristics as one ranking, weighed on the validation rows."""
+"""A model and the heuristics as one ranking, or as one probability, weighed on the validation rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from mgwa_pyg.datasets.interactions import interactions
+from mgwa_pyg.evaluation.heuristics import LogisticStack, logistic_regression
+from mgwa_pyg.evaluation.metrics import as_array
 from mgwa_pyg.evaluation.ranking import full_ranking
 
 #: What a further part may weigh beside the first.
 WEIGHTS = (0.0, 0.1, 0.3, 1.0)
+# Single precision rounds a probability that is closer to 0 or 1.
+_LEAST = 1e-7
 
 
 def blend(
@@ -57,6 +62,41 @@ def blend(
         return torch.stack(list(weighed)).sum(dim=0)
 
     return weights, blended
+
+
+def blend_clicks(
+    probability: tuple[Tensor, Tensor], data: HeteroData, num_items: int
+) -> tuple[Tensor, Tensor]:
+    r"""Return the probabilities of a model and the heuristics together for validation and test rows,
+    :math:`(n_{\textrm{val}})` and :math:`(n_{\textrm{test}})`.
+
+    They are those of a logistic regression on the model's logit and the features of
+    :class:`~mgwa_pyg.evaluation.LogisticStack`, none of which has a negative weight. It is learned from the
+    validation rows.
+
+    Args:
+        probability (tuple of torch.Tensor): The model's own probabilities for the same rows.
+        data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
+        num_items (int): The number of items: the first entities.
+
+    Raises:
+        ValueError: If there is not one probability for each row, or as
+            :class:`~mgwa_pyg.evaluation.Heuristic` raises it.
+    """
+    links, stack = interactions(data), LogisticStack(data, num_items)
+    features = []
+    for part, mask, ours in zip(("val", "test"), (links.val_mask, links.test_mask), probability, strict=True):
+        rows = links.edge_label_index[:, mask]
+        if ours.shape != rows.shape[1:]:
+            raise ValueError(
+                f"probability has {tuple(ours.shape)} for the {rows.size(1)} {part} rows: one each is needed"
+            )
+        logit = ours.detach().cpu().double().clamp(_LEAST, 1 - _LEAST).logit().unsqueeze(1)
+        features.append(np.hstack([logit.numpy(), stack.features(*rows)]))
+    label = as_array(links.edge_label[links.val_mask])
+    weight, bias = logistic_regression(features[0], label, 0.0)
+    val, test = (torch.from_numpy(part @ weight + bias).sigmoid().float() for part in features)
+    return val, test
 
 
 def _standard(score: Tensor) -> Tensor:

@@ -127,10 +127,7 @@ class Heuristic:
                 f"both 0 and 1 are needed to turn scores into probabilities"
             )
         features = self.features(*links.edge_label_index[:, links.val_mask])
-        scaler = StandardScaler().fit(features)
-        *weight, bias = _logistic_regression(scaler.transform(features), label, self._least_weight)
-        self._weight = weight / scaler.scale_
-        self._bias = bias - scaler.mean_ @ self._weight
+        self._weight, self._bias = logistic_regression(features, label, self._least_weight)
 
 
 class Popularity(Heuristic):
@@ -424,19 +421,27 @@ class _SeenScores:
         return block.toarray() if sp.issparse(block) else block
 
 
-def _logistic_regression(features: FloatArray, label: FloatArray, least: float) -> FloatArray:
-    """Return the weights, none below the least, and the bias, of which the ridge takes no notice, [k + 1]."""
-    sign = 2 * label - 1
+def logistic_regression(
+    features: FloatArray, label: FloatArray, least: float
+) -> tuple[FloatArray, np.floating]:
+    """Return the weights of the features, none below the least, [k], and the bias.
+
+    The ridge is on what standardised features weigh, and takes no notice of the bias.
+    """
+    scaler = StandardScaler().fit(features)
+    standard, sign = scaler.transform(features), 2 * label - 1
 
     def loss(weight: FloatArray) -> tuple[float, FloatArray]:
-        margin = sign * (features @ weight[:-1] + weight[-1])
+        margin = sign * (standard @ weight[:-1] + weight[-1])
         error = -sign * expit(-margin)
         value = np.logaddexp(0, -margin).sum() + RIDGE / 2 * (weight[:-1] ** 2).sum()
-        return value, np.append(error @ features + RIDGE * weight[:-1], error.sum())
+        return value, np.append(error @ standard + RIDGE * weight[:-1], error.sum())
 
     size = features.shape[1]
     bounds = [(least, None)] * size + [(None, None)]
-    return minimize(loss, np.zeros(size + 1), jac=True, bounds=bounds, method="L-BFGS-B").x
+    *found, bias = minimize(loss, np.zeros(size + 1), jac=True, bounds=bounds, method="L-BFGS-B").x
+    weight = found / scaler.scale_
+    return weight, bias - scaler.mean_ @ weight
 
 
 def _triples(kg: EdgeStorage) -> IntArray:

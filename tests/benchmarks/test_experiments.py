@@ -9,14 +9,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from benchmarks import ablations, book_crossing, collaborative, experiments, table2
+from benchmarks import ablations, clicks, collaborative, experiments, table2
 from benchmarks.data import RANKED
 from benchmarks.experiments import Results, parallel, short
 from benchmarks.harness import DATA, Settings, read_results
 from mgwa_pyg.datasets import SyntheticKG
-from mgwa_pyg.evaluation import HEURISTICS, corrected_t_test
+from mgwa_pyg.evaluation import HEURISTICS, corrected_t_test, paired_test
 from mgwa_pyg.recommenders import RECOMMENDERS
 from mgwa_pyg.train import CollaborativeConfig, KGCNConfig, MGWAConfig, RippleNetConfig
 
@@ -41,22 +44,66 @@ def _small(monkeypatch):
         "MGWA from TransE": MGWAConfig(transe=True, **options),
     }
     monkeypatch.setattr(experiments, "load", small)
-    for module in (table2, book_crossing):
-        monkeypatch.setattr(module, "MODELS", models)
+    monkeypatch.setattr(table2, "MODELS", models)
     monkeypatch.setattr(experiments, "parallel", lambda function, jobs, name: [function(job) for job in jobs])
 
 
-def test_book_crossing(tmp_path):
-    report = book_crossing.run(Settings(out=tmp_path, data="bookcrossing"))
-    content = read_results(tmp_path / "book_crossing.json.gz")
+@pytest.mark.parametrize(("data", "file"), [("bookcrossing", "clicks"), ("ml-100k", "clicks_ml-100k")])
+def test_clicks(data, file, tmp_path, monkeypatch):
+    chosen = {"CollaborativeMGWA": CollaborativeConfig(epochs=1, passes=1, channels=4)}
+    chosen["MGWA"] = MGWAConfig(epochs=1, batch_size=128)
+    monkeypatch.setattr(clicks, "models", lambda data: chosen)
+    report = clicks.run(Settings(out=tmp_path, data=data))
+    content = read_results(tmp_path / f"{file}.json.gz")
     assert content["rows"] == report.rows
-    assert len(content["seeds"]) == 3 * (4 + len(HEURISTICS))  # Seeds, models and heuristics.
+    others = ["CollaborativeMGWA + heuristics", "MGWA", *HEURISTICS]
+    assert len(content["seeds"]) == 5 * (1 + len(others))
     assert {row["case"] for row in report.rows} == {"items"}
+    assert {(test["metric"], test["other"]) for test in content["tests"]} == {
+        (metric, other) for metric in ("auc", "acc", "auc_user") for other in others
+    }
     auc = [row["auc"] for row in content["seeds"] if row["model"] == "MGWA"]
-    page = (tmp_path / "book_crossing.md").read_text()
-    assert page.startswith("# Models and heuristics under the item protocol: Book-Crossing\n")
-    assert "\nBook-Crossing: `" in page
+    page = (tmp_path / f"{file}.md").read_text()
+    assert page.startswith(f"# Models and heuristics under the item protocol: {DATA[data]}\n")
+    assert f"\n{DATA[data]}: `" in page
     assert f"| MGWA | {short(statistics.mean(auc))} ± {short(statistics.stdev(auc))} |" in page
+
+
+def test_models_of_clicks_change_one_thing_each(monkeypatch):
+    for item_item, other in ((True, "no item-item part"), (False, "with the item-item part")):
+        ours = CollaborativeConfig(channels=8, item_item=item_item)
+        monkeypatch.setattr(clicks, "chosen", lambda data, config, ours=ours: ours)
+        models = clicks.models("bookcrossing")
+        assert models["CollaborativeMGWA"] == ours
+        assert models[f"CollaborativeMGWA, {other}"] == replace(ours, item_item=not item_item)
+        assert models["CollaborativeMGWA, no knowledge graph"] == replace(ours, knowledge_graph=False)
+
+
+def test_clicks_are_tested_over_users(monkeypatch):
+    rng = np.random.default_rng(0)
+    user, label, seed = rng.integers(12, size=400), rng.integers(2, size=400), rng.integers(2, size=400)
+    noise = {"ours": 0.5, "theirs": 3.0}
+    frames = [
+        pd.DataFrame({"user": user, "label": label, "seed": seed, "score": label + rng.normal(0, sd, 400)})
+        for sd in noise.values()
+    ]
+    frames = [f.assign(model=name, negatives="items") for f, name in zip(frames, noise, strict=True)]
+    (test,) = experiments.click_differences_of_users(pd.concat(frames), "ours")
+    want = []
+    for number in range(12):
+        of_seeds = []
+        for one in range(2):
+            here = (user == number) & (seed == one)
+            of_model = [roc_auc_score(label[here], frame["score"][here]) for frame in frames]
+            of_seeds.append(of_model[0] - of_model[1])
+        want.append(np.mean(of_seeds))
+    assert {name: test.pop(name) for name in ("negatives", "metric", "model", "other")} == {
+        "negatives": "items",
+        "metric": "auc_user",
+        "model": "ours",
+        "other": "theirs",
+    }
+    assert test == pytest.approx({**paired_test(want, seed=0), "p_holm": test["p"]})
 
 
 def test_table2(tmp_path):
@@ -155,8 +202,9 @@ def test_collaborative(tmp_path, monkeypatch, variants):
     report = collaborative.run(Settings(out=tmp_path))
     content = read_results(tmp_path / "collaborative.json.gz")
     assert content["rows"] == report.rows
-    # Clicks: as chosen, two changes and four variants, and the published negatives; rankings: one change.
-    assert len(content["seeds"]) == 5 * (1 + 2 + 4) + 5 + 3 * 2
+    # Clicks: as chosen, alone and with the heuristics, two changes and four variants, and the published
+    # negatives; rankings: one change.
+    assert len(content["seeds"]) == 5 * (1 + 1 + 2 + 4) + 5 + 3 * 2
     auc = [row["auc"] for row in content["seeds"] if row["model"] == "attention=False"]
     assert (
         f"| attention=False | {short(statistics.mean(auc))} ± {short(statistics.stdev(auc))} |" in report.page
@@ -166,8 +214,8 @@ def test_collaborative(tmp_path, monkeypatch, variants):
     assert {(test["negatives"], test["metric"], test["other"]) for test in content["tests"]} == {
         *(
             ("items", metric, other)
-            for metric in ("auc", "acc")
-            for other in ("attention=False", "hold_out=0.0", *small_variants)
+            for metric in ("auc", "acc", "auc_user")
+            for other in ("as chosen + heuristics", "attention=False", "hold_out=0.0", *small_variants)
         ),
         *(("ranking", metric, "loss=click") for metric in ("recall@10", "mrr@10")),
     }
@@ -198,8 +246,13 @@ RESULTS = ROOT / "benchmarks" / "results"
 # The file, the benchmark and the data of each page that is kept.
 KEPT = [
     *((name, name, "lastfm") for name in ("table2", "topk", "ablations", "collaborative", "layer")),
-    ("book_crossing", "book_crossing", "bookcrossing"),
-    *((f"topk_{data}", "topk", data) for data in DATA if (RESULTS / f"topk_{data}.md").exists()),
+    ("clicks", "clicks", "bookcrossing"),
+    *(
+        (f"{name}_{data}", name, data)
+        for name in ("clicks", "topk")
+        for data in DATA
+        if (RESULTS / f"{name}_{data}.md").exists()
+    ),
 ]
 
 

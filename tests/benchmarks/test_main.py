@@ -62,7 +62,7 @@ def test_all_where_only_torch_and_pyg_are_installed(tmp_path):
             "topk",
             "ablations",
             "collaborative",
-            "book_crossing",
+            "clicks",
         )
     }
     for name, _ in why:
@@ -127,7 +127,7 @@ def test_one_that_cannot_run_is_an_error(run):
         ("table2", "ml-100k", "lastfm or synthetic"),
         ("collaborative", "bookcrossing", "lastfm or synthetic"),
         ("rank", "ml-100k", "lastfm or synthetic"),
-        ("book_crossing", "lastfm", "bookcrossing or synthetic"),
+        ("clicks", "lastfm", "bookcrossing or ml-100k or synthetic"),
     ],
 )
 def test_data_that_a_benchmark_does_not_run_on(name, data, known, monkeypatch):
@@ -138,7 +138,7 @@ def test_data_that_a_benchmark_does_not_run_on(name, data, known, monkeypatch):
 
 
 def test_each_benchmark_has_data_of_its_own(monkeypatch):
-    for name, data in (("book_crossing", "bookcrossing"), ("topk", "lastfm"), ("rank", "lastfm")):
+    for name, data in (("clicks", "bookcrossing"), ("topk", "lastfm"), ("rank", "lastfm")):
         module = importlib.import_module(f"benchmarks.{name}")
         monkeypatch.setattr(module, "run", lambda settings: Report([{"data": settings.data}]))
         assert command.attempt(name, Settings()).rows == [{"data": data}]

@@ -1,9 +1,13 @@
 """The blend of several scores against its definition."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from mgwa_pyg.evaluation import full_ranking
+from mgwa_pyg.evaluation import LogisticStack, blend_clicks, full_ranking
 from mgwa_pyg.evaluation.blend import WEIGHTS, blend
 
 
@@ -59,3 +63,38 @@ def test_test_rows_choose_nothing(synthetic):
 def test_nothing_to_blend(synthetic):
     with pytest.raises(ValueError, match="parts is empty"):
         blend({}, synthetic[0], synthetic.num_items)
+
+
+def test_probabilities_are_those_of_a_regression_on_logit_and_features(synthetic):
+    data, num_items = synthetic[0], synthetic.num_items
+    links = data["user", "listens", "entity"]
+    generator = torch.Generator().manual_seed(0)
+    rows = [links.edge_label_index[:, mask] for mask in (links.val_mask, links.test_mask)]
+    label = links.edge_label[links.val_mask]
+    ours = [torch.rand(part.size(1), generator=generator) for part in rows]
+    ours[0] = (ours[0] + label) / 2
+    got = blend_clicks((ours[0], ours[1]), data, num_items)
+    stack = LogisticStack(data, num_items)
+    features = [
+        np.column_stack([score.double().logit().numpy(), stack.features(*part)])
+        for score, part in zip(ours, rows, strict=True)
+    ]
+    oracle = make_pipeline(StandardScaler(), LogisticRegression(C=1e3, tol=1e-8, max_iter=10_000))
+    kept = np.arange(features[0].shape[1])
+    while True:  # Those that would count against an item are left out.
+        oracle.fit(features[0][:, kept], label)
+        if (oracle[-1].coef_[0] >= 0).all():
+            break
+        kept = kept[oracle[-1].coef_[0] >= 0]
+    for probability, part in zip(got, features, strict=True):
+        want = oracle.predict_proba(part[:, kept])[:, 1]
+        torch.testing.assert_close(probability, torch.from_numpy(want).float(), atol=2e-3, rtol=0)
+
+
+def test_what_is_certain_stays_finite(synthetic):
+    links = synthetic[0]["user", "listens", "entity"]
+    certain = [links.edge_label[mask] for mask in (links.val_mask, links.test_mask)]
+    for probability in blend_clicks((certain[0], certain[1]), synthetic[0], synthetic.num_items):
+        assert probability.isfinite().all()
+    with pytest.raises(ValueError, match=r"probability has \(1,\) for the \d+ test rows"):
+        blend_clicks((certain[0], torch.ones(1)), synthetic[0], synthetic.num_items)
