@@ -14,17 +14,18 @@ CLICK, RANKING = CollaborativeConfig(), CollaborativeConfig.for_ranking()
 
 #: One thing at a time. The names are those of the fields.
 CHANGES: list[dict[str, Any]] = [
-    *({"fusion": fusion} for fusion in ("identity", "highway", "gated") if fusion != CLICK.fusion),
+    {"fusion": "highway"},
+    {"fusion": "gated"},
     {"num_layers": 0},
     {"num_layers": 1},
-    {"num_layers": 3},
+    {"num_layers": 2},
     {"item_item": True},
     {"degree_power": 0.0},
-    {"attention": False},
+    {"attention": True},
     {"knowledge_graph": False},
     {"hold_out": 0.0},
-    {"channels": 16},
-    {"channels": 64},
+    {"channels": 32},
+    {"channels": 128},
     {"dropout": 0.0},
     {"loss": "ranking"},
 ]
@@ -33,6 +34,7 @@ RANKING_CHANGES: list[dict[str, Any]] = [
     {"num_layers": 1},
     {"num_layers": 2},
     {"item_item": False},
+    {"attention": True},
     {"knowledge_graph": False},
     {"loss": "click"},
 ]

@@ -56,20 +56,20 @@ class CollaborativeConfig(FitConfig):
     needs_relations = False
     least_layers = 0
 
-    num_layers: int = 2
-    channels: int = 32
-    lr: float = 2.6e-2
-    weight_decay: float = 5.8e-5
-    batch_size: int = 2**14
+    num_layers: int = 3
+    channels: int = 64
+    lr: float = 1.2e-2
+    weight_decay: float = 4e-5
+    batch_size: int = 4096
     epochs: int = 30
     patience: int = 6
-    hold_out: float = 0.28
+    hold_out: float = 0.3
     passes: int = 8
     fusion: str = "identity"
-    attention: bool = True
+    attention: bool = False
     knowledge_graph: bool = True
-    dropout: float = 0.18
-    degree_power: float = 0.5
+    dropout: float = 0.2
+    degree_power: float = 0.25
     item_item: bool = False
 
     @classmethod
@@ -86,7 +86,6 @@ class CollaborativeConfig(FitConfig):
             patience=4,
             hold_out=0.25,
             passes=4,
-            attention=False,
             dropout=0.1,
             degree_power=0.3,
             item_item=True,

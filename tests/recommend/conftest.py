@@ -31,7 +31,7 @@ CONFIGS = {
     "collaborative": CollaborativeConfig(),
     "collaborative, gated": CollaborativeConfig(fusion="gated", num_layers=3, channels=5),
     "collaborative, no attention": CollaborativeConfig(attention=False, degree_power=0.0),
-    "collaborative, no triples": CollaborativeConfig(knowledge_graph=False, num_layers=1),
+    "collaborative, no triples": CollaborativeConfig(knowledge_graph=False, num_layers=1, degree_power=0.5),
 }
 
 

@@ -16,7 +16,9 @@ from mgwa_pyg.train import tune as tune_module
 from tests.graphs import SIZES
 
 module = sys.modules["mgwa_pyg.train.tune"]
-BASE = CollaborativeConfig(epochs=2, passes=1, channels=4, num_layers=1)
+BASE = CollaborativeConfig(
+    epochs=2, passes=1, channels=4, num_layers=1, lr=2.6e-2, degree_power=0.5, attention=True
+)
 OPTIONS = {"processes": 1, "device": "cpu", "progress": False}
 
 
