@@ -69,8 +69,10 @@ def tune(
 ) -> FitConfig:
     """Choose hyper-parameters on the validation rows, and return them. The test rows are never looked at.
 
-    The given hyper-parameters are the first trial. Those of the others come from ``config.suggested``, the
-    search space of the model, as Optuna's tree-structured Parzen estimator proposes them (`Bergstra et al.,
+    The given hyper-parameters are the first trial. The next ones turn each of the model's switches, such as
+    whether it takes the knowledge graph, and nothing else. Those of the others come from
+    ``config.suggested``, the search space of the model, as Optuna's tree-structured Parzen estimator proposes
+    them (`Bergstra et al.,
     "Algorithms for Hyper-Parameter Optimization" <https://proceedings.neurips.cc/paper/2011/hash/
     86e8f7ab32cfd12577bc2619bc635690-Abstract.html>`_, 2011). A trial is worth what its fit is judged by,
     ``config.monitor``, at its best epoch; one that diverges counts as failed.
@@ -203,7 +205,8 @@ class _Search:
         """Return hyper-parameters to try next."""
         import optuna
 
-        first = [] if self.trials else [_Proposed(self.config, _params_of(self.config))]
+        done = len(self.trials)
+        first = self._first()[done : done + number]
         seed = (self.seed * _ROUNDS + len(self._content["rounds"])) % 2**32
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -221,6 +224,19 @@ class _Search:
         )
         asked = [study.ask() for _ in range(number - len(first))]
         return first + [_Proposed(self.config.suggested(trial), trial.params) for trial in asked]
+
+    def _first(self) -> list[_Proposed]:
+        """Return what the search begins with: the configuration, and each of its switches turned."""
+        values, recorder = self.config.to_dict(), _Recorder(self.config.to_dict())
+        self.config.suggested(recorder)
+        found = [_Proposed(self.config, _params_of(self.config))]
+        for name, value in recorder.params.items():
+            if isinstance(value, bool):
+                turned = _Recorder({**values, name: not value})
+                config = self.config.suggested(turned)
+                if config != self.config:
+                    found.append(_Proposed(config, turned.params))
+        return found
 
     def _frozen(self, params: dict[str, Any], value: float | None) -> FrozenTrial:
         """Return a trial as Optuna knows it."""

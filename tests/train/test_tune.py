@@ -33,6 +33,9 @@ def suggested(self, trial):
     return replace(self, degree_power=power, **chosen)
 
 
+REAL = CollaborativeConfig.suggested
+
+
 @pytest.fixture(autouse=True)
 def _space(monkeypatch):
     monkeypatch.setattr(CollaborativeConfig, "suggested", suggested)
@@ -131,6 +134,19 @@ def test_the_space_is_searched_and_the_best_is_chosen(small, tmp_path, judged):
     # The estimator has learned where values are high, where random ones have a mean of .45.
     power = [one["params"]["degree_power"] for one in trials[12:] if one["config"]["num_layers"] == 1]
     assert sum(power) / len(power) > 0.55
+
+
+def test_switches_are_turned_one_by_one_before_anything_else(small, tmp_path, judged, monkeypatch):
+    monkeypatch.setattr(CollaborativeConfig, "suggested", REAL)
+    base = CollaborativeConfig()
+    tune(small, base, tmp_path / "one", trials=6, **OPTIONS)
+    found = [job.config for job in judged.jobs]
+    switches = ("knowledge_graph", "attention", "item_item")
+    assert found[:4] == [base, *(replace(base, **{name: not getattr(base, name)}) for name in switches)]
+    assert all(one not in found[:4] for one in found[4:])
+    tune(small, base, tmp_path / "two", trials=2, **OPTIONS)
+    tune(small, base, tmp_path / "two", trials=6, **OPTIONS)
+    assert [job.config for job in judged.jobs[6:]] == found
 
 
 @pytest.mark.parametrize("model", RECOMMENDERS)

@@ -296,7 +296,8 @@ class CollaborativeMGWA(torch.nn.Module):
     def direct(self, users: Tensor, paths: ItemPaths) -> Tensor:
         r"""Return what :class:`ItemItem` adds to the scores of all items for users, :math:`(n, M)`."""
         distinct, row = users.unique(return_inverse=True)
-        return cast(ItemItem, self.item_item)(paths, paths.history(distinct))[row]
+        score = cast(ItemItem, self.item_item)(paths, paths.history(distinct))
+        return score if torch.equal(distinct, users) else score[row]
 
     def direct_pairs(self, user: Tensor, item: Tensor, paths: ItemPaths) -> Tensor:
         r"""Return what :class:`ItemItem` adds to the scores of :math:`B` pairs, :math:`(B)`; nothing where an
