@@ -31,10 +31,10 @@ CHANGES: list[dict[str, Any]] = [
 ]
 #: Those that are looked at for rankings, too.
 RANKING_CHANGES: list[dict[str, Any]] = [
+    {"num_layers": 0},
     {"num_layers": 1},
-    {"num_layers": 2},
     {"item_item": False},
-    {"attention": True},
+    {"attention": False},
     {"knowledge_graph": False},
     {"loss": "click"},
 ]

@@ -77,15 +77,14 @@ class CollaborativeConfig(FitConfig):
         """Return the hyper-parameters for ranking."""
         return cls(
             loss="ranking",
-            num_layers=0,
-            channels=64,
+            num_layers=2,
             lr=1e-2,
             weight_decay=2e-4,
-            batch_size=1024,
             epochs=20,
             patience=4,
-            hold_out=0.25,
+            hold_out=0.15,
             passes=4,
+            attention=True,
             dropout=0.1,
             degree_power=0.3,
             item_item=True,
