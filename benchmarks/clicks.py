@@ -37,7 +37,7 @@ def _blocks(results: Results) -> dict[str, str]:
     names, metrics = results.models("items"), list(METRICS.items())
     p = {"p, over users": lambda name: results.p("items", name, "auc_user")}
     return {
-        "Clicks": results.table("items", names, dict(metrics[:3]) | {"auc_user": METRICS["auc_user"]}, p),
+        "Clicks": results.table("items", names, dict(metrics[:4]), p),
         "Warm and cold items, thresholds": results.table("items", names, dict(metrics[4:])),
     }
 

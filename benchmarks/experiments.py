@@ -29,7 +29,14 @@ from benchmarks.harness import (
     write_page,
     write_results,
 )
-from benchmarks.rankings import Ranking, differences_of_users, rank, recommendations_file
+from benchmarks.rankings import (
+    Ranking,
+    against_others,
+    differences_of_users,
+    over_users,
+    rank,
+    recommendations_file,
+)
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import (
@@ -42,8 +49,6 @@ from mgwa_pyg.evaluation import (
     click_report,
     corrected_t_test,
     fit_heuristics,
-    holm,
-    paired_test,
     predict_heuristics,
     user_aucs,
 )
@@ -267,15 +272,14 @@ def differences(per_seed: Sequence[Mapping[str, Any]], reference: str) -> list[d
         wide = frame[frame["negatives"] == negatives].pivot_table(
             index="seed", columns="model", values=metric, sort=False
         )
-        if reference not in wide:
-            continue
-        others = [model for model in wide.columns if model != reference]
-        tests = [corrected_t_test(wide[reference] - wide[other], _TEST_FRACTION) for other in others]
-        adjusted = holm([test["p"] for test in tests])
-        for other, test, p in zip(others, tests, adjusted, strict=True):
-            key = {"negatives": negatives, "metric": metric, "model": reference, "other": other}
-            results.append({**key, **test, "p_holm": float(p)})
+        values = {str(model): wide[model] for model in wide.columns}
+        key = {"negatives": str(negatives), "metric": metric}
+        results += against_others(reference, values, _over_seeds, **key)
     return results
+
+
+def _over_seeds(difference: Any) -> dict[str, float]:
+    return corrected_t_test(difference, _TEST_FRACTION)
 
 
 def click_differences_of_users(predictions: pd.DataFrame, reference: str) -> list[dict[str, Any]]:
@@ -290,15 +294,9 @@ def click_differences_of_users(predictions: pd.DataFrame, reference: str) -> lis
         for (model, _), rows in of_protocol.groupby(["model", "seed"], sort=False):
             user, auc = user_aucs(rows["label"], rows["score"], rows["user"])
             aucs.setdefault(model, []).append(pd.Series(auc, user))
-        means = {model: pd.concat(of_seeds).groupby(level=0).mean() for model, of_seeds in aucs.items()}
-        if reference not in means:
-            continue
-        ours = means.pop(reference)
-        tests = [paired_test(ours - theirs, seed=0) for theirs in means.values()]
-        adjusted = holm([test["p"] for test in tests])
-        for other, test, p in zip(means, tests, adjusted, strict=True):
-            key = {"negatives": negatives, "metric": "auc_user", "model": reference, "other": other}
-            results.append({**key, **test, "p_holm": float(p)})
+        means = {str(model): pd.concat(of_seeds).groupby(level=0).mean() for model, of_seeds in aucs.items()}
+        key = {"negatives": str(negatives), "metric": "auc_user"}
+        results += against_others(reference, means, over_users, **key)
     return results
 
 

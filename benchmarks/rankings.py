@@ -56,6 +56,29 @@ def rank(
     return Ranking(model, seed, top.user.cpu().numpy(), top.item.cpu().numpy(), metrics)
 
 
+def against_others(
+    reference: str, values: Mapping[str, Any], test: Callable[[Any], dict[str, float]], **key: str
+) -> list[dict[str, Any]]:
+    """Test by their differences ``reference`` against each other model; the p values are adjusted after Holm.
+
+    Without the reference there is no test.
+    """
+    if reference not in values:
+        return []
+    others = [model for model in values if model != reference]
+    tests = [test(values[reference] - values[other]) for other in others]
+    adjusted = holm([one["p"] for one in tests])
+    return [
+        {**key, "model": reference, "other": other, **one, "p_holm": float(p)}
+        for other, one, p in zip(others, tests, adjusted, strict=True)
+    ]
+
+
+def over_users(difference: Any) -> dict[str, float]:
+    """Test differences of users."""
+    return paired_test(difference, _RESAMPLES, seed=0)
+
+
 def differences_of_users(rankings: Sequence[Ranking], reference: str, **key: str) -> list[dict[str, Any]]:
     """Test ``reference`` against everything else over the users, each with the mean of its seeds.
 
@@ -65,17 +88,12 @@ def differences_of_users(rankings: Sequence[Ranking], reference: str, **key: str
     for ranking in rankings:
         of_model.setdefault(ranking.model, []).append(ranking)
     results = []
-    for metric in TESTED if reference in of_model else ():
+    for metric in TESTED:
         means = {
             model: np.mean([one.metrics[metric] for one in of_seeds], axis=0)
             for model, of_seeds in of_model.items()
         }
-        ours = means.pop(reference)
-        tests = [paired_test(ours - theirs, _RESAMPLES, seed=0) for theirs in means.values()]
-        adjusted = holm([test["p"] for test in tests])
-        for other, test, p in zip(means, tests, adjusted, strict=True):
-            names = {**key, "metric": metric, "model": reference, "other": other}
-            results.append({**names, **test, "p_holm": float(p)})
+        results += against_others(reference, means, over_users, **key, metric=metric)
     return results
 
 

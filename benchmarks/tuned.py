@@ -32,8 +32,9 @@ def search(data: str, config: FitConfig, trials: int, minutes: float, folder: Pa
     """Search, and keep what was tried and chosen."""
     dataset = load(Settings(data=data, root=root), RANKED if config.loss == "ranking" else "items", SEED)
     name = _name(data, config)
-    tune(dataset, _start(data, config), folder / Path(name).stem, trials=trials, minutes=minutes, seed=SEED)
-    content = read_results(folder / Path(name).stem / "search.json")
+    place = folder / Path(name).stem
+    tune(dataset, _start(data, config), place, trials=trials, minutes=minutes, seed=SEED)
+    content = read_results(place / "search.json")
     # Where the data lay is nobody's business.
     content["dataset"] = {"name": DATA[data], "fingerprint": content["dataset"]["fingerprint"]}
     write_results(TUNED / name, content)

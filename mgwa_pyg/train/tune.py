@@ -72,10 +72,9 @@ def tune(
     The given hyper-parameters are the first trial. The next ones turn each of the model's switches, such as
     whether it takes the knowledge graph, and nothing else. Those of the others come from
     ``config.suggested``, the search space of the model, as Optuna's tree-structured Parzen estimator proposes
-    them (`Bergstra et al.,
-    "Algorithms for Hyper-Parameter Optimization" <https://proceedings.neurips.cc/paper/2011/hash/
-    86e8f7ab32cfd12577bc2619bc635690-Abstract.html>`_, 2011). A trial is worth what its fit is judged by,
-    ``config.monitor``, at its best epoch; one that diverges counts as failed.
+    them (`Bergstra et al., "Algorithms for Hyper-Parameter Optimization" <https://proceedings.neurips.cc/
+    paper/2011/hash/86e8f7ab32cfd12577bc2619bc635690-Abstract.html>`_, 2011). A trial is worth
+    what its fit is judged by, ``config.monitor``, at its best epoch; one that diverges counts as failed.
 
     Trials run ``processes`` at a time, and the next ones are proposed when all of these are done: on the CPU
     a search with the same seeds and as many processes makes the same trials, unless its time is up earlier.
@@ -227,7 +226,8 @@ class _Search:
 
     def _first(self) -> list[_Proposed]:
         """Return what the search begins with: the configuration, and each of its switches turned."""
-        values, recorder = self.config.to_dict(), _Recorder(self.config.to_dict())
+        values = self.config.to_dict()
+        recorder = _Recorder(values)
         self.config.suggested(recorder)
         found = [_Proposed(self.config, _params_of(self.config))]
         for name, value in recorder.params.items():

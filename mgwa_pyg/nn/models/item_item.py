@@ -95,13 +95,13 @@ class ItemItem(torch.nn.Module):
 
     def through_users(self, paths: ItemPaths, seen: Tensor) -> Tensor:
         r"""Return what each of :math:`U` users passes on to the items they have seen, :math:`(U, n)`."""
-        return self.alpha * _halfway(paths, seen)[0]
+        return paths.users_of(seen) * (self.alpha * _per_root(seen))
 
     def through_neighbors(self, paths: ItemPaths, seen: Tensor) -> Tensor:
         r"""Return what each pair of a relation and a neighbour passes on to the items that have it,
         :math:`(K, n)`.
         """
-        return self.beta[paths.relation].unsqueeze(1) * _halfway(paths, seen)[1]
+        return paths.neighbors_of(seen) * (self.beta[paths.relation].unsqueeze(1) * _per_root(seen))
 
 
 @torch.no_grad()
@@ -109,7 +109,7 @@ def _halfway(paths: ItemPaths, seen: Tensor) -> tuple[Tensor, Tensor]:
     r"""Return what arrives at users, :math:`(U, n)`, and at neighbours, :math:`(K, n)`, before any weight,
     over the root of the number of what a user has seen.
     """
-    per_root = seen.sum(dim=0).clamp(min=1).rsqrt()
+    per_root = _per_root(seen)
     return paths.users_of(seen) * per_root, paths.neighbors_of(seen) * per_root
 
 
@@ -216,6 +216,11 @@ class ItemPaths:
         is_user = source >= self._num_entities
         user = (source - self._num_entities).clamp(min=0)
         return torch.where(is_user, of_users[user], of_entities)
+
+
+def _per_root(seen: Tensor) -> Tensor:
+    """Over the root of the number of what each user has seen."""
+    return seen.sum(dim=0).clamp(min=1).rsqrt()
 
 
 def _cells(matrix: Tensor, x: Tensor, row: Tensor, column: Tensor, weight: Tensor | None = None) -> Tensor:
