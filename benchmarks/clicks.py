@@ -9,6 +9,7 @@ from mgwa_pyg.train import CollaborativeConfig, FitConfig, KGCNConfig, MGWAConfi
 
 REFERENCE = "CollaborativeMGWA"
 #: Chosen on Book-Crossing's validation rows by ``python -m benchmarks.search MODEL --data bookcrossing``.
+#: There is no search for MovieLens-100k.
 BASELINES: dict[str, FitConfig] = {
     "MGWA": MGWAConfig(lr=1e-2, weight_decay=1e-4, channels=16),
     "KGCN": KGCNConfig(lr=1e-2, weight_decay=1e-4, fusion="concat"),
