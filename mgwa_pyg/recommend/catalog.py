@@ -115,6 +115,30 @@ class Catalog:
             raise ValueError("items is empty: pass at least one item that the newcomer has seen")
         return torch.tensor(rows)
 
+    def some_items(self, name: str, items: Any) -> Tensor:
+        r"""Return which items are meant, :math:`(M)`, by their ids and names, or as a mask over all of them:
+        an array or a tensor of as many truth values as there are items, in the order of the data set.
+
+        Args:
+            name (str): What the argument is called.
+            items (iterable or mask): The items; there may be none.
+
+        Raises:
+            TypeError: If they are no list, or one is neither a whole number nor a string.
+            IndexError: If there is no item of a number.
+            ValueError: If no item or several have a name, or a mask is of another size.
+        """
+        if getattr(items, "dtype", None) in (torch.bool, bool):
+            if tuple(items.shape) != (self.num_items,):
+                raise ValueError(
+                    f"{name} is a mask of the shape {tuple(items.shape)}, but {(self.num_items,)} is needed: "
+                    f"one value for each item, in the order of item_ids"
+                )
+            return torch.tensor(items.tolist(), dtype=torch.bool)
+        mask = torch.zeros(self.num_items, dtype=torch.bool)
+        mask[[self.item(item) for item in listed(name, items)]] = True
+        return mask
+
     def user_ids(self, rows: Tensor) -> pd.Index:
         """Return the ids of these rows, :math:`(n)`."""
         return self._user_index.take(rows.numpy())
@@ -126,6 +150,12 @@ class Catalog:
     def item_ids(self, rows: Tensor) -> pd.Index:
         """Return the ids of these rows, :math:`(n)`."""
         return self._item_index.take(rows.numpy())
+
+    def item_names(self, rows: Tensor) -> pd.Series:
+        """Return the names of the items of these rows, :math:`(n)`."""
+        distinct, place = rows.unique(return_inverse=True)
+        names = pd.Series([self.name(row) for row in distinct.tolist()], dtype=str)
+        return names.take(place.numpy()).reset_index(drop=True)
 
     def name(self, node: int) -> str:
         """Return what a row of the graph is called: an item, another entity, or, after these, a user."""

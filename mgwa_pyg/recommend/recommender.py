@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.explain import Explainer
 from torch_geometric.explain.algorithm import ExplainerAlgorithm
@@ -19,6 +21,9 @@ from mgwa_pyg.recommend.catalog import Catalog, is_one, listed, one_line, whole_
 from mgwa_pyg.recommend.explanation import Explanation, table_of
 from mgwa_pyg.recommenders import KGRecommender, restore
 from mgwa_pyg.utils.modes import chosen_device, plain_modes
+
+#: Some items: their ids or names, or a mask over all of them.
+Items = Iterable[int | str] | Tensor | NDArray[np.bool_]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -61,6 +66,7 @@ class Recommender:
         self._seen = Pairs(seen, self.num_users, self.num_items)
         recommender.prepare()
         self._model, self._device = recommender, device
+        self._run: Path | None = None  # The folder that it was loaded from.
 
     @classmethod
     @_asked
@@ -88,16 +94,36 @@ class Recommender:
                 f"{checkpoint} is missing: pass the folder of a run that has finished, such as "
                 f"`make lastfm` leaves one"
             )
-        return cls(restore(checkpoint, dataset, device))
+        recommender = cls(restore(checkpoint, dataset, device))
+        recommender._run = checkpoint.parent
+        return recommender
+
+    def __repr__(self) -> str:
+        model, run = self._model.config.model, "" if self._run is None else f", run={str(self._run)!r}"
+        return f"Recommender(model={model!r}, users={self.num_users}, items={self.num_items}{run})"
 
     @_asked
-    def recommend(self, user: int | str, k: int = 10, *, include_held_out: bool = False) -> pd.DataFrame:
+    def recommend(
+        self,
+        user: int | str,
+        k: int = 10,
+        *,
+        candidates: Items | None = None,
+        exclude: Items | None = None,
+        include_held_out: bool = False,
+    ) -> pd.DataFrame:
         """Return the best :math:`k` items for a user of the data set.
 
         Args:
             user (int or str): The user's id.
             k (int, optional): How many items; fewer are returned where fewer are left.
                 (default: :obj:`10`)
+            candidates (iterable or mask, optional): The items that may be recommended, such as those in
+                stock: ids or names, or an array or a tensor of truth values, one for each item in the order
+                of :attr:`KGRecDataset.item_ids <mgwa_pyg.datasets.KGRecDataset.item_ids>`. What the user has
+                seen is left out all the same. :obj:`None` takes all. (default: :obj:`None`)
+            exclude (iterable or mask, optional): Items that may not, in the same forms.
+                (default: :obj:`None`)
             include_held_out (bool, optional): Whether the user's validation and test positives, which were
                 held out from training, may be recommended, so that they can be found again: for an
                 evaluation. (default: :obj:`False`)
@@ -108,20 +134,31 @@ class Recommender:
         Raises:
             TypeError: If an argument is of another type.
             IndexError: If there is no user of this number.
-            ValueError: If there is no user of this string, or ``k`` is less than 1.
+            ValueError: If there is no user of this string, ``k`` is less than 1, or a mask has another size.
+                Errors of the candidates are those of :meth:`recommend_for`'s items, too.
         """
-        best = self._best(torch.tensor([self.catalog.user(user)]), self._k(k), include_held_out)
+        hidden = self._hidden(candidates, exclude)
+        best = self._best(torch.tensor([self.catalog.user(user)]), self._k(k), hidden, include_held_out)
         return self._table(best)
 
     @_asked
     def recommend_batch(
-        self, users: Iterable[int | str], k: int = 10, *, include_held_out: bool = False
+        self,
+        users: Iterable[int | str] | None = None,
+        k: int = 10,
+        *,
+        candidates: Items | None = None,
+        exclude: Items | None = None,
+        include_held_out: bool = False,
     ) -> pd.DataFrame:
         """Return the best :math:`k` items for each of several users.
 
         Args:
-            users (iterable of int or str): The users' ids; one may stand there twice.
+            users (iterable of int or str, optional): The users' ids; one may stand there twice. :obj:`None`
+                takes everybody, in the order of the data set. (default: :obj:`None`)
             k (int, optional): How many items for each. (default: :obj:`10`)
+            candidates (iterable or mask, optional): As for :meth:`recommend`. (default: :obj:`None`)
+            exclude (iterable or mask, optional): As for :meth:`recommend`. (default: :obj:`None`)
             include_held_out (bool, optional): As for :meth:`recommend`. (default: :obj:`False`)
 
         Returns:
@@ -130,9 +167,16 @@ class Recommender:
 
         Errors are those of :meth:`recommend`; ``users`` that are no list are a :class:`TypeError`, too.
         """
-        rows = torch.tensor([self.catalog.user(user) for user in listed("users", users)], dtype=torch.long)
-        k = self._k(k)
-        parts = [self._best(part, k, include_held_out) for part in rows.split(self._model.users_at_once)]
+        if users is None:
+            rows = torch.arange(self.num_users)
+        else:
+            rows = torch.tensor(
+                [self.catalog.user(user) for user in listed("users", users)], dtype=torch.long
+            )
+        k, hidden = self._k(k), self._hidden(candidates, exclude)
+        parts = [
+            self._best(part, k, hidden, include_held_out) for part in rows.split(self._model.users_at_once)
+        ]
         best = Ranking(torch.cat([part.item for part in parts]), torch.cat([part.score for part in parts]))
         table = self._table(best)
         counts = (best.item < self.num_items).sum(dim=1).cpu()
@@ -140,7 +184,14 @@ class Recommender:
         return table
 
     @_asked
-    def recommend_for(self, items: Iterable[int | str], k: int = 10) -> pd.DataFrame:
+    def recommend_for(
+        self,
+        items: Iterable[int | str],
+        k: int = 10,
+        *,
+        candidates: Items | None = None,
+        exclude: Items | None = None,
+    ) -> pd.DataFrame:
         """Return the best :math:`k` items for a newcomer, who is not in the data, but has seen ``items``.
 
         The columns are those of :meth:`recommend`. The model stays as it is: MGWA and KGCN fit one vector,
@@ -151,6 +202,8 @@ class Recommender:
             items (iterable of int or str): What the newcomer has seen, by id or name; none of it is
                 recommended.
             k (int, optional): How many items. (default: :obj:`10`)
+            candidates (iterable or mask, optional): As for :meth:`recommend`. (default: :obj:`None`)
+            exclude (iterable or mask, optional): As for :meth:`recommend`. (default: :obj:`None`)
 
         Raises:
             TypeError: If an item is neither a whole number nor a string, or ``items`` no list of them.
@@ -158,10 +211,18 @@ class Recommender:
             ValueError: If no item or several have a name, there is no item at all, or ``k`` is less than 1.
         """
         seen, k = self.catalog.items(items).to(self._device), self._k(k)
-        return self._table(self._best_of_one(self._model.score_newcomer(seen), k, seen))
+        hidden = self._hidden(candidates, exclude)
+        return self._table(self._best_of_one(self._model.score_newcomer(seen), k, seen, hidden))
 
     @_asked
-    def similar_items(self, item: int | str, k: int = 10) -> pd.DataFrame:
+    def similar_items(
+        self,
+        item: int | str,
+        k: int = 10,
+        *,
+        candidates: Items | None = None,
+        exclude: Items | None = None,
+    ) -> pd.DataFrame:
         """Return the :math:`k` items most like another, in the columns of :meth:`recommend`.
 
         The score is the cosine of the items' vectors, as the average user sees them (MGWA, KGCN) or as they
@@ -171,6 +232,8 @@ class Recommender:
         Args:
             item (int or str): The item, by id or name.
             k (int, optional): How many items. (default: :obj:`10`)
+            candidates (iterable or mask, optional): As for :meth:`recommend`. (default: :obj:`None`)
+            exclude (iterable or mask, optional): As for :meth:`recommend`. (default: :obj:`None`)
 
         Raises:
             TypeError: If an argument is of another type.
@@ -178,8 +241,10 @@ class Recommender:
             ValueError: If no item or several have the name, or ``k`` is less than 1.
         """
         number, k = self.catalog.item(item), self._k(k)
+        hidden = self._hidden(candidates, exclude)
         score = self._model.similar(number)
-        return self._table(self._best_of_one(score, k, torch.tensor([number], device=score.device)))
+        own = torch.tensor([number], device=score.device)
+        return self._table(self._best_of_one(score, k, own, hidden))
 
     @_asked
     def explain(
@@ -248,23 +313,37 @@ class Recommender:
             pyg=found,
         )
 
-    def _best(self, users: Tensor, k: int, include_held_out: bool) -> Ranking:
-        users, seen = users.to(self._device), self._seen_in_training if include_held_out else self._seen
-        return self._ranked(self._model.score_all(users), users, k, seen)
+    def _hidden(self, candidates: Items | None, exclude: Items | None) -> Tensor | None:
+        r"""Which items nobody is to be recommended, :math:`(M)`; none if nothing was asked."""
+        if candidates is None and exclude is None:
+            return None
+        hidden = torch.zeros(self.num_items, dtype=torch.bool)
+        if candidates is not None:
+            hidden |= ~self.catalog.some_items("candidates", candidates)
+        if exclude is not None:
+            hidden |= self.catalog.some_items("exclude", exclude)
+        return hidden.to(self._device)
 
-    def _best_of_one(self, score: Tensor, k: int, without: Tensor) -> Ranking:
+    def _best(self, users: Tensor, k: int, hidden: Tensor | None, include_held_out: bool) -> Ranking:
+        users, seen = users.to(self._device), self._seen_in_training if include_held_out else self._seen
+        return self._ranked(self._model.score_all(users), users, k, seen, hidden)
+
+    def _best_of_one(self, score: Tensor, k: int, without: Tensor, hidden: Tensor | None) -> Ranking:
         """The best items by one vector of scores, without some of them."""
         pairs = Pairs(torch.stack([torch.zeros_like(without), without]), 1, self.num_items)
-        return self._ranked(score.unsqueeze(0), without.new_zeros(1), k, pairs)
+        return self._ranked(score.unsqueeze(0), without.new_zeros(1), k, pairs, hidden)
 
-    def _ranked(self, score: Tensor, users: Tensor, k: int, seen: Pairs) -> Ranking:
+    def _ranked(self, score: Tensor, users: Tensor, k: int, seen: Pairs, hidden: Tensor | None) -> Ranking:
         if score.shape != (len(users), self.num_items):
             raise ValueError(
                 f"model={self._model.config.model!r} gives scores of the shape {tuple(score.shape)}, but "
                 f"{(len(users), self.num_items)} is needed: one row a user, one column an item"
             )
         # The scores may be a part of the model, and what was seen is masked in place.
-        return top_k(score.to(torch.double, copy=True), users, k, 0, self.num_items, seen)
+        score = score.to(torch.double, copy=True)
+        if hidden is not None:
+            score[:, hidden] = -torch.inf
+        return top_k(score, users, k, 0, self.num_items, seen)
 
     def _k(self, k: Any) -> int:
         number = whole_number(k)
@@ -283,7 +362,7 @@ class Recommender:
             {
                 "rank": rank.numpy(),
                 "item": self.catalog.item_ids(rows),
-                "name": pd.Series([self.catalog.name(row) for row in rows.tolist()], dtype=str),
+                "name": self.catalog.item_names(rows),
                 "score": score[there].double().numpy(),
             }
         )

@@ -101,6 +101,58 @@ def test_what_is_left_is_all_that_is_returned(recommender, data):
         assert len(recommender.similar_items(3, k=k)) == 29
 
 
+@pytest.mark.parametrize("kind", ["mgwa", "ripplenet", "collaborative"])
+def test_only_candidates_that_are_not_excluded(recommender, data):
+    def among(table, allowed, k):
+        """The first rows of the whole ranking whose items are allowed."""
+        kept = table[table["item"].isin(allowed)].groupby("user").head(k)
+        return kept["item"].tolist(), pytest.approx(kept["score"].tolist(), rel=1e-12)
+
+    def of(table):
+        return table["item"].tolist(), table["score"].tolist()
+
+    stock, gone = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29], [5, 6, 7]
+    mask = np.isin(np.arange(data.num_items), stock)
+    allowed = sorted({*stock} - {*gone})
+    everybody = recommender.recommend_batch(k=data.num_items)
+    assert everybody["user"].unique().tolist() == list(range(data.num_users))
+    forms = [stock, [data.item_names[item] for item in stock], mask, torch.tensor(mask), pd.Series(mask)]
+    for form in forms:
+        got = recommender.recommend_batch(k=4, candidates=form, exclude=gone)
+        assert of(got) == among(everybody, allowed, 4)
+    for user in (0, 9):
+        got = recommender.recommend(user, k=20, candidates=stock, exclude=gone)
+        assert of(got) == among(everybody[everybody["user"] == user], allowed, 20)
+        assert len(got) <= len(allowed)  # Fewer than k, where no more are left.
+    assert len(recommender.recommend(0, candidates=[])) == 0
+    assert len(recommender.recommend(0, exclude=~mask, candidates=~mask)) == 0
+    assert recommender.recommend(0, candidates=range(30), exclude=[]).equals(recommender.recommend(0))
+    held = recommender.recommend(0, 30, include_held_out=True)
+    got = recommender.recommend(0, 30, include_held_out=True, exclude=~mask)["item"].tolist()
+    assert got == [item for item in held["item"] if item in stock]
+    for ask in (recommender.recommend_for, recommender.similar_items):
+        what = HEARD if ask == recommender.recommend_for else 3
+        want = [item for item in ask(what, k=30)["item"] if item in allowed][:4]
+        assert ask(what, k=4, candidates=stock, exclude=gone)["item"].tolist() == want
+
+
+@pytest.mark.parametrize("kind", ["mgwa"])
+def test_wrong_candidates_are_named(recommender):
+    with pytest.raises(ValueError, match=r"candidates is a mask of the shape \(29,\), but \(30,\) is needed"):
+        recommender.recommend(0, candidates=torch.ones(29, dtype=torch.bool))
+    with pytest.raises(TypeError, match=r"exclude='item 3': pass a list"):
+        recommender.recommend(0, exclude="item 3")
+    with pytest.raises(IndexError, match="item=30: whole numbers from 0 to 29"):
+        recommender.recommend_for([1], exclude=[30])
+    with pytest.raises(TypeError, match="item=True: an id or a name is needed"):
+        recommender.similar_items(1, candidates=[True] * 30)
+
+
+@pytest.mark.parametrize("kind", ["mgwa"])
+def test_it_says_what_it_is(make_model_of, kind):
+    assert repr(Recommender(make_model_of(kind))) == f"Recommender(model={kind!r}, users=20, items=30)"
+
+
 @pytest.mark.parametrize("kind", ["mgwa"])
 def test_data_that_a_transform_draws_at_random_are_read_once(make_model_of, data, kind):
     def shuffled(data):
