@@ -3,7 +3,6 @@
 import itertools
 import multiprocessing
 import os
-import signal
 import statistics
 import tempfile
 import threading
@@ -54,6 +53,7 @@ from mgwa_pyg.evaluation import (
 )
 from mgwa_pyg.recommenders import restore
 from mgwa_pyg.train import FitConfig, FitResult, fit
+from mgwa_pyg.train.processes import uninterrupted
 
 #: The protocols by what their negatives are drawn from, and what pages call them.
 PROTOCOLS = {"entities": "Paper protocol", "items": "Item protocol"}
@@ -212,12 +212,8 @@ def parallel(function: Callable[[Job], _Result], jobs: Sequence[Job], name: str)
         ProcessPoolExecutor(_num_processes(settings), context, _start, (folder,)) as pool,
     ):
         try:
-            # The processes inherit that they do not hear Ctrl-C: this one ends them.
-            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-            try:
+            with uninterrupted():
                 futures = {pool.submit(function, job): number for number, job in enumerate(jobs)}
-            finally:
-                signal.signal(signal.SIGINT, handler)
             for future in tqdm(as_completed(futures), total=len(jobs), desc=name, disable=None):
                 results[futures[future]] = future.result()
                 rows = [row for one in results if isinstance(one, Outcome) for row in one.rows]
@@ -225,8 +221,9 @@ def parallel(function: Callable[[Job], _Result], jobs: Sequence[Job], name: str)
                     metrics = dict.fromkeys(key for row in rows for key in row if key not in _KEYS)
                     settings.record.keep(name, figures(name, rows, metrics))
         except BaseException as error:
-            for process in multiprocessing.active_children():
-                process.kill()
+            with uninterrupted():
+                for process in multiprocessing.active_children():
+                    process.kill()
             if isinstance(error, KeyboardInterrupt):
                 raise Interrupted(results) from None
             raise

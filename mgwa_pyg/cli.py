@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -212,14 +213,28 @@ def _ended_by_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Handlers are the main thread's alone.
         yield
         return
+    heard: list[int] = []
 
     def stop(number: int, frame: Any) -> None:
+        heard.append(number)
         raise KeyboardInterrupt(number)
 
+    def send_again(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):  # It came while something was destroyed.
+            threading.Timer(0.1, os.kill, (os.getpid(), heard[-1])).start()
+        else:
+            hook(unraisable)
+
     handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    hook, sys.unraisablehook = sys.unraisablehook, send_again
     try:
         yield
+    except BaseException:
+        if heard:  # What was interrupted may have ended in an error of its own.
+            raise KeyboardInterrupt(heard[0]) from None
+        raise
     finally:
+        sys.unraisablehook = hook
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

@@ -1,12 +1,14 @@
 """The command line: what it leaves, what it prints, and errors in one line."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,36 +156,64 @@ def test_signals_end_a_command_in_one_line(number, code, monkeypatch, capsys):
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the system does not list processes")
-def test_an_interrupted_search_leaves_its_trials_and_no_process(tmp_path):
-    mark = f"SEARCH={tmp_path}"
-    command = ["-m", "mgwa_pyg.cli", "tune", "--data", "synthetic", "--epochs", "1", "--trials", "1000"]
-    options = ["--processes", "2", "--device", "cpu", "--out", str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SEARCH": str(tmp_path)}
-    with subprocess.Popen(
-        [sys.executable, *command, *options],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+def test_a_signal_that_was_swallowed_comes_again(monkeypatch, capsys):
+    class Interrupted:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def works_on(*args, **options):
+        Interrupted()
+        time.sleep(60)
+        pytest.fail("nothing ended the command")
+
+    hook = sys.unraisablehook
+    monkeypatch.setattr("mgwa_pyg.train.tune", works_on)
+    assert cli.main(["tune", "--data", "synthetic"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert sys.unraisablehook is hook
+
+
+def test_an_interrupt_that_ends_in_an_error_is_an_interrupt(monkeypatch, capsys):
+    def fails(*args, **options):
         try:
-            lines = [process.stderr.readline() for _ in range(2)]  # Those of the first two trials.
-            process.send_signal(signal.SIGINT)
-            _, error = process.communicate(timeout=120)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 130
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise ImportError("half of a module") from error
+
+    monkeypatch.setattr("mgwa_pyg.train.tune", fails)
+    assert cli.main(["tune", "--data", "synthetic"]) == 143
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_space")
+def test_an_interrupted_search_leaves_its_trials_and_no_process(folder, tmp_path, monkeypatch, capsys):
+    submit, count = ProcessPoolExecutor.submit, 0
+
+    def interrupted(*args):
+        nonlocal count
+        count += 1
+        if count == 3:  # The second round of trials begins.
+            os.kill(os.getpid(), signal.SIGINT)
+        return submit(*args)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", interrupted)
+    before = {*multiprocessing.active_children()}
+    options = ["--data", str(folder), "--trials", "1000", *QUICK, "--processes", "2", "--out", str(tmp_path)]
+    assert cli.main(["tune", *options]) == 130
+    assert {*multiprocessing.active_children()} == before
+    lines = capsys.readouterr().err.splitlines()
     assert lines[1].startswith("trial 2 of 1000: val AUC ")
-    assert error.endswith("interrupted\n")
-    assert len(json.loads((tmp_path / "search.json").read_text())["trials"]) >= 2
-    left = []
-    for file in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            left += [file] if mark in file.read_text(errors="replace").split("\0") else []
-    assert not left
+    assert lines[-1] == "interrupted"
+    # Each is what a fit in this process gives.
+    dataset = RecBoleKG(folder.parent, "tiny")
+    trials = json.loads((tmp_path / "search.json").read_text())["trials"]
+    assert len(trials) == 2
+    assert trials[0]["config"] != trials[1]["config"]
+    for trial in trials:
+        config = CollaborativeConfig.from_dict(trial["config"])
+        alone = fit(dataset, config, tmp_path / f"fit {trial['trial']}", device="cpu")
+        assert trial["values"] == [max(epoch["val_auc"] for epoch in alone.history)]
 
 
 def test_help_lists_the_commands():

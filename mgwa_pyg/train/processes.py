@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -71,16 +72,20 @@ def side_by_side(dataset: KGRecDataset, processes: int) -> Iterator[Run]:
         with ProcessPoolExecutor(processes, context, _start, (folder,)) as pool:
 
             def run(function: Callable[[KGRecDataset, Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
-                with _unheard_ctrl_c():
+                with uninterrupted():
                     futures = [pool.submit(_on_held, function, job) for job in jobs]
                 for future in futures:
-                    yield future.result()
+                    file = Path(future.result())
+                    result = pickle.loads(file.read_bytes())
+                    file.unlink()
+                    yield result
 
             try:
                 yield run
             except BaseException as error:
-                for process in set(multiprocessing.active_children()) - others:
-                    process.kill()
+                with uninterrupted():
+                    for process in set(multiprocessing.active_children()) - others:
+                        process.kill()
                 if isinstance(error, BrokenProcessPool):
                     raise RuntimeError(
                         "a process ended before its fit was done. If memory ran out, pass fewer as "
@@ -90,16 +95,40 @@ def side_by_side(dataset: KGRecDataset, processes: int) -> Iterator[Run]:
 
 
 @contextmanager
-def _unheard_ctrl_c() -> Iterator[None]:
-    """Processes that start in this block do not hear Ctrl-C: the one that started them ends them."""
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until the block ends, and keep Ctrl-C from processes that start in it.
+
+    Who starts processes ends them. None is lost sight of that was about to start, and no signal is lost.
+    """
     if threading.current_thread() is not threading.main_thread():  # Handlers are the main thread's alone.
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    heard: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: heard.append(number))
+    try:
+        with _blocked_ctrl_c():
+            yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if heard:
+            signal.raise_signal(heard[0])
+
+
+@contextmanager
+def _blocked_ctrl_c() -> Iterator[None]:
+    """Block SIGINT, which processes inherit. Ignored, it would be lost here, too."""
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # It would unblock it as it starts.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _alone(function: Callable[[KGRecDataset, Any], Any], dataset: KGRecDataset, job: Any) -> Any:
@@ -120,8 +149,12 @@ def _start(folder: str) -> None:
     _held.append(pickle.loads(Path(folder, _DATASET).read_bytes()))
 
 
-def _on_held(function: Callable[[KGRecDataset, Any], Any], job: Any) -> Any:
-    return function(_held[0], job)
+def _on_held(function: Callable[[KGRecDataset, Any], Any], job: Any) -> str:
+    """Leave the result in a file: a process that is killed as it fills a pipe has the reader wait forever."""
+    result = pickle.dumps(function(_held[0], job))
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        file.write(result)
+    return file.name
 
 
 class _NoTerminal:

@@ -1,7 +1,6 @@
 """The search: what is tried and chosen, that validation alone counts, and that it goes on where it ended."""
 
 import json
-import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -101,17 +100,6 @@ def test_test_rows_are_never_looked_at(small, tmp_path):
     for first, second in zip(one["trials"], two["trials"], strict=True):
         assert first["config"] == second["config"]
         assert first["values"] == second["values"]
-
-
-@pytest.mark.slow
-def test_a_process_gives_what_a_fit_gives(small, tmp_path):
-    tune(small, BASE, tmp_path, trials=2, **{**OPTIONS, "processes": 2})
-    trials = content(tmp_path)["trials"]
-    assert trials[0]["config"] != trials[1]["config"]
-    for trial in trials:
-        alone = fit(small, FitConfig.from_dict(trial["config"]), tmp_path / "fit", device="cpu")
-        assert trial["values"] == [max(epoch["val_auc"] for epoch in alone.history)]
-        shutil.rmtree(tmp_path / "fit")
 
 
 def test_the_space_is_searched_and_the_best_is_chosen(small, tmp_path, judged):
