@@ -24,6 +24,7 @@ PACKAGES = {
     "scatter": "torch_scatter",
     "triton": "triton",
     "sphinx": "sphinx",
+    "tables": "pyarrow",
     "build": "build",
     "browser": "selenium",
 }

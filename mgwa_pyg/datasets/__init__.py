@@ -10,6 +10,7 @@ from mgwa_pyg.datasets.raw import RawDataError
 from mgwa_pyg.datasets.recbole_kg import RecBoleKG
 from mgwa_pyg.datasets.spec import from_spec
 from mgwa_pyg.datasets.synthetic_kg import SyntheticKG
+from mgwa_pyg.datasets.table_kg import TableKG
 
 __all__ = [
     "BookCrossingKG",
@@ -23,5 +24,6 @@ __all__ = [
     "RawDataError",
     "RecBoleKG",
     "SyntheticKG",
+    "TableKG",
     "from_spec",
 ]

@@ -36,7 +36,7 @@ from mgwa_pyg.datasets.splits import (
 from mgwa_pyg.utils.checks import check_choice, check_count
 from mgwa_pyg.utils.files import load_mapped, save_tensors
 
-FORMAT = "v3"  # Of the processed file: a new one leaves old files alone.
+FORMAT = "v4"  # Of the processed file: a new one leaves old files alone.
 # As many as there are of these in the statistics.
 _NAMES = {
     "user_ids": "users",
@@ -44,6 +44,7 @@ _NAMES = {
     "item_names": "items",
     "entity_names": "entities",
     "relation_names": "relations",
+    "entity_ids": "entities",
 }
 _CONTENT: dict[str, type] = {
     "kind": str,
@@ -73,7 +74,9 @@ class KGRecDataset(InMemoryDataset):
     * :obj:`data["user", "listens", "entity"]`, the interactions, with the word that :obj:`interaction` gives
       in the middle. Its :obj:`edge_index` holds the training positives, :obj:`edge_label_index`
       :obj:`[2, num_labels]` all labelled pairs, positives first, and :obj:`edge_label` 1.0 or 0.0 for each.
-      :obj:`train_mask`, :obj:`val_mask` and :obj:`test_mask` select among the labelled pairs.
+      :obj:`train_mask`, :obj:`val_mask` and :obj:`test_mask` select among the labelled pairs. Where the
+      files have them, :obj:`edge_weight` and :obj:`edge_time` :obj:`[num_edges]` say how much each training
+      positive weighs and when it was; nothing is known of those of validation and test.
 
     Each user has as many negatives as positives, or as many as there are where that is less. None of them is
     a positive in any split.
@@ -153,7 +156,9 @@ class KGRecDataset(InMemoryDataset):
         # PyG's own download and process steps are not used: they write in place, and into the raw
         # folder even where it is somebody else's.
         in_memory = root is None and processed is None
-        content = self._content(None if in_memory else Path(self.processed_paths[0]))
+        self._take(self._content(None if in_memory else Path(self.processed_paths[0])))
+
+    def _take(self, content: Mapping[str, Any]) -> None:
         self.data = content["data"]
         self._statistics: dict[str, int] = content["statistics"]
         self._names: dict[str, Any] = {name: content[name] for name in _NAMES}
@@ -238,6 +243,14 @@ class KGRecDataset(InMemoryDataset):
         return self._names["relation_names"]
 
     @property
+    def entity_ids(self) -> Sequence[int | str]:
+        r"""What triples in the files call all entities, the items first. Where equal ids are several
+        entities', triples mean the last of them. Where the files have none, they are the items' ids and the
+        others' names, or row numbers.
+        """
+        return self._names["entity_ids"]
+
+    @property
     def spec(self) -> dict[str, Any]:
         r"""What :func:`~mgwa_pyg.datasets.from_spec` makes the data set from again, as plain values: its
         :obj:`"class"` and the constructor's :obj:`"arguments"`, without transforms.
@@ -247,14 +260,16 @@ class KGRecDataset(InMemoryDataset):
     @cached_property
     def fingerprint(self) -> str:
         r"""The SHA-256 of all that is learned from and predicted, that is sizes, training positives, labelled
-        pairs with their labels and parts, triples, the items' names, and ids and names of entities that are
-        more than numbers. It is taken once, with the transform.
+        pairs with their labels and parts, weights and times, triples, the items' names, and ids and names of
+        entities that are more than numbers. It is taken once, with the transform.
         """
         digest = hashlib.sha256(json.dumps(self._statistics).encode())
         data = self[0]
         kg, links = data["entity", "kg", "entity"], data["user", self.interaction.edge, "entity"]
         tensors = [kg.edge_index, kg.rel_type, links.edge_index, links.edge_label_index, links.edge_label]
-        for tensor in [*tensors, links.train_mask, links.val_mask, links.test_mask]:
+        tensors += [links.train_mask, links.val_mask, links.test_mask]
+        tensors += [links[key] for key in ("edge_weight", "edge_time") if key in links]
+        for tensor in tensors:
             array = tensor.cpu().contiguous().numpy()
             digest.update(f"{array.dtype.name}{array.shape}".encode())
             digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False))
@@ -264,6 +279,11 @@ class KGRecDataset(InMemoryDataset):
             if not isinstance(self._names[kind], (range, NumberedNames)):
                 digest.update(json.dumps([kind, self._names[kind]]).encode())
         return digest.hexdigest()
+
+    def keep(self, folder: Path) -> None:
+        r"""Keep in a run folder what :func:`~mgwa_pyg.datasets.from_spec` needs beside :obj:`spec`: nothing
+        where files or a seed make the data set again.
+        """
 
     def _arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments, as plain values."""
@@ -279,7 +299,7 @@ class KGRecDataset(InMemoryDataset):
         # Addresses differ from run to run.
         pre_transform = re.sub(" at 0x[0-9a-f]+", "", repr(self.pre_transform)), digest_of(self.pre_transform)
         if path is not None and path.exists() and not self.force_reload:
-            content = _load(path)
+            content = load_content(path)
             if self._is_made_from(content["origin"]):
                 if content["pre_transform"] != pre_transform:
                     before = content["pre_transform"][0]
@@ -297,21 +317,22 @@ class KGRecDataset(InMemoryDataset):
         tables = self.build()
         if not isinstance(tables, KGRecTables):
             raise TypeError(f"build() returned {tables!r:.60}, but KGRecTables are needed")
-        tables = tables.checked()
+        content = {**self._made(tables.checked()), "pre_transform": pre_transform, "origin": origin}
+        if path is not None:
+            save_content(path, content)
+        return content
+
+    def _made(self, tables: KGRecTables) -> dict[str, Any]:
+        """Return what a data set holds of tables that were checked."""
         data = self._to_data(tables)
         if self.pre_transform is not None:
             data = self.pre_transform(data)
-        content = {
+        return {
             "kind": type(data).__name__,
             "data": data,
             "statistics": tables.statistics,
             **{name: getattr(tables, name) for name in _NAMES},
-            "pre_transform": pre_transform,
-            "origin": origin,
         }
-        if path is not None:
-            _save(path, content)
-        return content
 
     def _files(self) -> dict[str, Path]:
         """Return the raw files that are there, by name."""
@@ -392,6 +413,10 @@ class KGRecDataset(InMemoryDataset):
 
         links = data["user", self.interaction.edge, "entity"]
         links.edge_index = torch.from_numpy(np.compress(in_train, pairs[:, :num_positives], axis=1))
+        if tables.weights is not None:
+            links.edge_weight = torch.from_numpy(tables.weights[in_train].astype(np.float32))
+        if tables.times is not None:
+            links.edge_time = torch.from_numpy(tables.times[in_train])
         links.edge_label_index = torch.from_numpy(pairs)
         links.edge_label = torch.zeros(pairs.shape[1], dtype=torch.float, device="cpu")
         links.edge_label[:num_positives] = 1.0
@@ -414,7 +439,7 @@ class KGRecDataset(InMemoryDataset):
             f"User {ids[user]!r} has {count} of the {candidates} that negatives are drawn from: they get "
             f"the {count - lacking[user]} that are left, instead of a negative for each positive, and so do "
             f"{others} other users.",
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
@@ -424,7 +449,13 @@ def _absolute(path: str | os.PathLike[str]) -> str:
     return str(Path(path).expanduser().absolute())
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_content(path: Path, remedy: str = "pass `force_reload=True` to make it anew") -> dict[str, Any]:
+    r"""Return what :func:`save_content` wrote. Nothing in it is run.
+
+    Raises:
+        OSError: If the file cannot be read.
+        RuntimeError: If it is damaged, or holds more than tensors and plain values.
+    """
     try:
         found = load_mapped(path)
         content = {key: found[key] for key in _CONTENT}
@@ -440,10 +471,16 @@ def _load(path: Path) -> dict[str, Any]:
         problem = "holds more than tensors and plain values, and is not opened, as it could run code"
     except Exception as error:
         problem = f"is damaged ({error})"
-    raise RuntimeError(f"'{path}' {problem}. Delete it, or pass `force_reload=True` to make it anew.")
+    raise RuntimeError(f"'{path}' {problem}. Delete it, or {remedy}.")
 
 
-def _save(path: Path, content: dict[str, Any]) -> None:
+def save_content(path: Path, content: dict[str, Any]) -> None:
+    r"""Write what a data set holds, whole or not at all.
+
+    Raises:
+        TypeError: If it holds more than tensors and plain values.
+        OSError: If the file cannot be written.
+    """
     data = content["data"]
     if _KINDS.get(content["kind"]) is not type(data):
         raise TypeError(

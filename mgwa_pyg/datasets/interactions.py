@@ -24,6 +24,8 @@ LISTENS = Interaction("listens", "listened to", "listeners")
 READS = Interaction("reads", "read", "readers")
 WATCHES = Interaction("watches", "watched", "viewers")
 INTERACTS = Interaction("interacts", "interacted with", "users")
+#: Those that data sets are asked for by the name of their edges.
+INTERACTIONS = {word.edge: word for word in (LISTENS, READS, WATCHES, INTERACTS)}
 
 
 def interactions(data: HeteroData) -> EdgeStorage:

@@ -41,6 +41,12 @@ class KGRecTables:
         item_ids (sequence of int or str, optional): The same of the items. (default: :obj:`None`)
         entity_names (sequence of str, optional): The names of all entities, those of the items first;
             :obj:`None` takes the items' names, then :obj:`"entity N"`. (default: :obj:`None`)
+        entity_ids (sequence of int or str, optional): What triples call all entities, the items first;
+            :obj:`None` takes the items' ids, then the names of the others. (default: :obj:`None`)
+        weights (np.ndarray, optional): How much each interaction weighs, such as a number of plays; those of
+            a pair that is repeated add up. [num_interactions] (default: :obj:`None`)
+        times (np.ndarray, optional): When each was; of a pair that is repeated the last counts.
+            [num_interactions] (default: :obj:`None`)
     """
 
     positives: _Table
@@ -54,6 +60,9 @@ class KGRecTables:
     user_ids: Sequence[int | str] | None = None
     item_ids: Sequence[int | str] | None = None
     entity_names: Sequence[str] | None = None
+    entity_ids: Sequence[int | str] | None = None
+    weights: npt.NDArray[Any] | None = None
+    times: npt.NDArray[Any] | None = None
 
     @property
     def statistics(self) -> dict[str, int]:
@@ -110,7 +119,12 @@ class KGRecTables:
                     f"positive_parts has {len(parts)} rows, but positives {len(positives)}: one for each is "
                     f"needed"
                 )
-        positives, negatives, parts = _sorted(positives, negatives, parts, num_items)
+        weights = _column("weights", self.weights, len(positives))
+        times = _column("times", self.times, len(positives))
+        item_ids = checked_ids("item_ids", self.item_ids, num_items)
+        positives, negatives, parts, weights, times = _sorted(
+            positives, negatives, parts, weights, times, num_items
+        )
         return replace(
             self,
             positives=positives,
@@ -122,9 +136,36 @@ class KGRecTables:
             negatives=negatives,
             positive_parts=parts,
             user_ids=checked_ids("user_ids", self.user_ids, num_users),
-            item_ids=checked_ids("item_ids", self.item_ids, num_items),
+            item_ids=item_ids,
             entity_names=entity_names,
+            entity_ids=_entity_ids(self.entity_ids, item_ids, entity_names),
+            weights=weights,
+            times=times,
         )
+
+
+def _entity_ids(
+    ids: Sequence[int | str] | None, item_ids: Sequence[int | str], names: Sequence[str]
+) -> Sequence[int | str]:
+    """Return the ids of all entities: those that are given, or the items' ids, then the others' names."""
+    if ids is not None:
+        return checked_ids("entity_ids", ids, len(names), distinct=False)
+    if isinstance(item_ids, range) and isinstance(names, NumberedNames):
+        return range(len(names))
+    return [*item_ids, *(names[row] for row in range(len(item_ids), len(names)))]
+
+
+def _column(name: str, value: Any, size: int) -> npt.NDArray[Any] | None:
+    """Return finite numbers, one for each positive."""
+    if value is None:
+        return None
+    column = _numbers(name, value)
+    if column.shape != (size,):
+        raise ValueError(f"{name} has shape {column.shape}, but ({size},) is needed: one for each positive")
+    if not np.isfinite(column).all():
+        row = int((~np.isfinite(column)).argmax())
+        raise ValueError(f"{name}[{row}]={column[row]}: a finite number is needed")
+    return column
 
 
 def _differing(names: Sequence[str], others: Sequence[str]) -> int | None:
@@ -213,8 +254,19 @@ def _beside(positives: _Table, negatives: _Table, num_users: int, num_entities: 
 
 
 def _sorted(
-    positives: _Table, negatives: _Table | None, parts: _Table | None, num_items: int
-) -> tuple[_Table, _Table | None, npt.NDArray[np.int8] | None]:
+    positives: _Table,
+    negatives: _Table | None,
+    parts: _Table | None,
+    weights: npt.NDArray[Any] | None,
+    times: npt.NDArray[Any] | None,
+    num_items: int,
+) -> tuple[
+    _Table,
+    _Table | None,
+    npt.NDArray[np.int8] | None,
+    npt.NDArray[Any] | None,
+    npt.NDArray[Any] | None,
+]:
     """Return positives sorted by user and item, each once, and what goes with them."""
     key = positives[:, 0].astype(np.int64)
     key *= num_items
@@ -231,8 +283,11 @@ def _sorted(
                     f"positives[{row}] is user {positives[row, 0]} and item {positives[row, 1]}, as is row "
                     f"{before}, but positive_parts has {parts[row]} for one and {parts[before]} for the other"
                 )
-        order = order[is_first]
+        first = np.flatnonzero(is_first)
+        weights = None if weights is None else np.add.reduceat(weights[order], first)
+        times = None if times is None else np.maximum.reduceat(times[order], first)
+        order = order[first]
         positives = positives[order]
         negatives = None if negatives is None else negatives[order]
         parts = None if parts is None else parts[order]
-    return positives, negatives, None if parts is None else parts.astype(np.int8)
+    return positives, negatives, None if parts is None else parts.astype(np.int8), weights, times

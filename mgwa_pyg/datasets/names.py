@@ -61,7 +61,7 @@ def checked_names(name: str, value: Any, size: int | None = None) -> Sequence[st
     return value
 
 
-def checked_ids(name: str, value: Any, size: int) -> Sequence[int | str]:
+def checked_ids(name: str, value: Any, size: int, distinct: bool = True) -> Sequence[int | str]:
     r"""Return ids as a list of integers and strings; none, or the row numbers, are a :obj:`range`.
 
     Raises:
@@ -80,7 +80,7 @@ def checked_ids(name: str, value: Any, size: int) -> Sequence[int | str]:
     ids = [str(found) if isinstance(found, str) else int(found) for found in ids]
     # 7 and "7" would be one and the same to whoever asks for either.
     repeated = pd.Series(ids, dtype=object).map(str).duplicated().to_numpy()
-    if repeated.any():
+    if distinct and repeated.any():
         row = int(repeated.argmax())
         raise ValueError(f"{name}[{row}]={ids[row]!r:.60} is the id of an earlier row, too: ids differ")
     return range(size) if ids == list(range(size)) else ids

@@ -14,15 +14,13 @@ import numpy.typing as npt
 from torch_geometric.data import HeteroData
 
 from mgwa_pyg.datasets.base import KGRecDataset, KGRecTables
-from mgwa_pyg.datasets.interactions import INTERACTS, LISTENS, READS, WATCHES
+from mgwa_pyg.datasets.interactions import INTERACTIONS
 from mgwa_pyg.datasets.raw import RawTable, decode, raise_at
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL
-from mgwa_pyg.datasets.tables import Numbering
+from mgwa_pyg.datasets.tables import Numbering, warn_of_twins
 from mgwa_pyg.utils.checks import check_choice
 
 _REMEDY = "Correct the file, or convert it again: see RecBole's description of atomic files."
-_AROUND = " \"'\t\r\v\f\xa0\ufeff"  # What other programs leave around ids.
-_INTERACTIONS = {word.edge: word for word in (LISTENS, READS, WATCHES, INTERACTS)}
 _PARTS = {"train": TRAIN, "valid": VAL, "test": TEST}
 
 
@@ -100,7 +98,7 @@ class RecBoleKG(KGRecDataset):
             raise ValueError(f"name={name!r}: the name of a folder in root is needed")
         self.name = name
         self.min_rating = _check_rating(min_rating)
-        self.interaction = _INTERACTIONS[check_choice("interaction", interaction, _INTERACTIONS)]
+        self.interaction = INTERACTIONS[check_choice("interaction", interaction, INTERACTIONS)]
         if not isinstance(root, (str, os.PathLike)):
             raise TypeError(f"root={root!r:.60}: the folder that holds RecBole's data sets is needed")
         folder = Path(root, name)
@@ -143,7 +141,7 @@ class RecBoleKG(KGRecDataset):
             ]
         )
         for kind, numbering in (("users", users), ("items", items), ("entities", entities)):
-            _warn_of_twins(kind, numbering.number, self.raw_dir)
+            warn_of_twins(kind, numbering.number, f"The files in '{self.raw_dir}'")
         # An entity is the item that is linked to it, or else follows the items.
         item_of = self._links(items.number, named, entities.number)
         number = np.array([item_of.get(token, -1) for token in entities.number])
@@ -151,6 +149,9 @@ class RecBoleKG(KGRecDataset):
         number[number < 0] = np.arange(len(items.number), len(items.number) + len(others))
         triples[:, ::2] = number[triples[:, ::2]]
 
+        entity_ids = [*items.number, *others]
+        for token, item in item_of.items():
+            entity_ids[item] = token
         item_names = self._titles(list(items.number))
         return KGRecTables(
             positives=positives,
@@ -163,6 +164,7 @@ class RecBoleKG(KGRecDataset):
             user_ids=list(users.number),
             item_ids=list(items.number),
             entity_names=[*item_names, *others],
+            entity_ids=entity_ids,
         )
 
     def _provide_raw_files(self) -> None:
@@ -336,23 +338,6 @@ def _header(path: Path) -> tuple[str, list[str]]:
     with path.open("rb") as file:
         header = decode(file.readline(), path, 1, _REMEDY).rstrip("\r\n")
     return header, [field.partition(":")[0] for field in header.split("\t")]
-
-
-def _warn_of_twins(kind: str, tokens: Mapping[str, int], folder: str) -> None:
-    """Warn of ids that are one but for blanks around them, quotes, or the point of a whole number."""
-    twins = [token for token in tokens if (plain := _plain(token)) != token and plain in tokens]
-    if twins:
-        warnings.warn(
-            f"The files in '{folder}' have {len(twins)} {kind} that are also written in another way (the "
-            f"first is {twins[0]!r}, and {_plain(twins[0])!r}): they count as different. See whether the "
-            f"files write ids alike.",
-            stacklevel=3,
-        )
-
-
-def _plain(token: str) -> str:
-    token = token.strip(_AROUND)
-    return token[:-2] if token.endswith(".0") and token[:-2].isdigit() else token
 
 
 def _check_rating(value: Any) -> float | None:

@@ -1,7 +1,9 @@
 """`from_spec`: a data set made again from its class and arguments."""
 
+import os
 from collections.abc import Mapping
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from mgwa_pyg.datasets.base import KGRecDataset
@@ -10,20 +12,22 @@ from mgwa_pyg.datasets.lastfm_kg import LastFMKG
 from mgwa_pyg.datasets.movielens_kg import MovieLens1MKG, MovieLens20MKG
 from mgwa_pyg.datasets.recbole_kg import RecBoleKG
 from mgwa_pyg.datasets.synthetic_kg import SyntheticKG
+from mgwa_pyg.datasets.table_kg import TableKG
 
 _CLASSES: dict[str, type[KGRecDataset]] = {
     kind.__name__: kind
-    for kind in (BookCrossingKG, LastFMKG, MovieLens1MKG, MovieLens20MKG, RecBoleKG, SyntheticKG)
+    for kind in (BookCrossingKG, LastFMKG, MovieLens1MKG, MovieLens20MKG, RecBoleKG, SyntheticKG, TableKG)
 }
 _NOT_KEPT = {"transform", "pre_transform", "force_reload"}
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def from_spec(spec: Mapping[str, Any]) -> KGRecDataset:
+def from_spec(spec: Mapping[str, Any], folder: str | os.PathLike[str] = ".") -> KGRecDataset:
     r"""Make a data set again, without transforms.
 
     Args:
         spec (Mapping[str, Any]): The :obj:`spec` of the data set.
+        folder (path): Where a data set that a run folder keeps is looked for. (default: :obj:`"."`)
 
     Raises:
         TypeError: If an argument is missing.
@@ -42,4 +46,6 @@ def from_spec(spec: Mapping[str, Any]) -> KGRecDataset:
     for argument, value in arguments.items():
         if argument not in allowed or not isinstance(value, _PLAIN):
             raise ValueError(f"a spec of {name} has no {argument}={value!r:.60}: pass the data set itself")
+    if isinstance(arguments.get("path"), str):
+        arguments["path"] = str(Path(folder, arguments["path"]))
     return _CLASSES[name](**arguments)

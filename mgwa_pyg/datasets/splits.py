@@ -144,3 +144,41 @@ def parts_by_user(user: npt.NDArray[np.integer], generator: np.random.Generator)
     parts[order[4::10]] = VAL
     parts[order[9::10]] = TEST
     return parts
+
+
+def parts_in_order(place: npt.NDArray[np.integer]) -> npt.NDArray[np.int8]:
+    r"""Assign rows to :obj:`TRAIN`, :obj:`VAL` and :obj:`TEST` in their order, as 6:2:2, the last two parts
+    rounded down.
+
+    Args:
+        place (np.ndarray): The place of each row in the order; no two have the same. [num_rows]
+
+    Returns:
+        np.ndarray: The part of each row. [num_rows]
+    """
+    size = int(0.2 * len(place))
+    parts = np.full(len(place), TRAIN, dtype=np.int8)
+    order = np.argsort(place)
+    parts[order[len(order) - 2 * size :]] = VAL
+    parts[order[len(order) - size :]] = TEST
+    return parts
+
+
+def last_parts(user: npt.NDArray[np.integer], place: npt.NDArray[np.integer]) -> npt.NDArray[np.int8]:
+    r"""Assign each user's last row to :obj:`TEST` and the one before to :obj:`VAL`, as long as one is left
+    for :obj:`TRAIN`.
+
+    Args:
+        user (np.ndarray): The user of each row, in any order. [num_rows]
+        place (np.ndarray): The place of each row in the order; no two have the same. [num_rows]
+
+    Returns:
+        np.ndarray: The part of each row. [num_rows]
+    """
+    parts = np.full(len(user), TRAIN, dtype=np.int8)
+    order = np.lexsort([place, user])
+    count = np.bincount(user)
+    last = count.cumsum() - 1
+    parts[order[last[count > 2] - 1]] = VAL
+    parts[order[last[count > 1]]] = TEST
+    return parts

@@ -1,6 +1,7 @@
 """From raw columns to tables of indices: the steps that several data sets share."""
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from mgwa_pyg.datasets.raw import IntArray, RawTable, raise_at
+
+_AROUND = " \"'\t\r\v\f\xa0\ufeff"  # What other programs leave around ids.
 
 
 class Numbering:
@@ -19,6 +22,24 @@ class Numbering:
     def __call__(self, tokens: Iterable[str]) -> npt.NDArray[np.int32]:
         number = self.number
         return np.fromiter((number.setdefault(token, len(number)) for token in tokens), np.int32)
+
+
+def warn_of_twins(kind: str, ids: Collection[str], where: str) -> None:
+    r"""Warn of ids that are one but for blanks around them, quotes, or the point of a whole number."""
+    known = set(ids)
+    twins = [id_ for id_ in ids if (plain := _plain(id_)) != id_ and plain in known]
+    if twins:
+        warnings.warn(
+            f"{where} have {len(twins)} {kind} that are also written in another way (the first is "
+            f"{twins[0]!r}, and {_plain(twins[0])!r}): they count as different. See whether all ids are "
+            f"written alike.",
+            stacklevel=3,
+        )
+
+
+def _plain(id_: str) -> str:
+    id_ = id_.strip(_AROUND)
+    return id_[:-2] if id_.endswith(".0") and id_[:-2].isdigit() else id_
 
 
 def distinct_pairs(user: IntArray, item: IntArray, num_items: int) -> IntArray:

@@ -213,7 +213,7 @@ def remake_data(path: Path | str, spec: Mapping[str, Any]) -> KGRecDataset:
         CheckpointError: If the data set cannot be made again.
     """
     try:
-        return from_spec(spec)
+        return from_spec(spec, Path(path).expanduser().parent)
     except Exception as error:  # Its arguments may be anything.
         raise CheckpointError(
             f"{path} was made with {_text(spec)}, which cannot be made again here: pass the data set as "

@@ -183,7 +183,7 @@ def fit(
         # Who died before the first `last.ckpt` had no finished fit there any more.
         finished = best.exists() and not (died or last.exists())
         other = finished and not _is_of(best, describe(dataset, config, seed))
-        with _kept(best, folder / "transe.json") if other else nullcontext():
+        with _kept(best, folder / "transe.json", folder / "dataset.pt") if other else nullcontext():
             return _fit(dataset, config, folder, seed, device, name)
 
 
@@ -223,6 +223,7 @@ def _fit(
         start = fit_transe(data, dataset.num_relations, config.channels, seed)
         recommender.start_from(start.entity, start.relation)
         write_json(transe, start.metrics)
+    dataset.keep(folder)
     if not _has_stopped(module.history, config):
         resumed = last if last.exists() else None
         try:

@@ -186,6 +186,9 @@ class RunFolder:
         best = max((fit for fit in fits if fit[0] == headline), key=lambda fit: results[fit]["val_auc"])
         with whole_file(self.path / "best.ckpt") as file:
             shutil.copyfile(self.fit_folder(*best) / "best.ckpt", file)
+        if (data := self.fit_folder(*best) / "dataset.pt").exists():  # Of tables, which are no more needed.
+            with whole_file(self.path / data.name) as file:
+                shutil.copyfile(data, file)
 
         title = self.settings["dataset"] + (" (synthetic)" if self.settings["synthetic"] else "")
         histories: dict[str, list[Any]] = {}

@@ -183,7 +183,7 @@ def test_seeds_and_pools(root):
 
 def test_processed_file(root):
     dataset = TinyLastFMKG(root, seed=4)
-    path = root / "processed" / "v3-TinyLastFMKG-items-random-seed4.pt"
+    path = root / "processed" / "v4-TinyLastFMKG-items-random-seed4.pt"
     assert list(path.parent.iterdir()) == [path]
     torch.load(path, weights_only=True)
     for file in sorted((root / "raw").rglob("*.*")):

@@ -95,7 +95,7 @@ def test_tables_by_hand(tmp_path, negatives, end):
         *(("b", "by", 5), ("007", "in", 6), (7, "by", "b"), (8, "in", 6), ("007", "by", 5)),
     ]
     (path,) = (folder / "processed").iterdir()
-    assert path.name.startswith(f"v3-RecBoleKG-{negatives}-random-seed0-")
+    assert path.name.startswith(f"v4-RecBoleKG-{negatives}-random-seed0-")
 
 
 def test_min_rating(tmp_path):

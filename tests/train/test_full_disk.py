@@ -97,7 +97,7 @@ def content(folder):
 
 @pytest.mark.parametrize(
     ("task", "name"),
-    [(fit_here, "best.ckpt"), (keep_data, "processed/v3-.*pt"), (keep_sampler, "graph.pt")],
+    [(fit_here, "best.ckpt"), (keep_data, "processed/v4-.*pt"), (keep_sampler, "graph.pt")],
 )
 def test_files_that_may_not_grow(attempt, tmp_path, task, name):
     kind, text = attempt(task, tmp_path, limit=2000)
