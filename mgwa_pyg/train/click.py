@@ -24,6 +24,7 @@ from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import full_ranking
 from mgwa_pyg.recommenders import FitConfig, KGRecommender, restore
 from mgwa_pyg.recommenders.checkpoint import FORMAT, FORMAT_KEY, describe
+from mgwa_pyg.train.trainer import KeptCheckpoint
 from mgwa_pyg.utils.checks import NaNError
 
 #: User, item and label of each row, and the key if rows have one; see :class:`KGRecommender`.
@@ -233,7 +234,6 @@ class ClickModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._end_epoch()
-        self.log(self.config.monitor, self.history[-1].get(self.config.monitor, math.nan), sync_dist=True)
 
     def on_train_epoch_end(self) -> None:
         if not self.validates:
@@ -252,6 +252,9 @@ class ClickModule(L.LightningModule):
             entry["val_recall"] = self._val_recall()
         entry["train_seconds"] = self._train_seconds
         self.history.append(entry)
+        # Lightning counts epochs itself. A monitor is there, even if it has no value.
+        logged = {self.config.monitor: math.nan} if self.validates else {}
+        self.log_dict({**logged, **{key: entry[key] for key in entry if key != "epoch"}}, sync_dist=True)
 
     def _figures(self, split: str) -> dict[str, float]:
         """The loss and the AUC of the rows of a split, those of all processes."""
@@ -298,7 +301,8 @@ class ClickModule(L.LightningModule):
     def _diverged(self, where: str) -> DivergedError:
         kept = "There is no checkpoint yet."
         if self.history:
-            path = self.trainer.checkpoint_callbacks[-1].format_checkpoint_name({})
+            ours = [one for one in self.trainer.checkpoint_callbacks if isinstance(one, KeptCheckpoint)]
+            path = ours[-1].format_checkpoint_name({})
             kept = f"The last good checkpoint, of epoch {len(self.history)}, is {path}."
         return DivergedError(
             f"training has left the finite numbers: {where} of epoch {self.current_epoch + 1}, with "

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from tqdm import tqdm
@@ -72,6 +73,9 @@ class FitResult:
     """Training rows per second, without validation and checkpoints."""
     transe: dict[str, float | None] | None
     """How well TransE, if the fit started from it, tells held-out triples; see :func:`fit_transe`."""
+    judged_by: str | None
+    """The figure of :attr:`history` that chose the checkpoint, ``"val_auc"`` or ``"val_recall"``; :obj:`None`
+    where there were no validation rows, and all epochs were trained."""
 
 
 class _ProgressBar(Callback):
@@ -108,6 +112,8 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     name: str = "fit",
+    logger: Logger | Sequence[Logger] | bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> FitResult:
     """Train until what the validation rows are judged by no longer rises (the AUC, or what the model's
     hyper-parameters say), then predict the test rows.
@@ -132,6 +138,11 @@ def fit(
         seed (int, optional): The seed of initialisation, order and sampling. (default: :obj:`0`)
         device (str, optional): ``"auto"``, ``"cpu"`` or ``"cuda"``. (default: :obj:`"auto"`)
         name (str, optional): What the progress bar is called. (default: :obj:`"fit"`)
+        logger (Logger, sequence of them or bool, optional): What of :mod:`lightning.pytorch.loggers` keeps
+            the figures of each epoch, by their names in :attr:`FitResult.history`, and the hyper-parameters;
+            :obj:`True` is Lightning's own choice, in ``folder``. (default: :obj:`False`)
+        callbacks (sequence of Callback, optional): Lightning's callbacks, beside those of the fit. What they
+            want kept in checkpoints must be plain data. (default: none)
 
     Raises:
         TypeError: If the data set, the hyper-parameters or the folder are of another type.
@@ -184,11 +195,18 @@ def fit(
         finished = best.exists() and not (died or last.exists())
         other = finished and not _is_of(best, describe(dataset, config, seed))
         with _kept(best, folder / "transe.json", folder / "dataset.pt") if other else nullcontext():
-            return _fit(dataset, config, folder, seed, device, name)
+            return _fit(dataset, config, folder, seed, device, name, logger, callbacks)
 
 
 def _fit(
-    dataset: KGRecDataset, config: FitConfig, folder: Path, seed: int, device: str, name: str
+    dataset: KGRecDataset,
+    config: FitConfig,
+    folder: Path,
+    seed: int,
+    device: str,
+    name: str,
+    logger: Logger | Sequence[Logger] | bool,
+    more: Sequence[Callback],
 ) -> FitResult:
     best, last, transe = folder / "best.ckpt", folder / "last.ckpt", folder / "transe.json"
     data = dataset[0]
@@ -207,9 +225,17 @@ def _fit(
         KeptCheckpoint(folder, best.stem, monitor=monitor, mode="max"),
         KeptCheckpoint(folder, last.stem),
         bar,
+        *more,
     ]
-    limit = None if module.validates else 0
-    trainer = make_trainer(device, config.epochs, callbacks, limit_val_batches=limit)
+    trainer = make_trainer(
+        device,
+        config.epochs,
+        callbacks,
+        limit_val_batches=None if module.validates else 0,
+        logger=logger,
+        default_root_dir=folder,
+        log_every_n_steps=1,  # Steps log nothing: Lightning would warn of epochs that have fewer than 50.
+    )
     started = time.perf_counter()
     if last.exists():
         kept = read_checkpoint(last)
@@ -251,6 +277,7 @@ def _fit(
         train_seconds=seconds,
         rows_per_second=len(history) * rows.rows_per_epoch / sum(e["train_seconds"] for e in history),
         transe=read_json(transe, (), "delete the folder") if config.from_transe else None,
+        judged_by=monitor,
     )
 
 

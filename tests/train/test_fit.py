@@ -13,8 +13,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import roc_auc_score
 from torch_geometric.transforms import ToUndirected
 
@@ -657,3 +660,33 @@ def test_data_without_any_relation(tmp_path, config):
         with pytest.raises(ValueError, match=r"the data have no relation, which model='.*' learns from"):
             fit_it()
         assert not (tmp_path / "fit").exists()
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_loggers_have_the_figures_of_each_epoch(small, tmp_path, held_out):
+    def no_validation(data):
+        data["user", "listens", "entity"].val_mask = torch.zeros_like(
+            data["user", "listens", "entity"].val_mask
+        )
+        return data
+
+    class Ends(Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            self.seen.append(trainer.current_epoch)
+
+    dataset = small if held_out else SyntheticKG(**SIZES, transform=no_validation)
+    config, ends = CollaborativeConfig(epochs=3, channels=4, loss="ranking"), Ends()
+    logger = CSVLogger(tmp_path, name="logs")
+    result = fit(dataset, config, tmp_path / "run", device="cpu", logger=logger, callbacks=[ends])
+    assert ends.seen == [0, 1, 2]
+    assert result.judged_by == ("val_recall" if held_out else None)
+    logged = pd.read_csv(tmp_path / "logs" / "version_0" / "metrics.csv").set_index("epoch")
+    for number, entry in enumerate(result.history):
+        there = logged.loc[number].drop("step").to_dict()
+        assert there.keys() == entry.keys() - {"epoch"}
+        assert all(value == pytest.approx(entry[name], rel=1e-5) for name, value in there.items())
+    # Nothing is logged by default.
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best.ckpt"]
