@@ -29,6 +29,7 @@ _FORMS = forms(user="index: pairs", item="index: pairs")
 RIDGE = 1e-3  # On the weights of standardised features: it only keeps those of separable rows finite.
 KNN_SCALE = 50.0  # Brings the kNN's scores, mostly below 0.1, to where a logarithm bends.
 MAX_HOLDERS = 400  # A tail that more items hold than these says next to nothing about them.
+_CELLS = 2**22  # Numbers of a table that are in memory at once.
 CHUNK = 256  # Users that are scored at once against all items.
 # What shared tails and item-kNN may weigh in a ranking, beside popularity: none, or powers of four.
 TAIL_WEIGHTS = (0, 2, 8, 32)
@@ -45,14 +46,14 @@ class Heuristic:
     training positive has its positives in validation or test: here it is an item that nothing is known of.
 
     A heuristic sets ``_scores`` and implements ``_of_scores``, or it implements ``_features`` and
-    ``_score_all``; and it calls ``_calibrate`` at the end of its constructor.
+    ``_score_all``.
 
     Args:
         data (HeteroData): A data set in the schema of :mod:`mgwa_pyg.datasets`.
         num_items (int): The number of items, which are the first entities.
 
     Raises:
-        ValueError: If a training positive is no item, or the validation rows have one label only.
+        ValueError: If a training positive is no item.
     """
 
     _scores: _SeenScores | _ItemScores
@@ -65,6 +66,7 @@ class Heuristic:
                 f"num_items={num_items}, but there are training positives of the entity {int(item.max())}: "
                 f"pass the number of items of this data set"
             )
+        self._data = data
         self.num_users = int(data["user"].num_nodes)
         self.num_items = num_items
         self.count = torch.bincount(item, minlength=data["entity"].num_nodes)
@@ -88,7 +90,8 @@ class Heuristic:
     def predict(self, user: Tensor, item: Tensor) -> Tensor:
         r"""Return the probability that each user interacts with the entity beside it, :math:`(n)`.
 
-        Arguments and errors are those of :meth:`features`.
+        Arguments and errors are those of :meth:`features`; it is a :class:`ValueError`, too, if the
+        validation rows, which probabilities are learned from, have one label only.
         """
         return torch.from_numpy(self._logit(self.features(user, item))).sigmoid().float()
 
@@ -115,11 +118,13 @@ class Heuristic:
         return self._scores.all(user, self.num_items)
 
     def _logit(self, features: FloatArray) -> FloatArray:
-        return features @ self._weight + self._bias
+        weight, bias = self._calibration
+        return features @ weight + bias
 
-    def _calibrate(self, data: HeteroData) -> None:
-        """Fit the logistic regression on the validation rows."""
-        links = interactions(data)
+    @cached_property
+    def _calibration(self) -> tuple[FloatArray, np.floating]:
+        """The logistic regression on the validation rows, once probabilities are asked for."""
+        links = interactions(self._data)
         label = as_array(links.edge_label[links.val_mask])
         if len(np.unique(label)) != 2:
             raise ValueError(
@@ -127,7 +132,7 @@ class Heuristic:
                 f"both 0 and 1 are needed to turn scores into probabilities"
             )
         features = self.features(*links.edge_label_index[:, links.val_mask])
-        self._weight, self._bias = logistic_regression(features, label, self._least_weight)
+        return logistic_regression(features, label, self._least_weight)
 
 
 class Popularity(Heuristic):
@@ -139,7 +144,6 @@ class Popularity(Heuristic):
     def __init__(self, data: HeteroData, num_items: int) -> None:
         super().__init__(data, num_items)
         self._scores = _ItemScores(np.log1p(self.count.numpy()))
-        self._calibrate(data)
 
     def _of_scores(self, score: FloatArray) -> FloatArray:
         return score[..., None]
@@ -172,7 +176,6 @@ class ItemKNN(Heuristic):
         #: The similarity of each pair of items, sparse, [num_items, num_items].
         self.similarity = both.tocsr()
         self._scores = _SeenScores(self._seen, self.similarity, np.arange(num_items))
-        self._calibrate(data)
 
     def _of_scores(self, score: FloatArray) -> FloatArray:
         return np.log1p(KNN_SCALE * score)[..., None]
@@ -191,6 +194,13 @@ class EASE(Heuristic):
     The scores are :math:`s = \mathbf{X} \mathbf{B}`, and the features are :math:`\sqrt{\max(s, 0)}` and
     :math:`s`. An item without training positive has a score of zero, so the matrices leave it out.
 
+    Where users are fewer than items, a matrix of users serves: with :math:`\mathbf{K} = (\mathbf{X}
+    \mathbf{X}^{\top} + \lambda \mathbf{I})^{-1}` the same scores are
+
+    .. math::
+        s_{uj} = X_{uj} - \lambda \frac{(\mathbf{K} \mathbf{X})_{uj}}{1 - (\mathbf{X}^{\top} \mathbf{K}
+        \mathbf{X})_{jj}}.
+
     Args:
         l2 (float, optional): The ridge :math:`\lambda`. (default: :obj:`100`)
 
@@ -201,13 +211,13 @@ class EASE(Heuristic):
         super().__init__(data, num_items)
         warm = self.count[:num_items].nonzero().squeeze(1).numpy()
         seen = self._seen[:, warm]
-        gram = torch.from_numpy((seen.T @ seen).toarray())
-        gram.diagonal().add_(l2)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        if self.num_users < len(warm):
+            self._scores = _RidgeScores(seen, _ridge_inverse(seen @ seen.T, l2), warm, l2)
+            return
+        inverse = _ridge_inverse(seen.T @ seen, l2)
         weight = (inverse / -inverse.diagonal()).fill_diagonal_(0)
         # LAPACK returns columns after columns: products would copy the matrix every time.
         self._scores = _SeenScores(seen, weight.contiguous().numpy(), warm)
-        self._calibrate(data)
 
     def _of_scores(self, score: FloatArray) -> FloatArray:
         return np.stack([np.sqrt(np.maximum(score, 0)), score], axis=-1)
@@ -233,7 +243,6 @@ class SharedTails(Heuristic):
         super().__init__(data, num_items)
         similarity = _shared_tails(_triples(data["entity", "kg", "entity"]), num_items)
         self._scores = _SeenScores(self._seen, similarity, np.arange(num_items))
-        self._calibrate(data)
 
     def _of_scores(self, score: FloatArray) -> FloatArray:
         return np.log1p(score)[..., None]
@@ -265,8 +274,6 @@ class Blend(Heuristic):
     def __init__(self, data: HeteroData, num_items: int, others: Sequence[Heuristic] | None = None) -> None:
         super().__init__(data, num_items)
         self.others = others or [kind(data, num_items) for kind in (Popularity, SharedTails, ItemKNN)]
-        self._data = data
-        self._calibrate(data)
 
     @cached_property
     def ranking_weights(self) -> tuple[float, float]:
@@ -313,7 +320,6 @@ class LogisticStack(Heuristic):
         super().__init__(data, num_items)
         self.others = [kind(data, num_items) for kind in (Popularity, EASE, ItemKNN, SharedTails)]
         self.protocol_flags = protocol_flags
-        self._calibrate(data)
 
     def _features(self, user: IntArray, item: IntArray) -> FloatArray:
         flags = [self._flags(item)] if self.protocol_flags else []
@@ -419,6 +425,29 @@ class _SeenScores:
     def _of_targets(self, user: IntArray) -> FloatArray:
         block = self._seen[user] @ self._matrix
         return block.toarray() if sp.issparse(block) else block
+
+
+class _RidgeScores(_SeenScores):
+    """The scores of EASE by the inverse of users by users; see there."""
+
+    def __init__(self, seen: sp.csr_array, inverse: Tensor, target: IntArray, l2: float) -> None:
+        super().__init__(seen, inverse.contiguous().numpy(), target)
+        by_item, size = seen.tocsc(), max(1, _CELLS // max(1, seen.shape[0]))
+        itself = [
+            (part := by_item[:, start : start + size]).multiply(self._matrix @ part).sum(axis=0)
+            for start in range(0, seen.shape[1], size)
+        ]
+        self._shrink = np.float32(l2) / (1 - np.concatenate([np.zeros(0, np.float32), *itself]))
+
+    def _of_targets(self, user: IntArray) -> FloatArray:
+        return self._seen[user].toarray() - (self._matrix[user] @ self._seen) * self._shrink
+
+
+def _ridge_inverse(gram: sp.csr_array, l2: float) -> Tensor:
+    """Return the inverse of a matrix of products, sparse, with a ridge."""
+    dense = torch.from_numpy(gram.toarray())
+    dense.diagonal().add_(l2)
+    return torch.cholesky_inverse(torch.linalg.cholesky(dense))
 
 
 def logistic_regression(

@@ -10,6 +10,7 @@ from mgwa_pyg.recommenders import MGWAConfig as MGWAConfig
 from mgwa_pyg.recommenders import RippleNetConfig as RippleNetConfig
 from mgwa_pyg.recommenders import read_checkpoint as read_checkpoint
 from mgwa_pyg.train.click import ClickData, ClickModule, DivergedError
+from mgwa_pyg.train.evaluate import evaluate
 from mgwa_pyg.train.fit import FitResult, fit
 from mgwa_pyg.train.kg_worth import kg_worth
 from mgwa_pyg.train.run_folder import RunFolder
@@ -23,6 +24,7 @@ __all__ = [
     "FitResult",
     "RunFolder",
     "TransEResult",
+    "evaluate",
     "fit",
     "fit_transe",
     "kg_worth",

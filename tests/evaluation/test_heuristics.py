@@ -152,6 +152,24 @@ def test_options_reach_the_formulas(data):
     np.testing.assert_allclose(ease, naive_ease(data, 3.0), rtol=1e-4, atol=1e-5)
 
 
+def test_ease_of_fewer_users_than_items_is_the_same():
+    data = small()
+    links = data["user", "listens", "entity"]
+    kept = links.edge_index[0] < 8
+    links.edge_index = links.edge_index[:, kept]
+    data["user"].num_nodes = 8
+    assert len(links.edge_index[1].unique()) > 8
+    x = np.zeros((8, ITEMS))
+    x[tuple(links.edge_index)] = 1
+    p = np.linalg.inv(x.T @ x + 3 * np.eye(ITEMS))
+    b = -p / np.diag(p)
+    np.fill_diagonal(b, 0)
+    ease = EASE(data, ITEMS, l2=3.0)
+    np.testing.assert_allclose(ease.score_all(torch.arange(8)), x @ b, rtol=1e-4, atol=1e-6)
+    user, item = torch.arange(8).repeat_interleave(ITEMS), torch.arange(ITEMS).repeat(8)
+    np.testing.assert_allclose(ease.features(user, item)[:, 1], (x @ b).ravel(), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("most", [400, 4])
 def test_features_of_pairs_equal_the_oracle(data, monkeypatch, most):
     monkeypatch.setattr(heuristics, "CHUNK", 7)  # Users that do not fit in one chunk.
@@ -249,8 +267,8 @@ def assert_lowest_without_negative_weights(features, label, heuristic, ridge):
     """
     scale = features.std(axis=0)
     z = (features - features.mean(axis=0)) / scale
-    weight = heuristic._weight * scale
-    slope = z.T @ (1 / (1 + np.exp(-features @ heuristic._weight - heuristic._bias)) - label) + ridge * weight
+    weight = heuristic._calibration[0] * scale
+    slope = z.T @ (1 / (1 + np.exp(-heuristic._logit(features))) - label) + ridge * weight
     assert (weight >= 0).all()
     assert (weight > 0).any()
     size = 1e-3 * len(label)
@@ -322,7 +340,8 @@ def test_bad_input(data, fitted):
     one_kind = small()
     one_kind["user", "listens", "entity"].edge_label[:] = 1
     with pytest.raises(ValueError, match=r"validation rows have the labels \[1.0\]"):
-        Popularity(one_kind, ITEMS)
+        Popularity(one_kind, ITEMS).predict(two, two)
+    assert Popularity(one_kind, ITEMS).score_all(two).shape == (2, ITEMS)
 
 
 # AUC, ACC, F1, AUC by user, means over the seeds 0 to 2.

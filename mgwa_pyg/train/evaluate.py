@@ -1,0 +1,208 @@
+"""`evaluate`: a run's model and the heuristics on its test rows, by metrics and by tests over users."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.metrics import (
+    LinkPredAveragePopularity,
+    LinkPredCoverage,
+    LinkPredHitRatio,
+    LinkPredMAP,
+    LinkPredMetricCollection,
+    LinkPredMRR,
+    LinkPredNDCG,
+    LinkPredPersonalization,
+    LinkPredPrecision,
+    LinkPredRecall,
+)
+
+from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.datasets.interactions import interactions
+from mgwa_pyg.evaluation import HEURISTICS, TopItems, holm, paired_test, ranking_metrics, top_items
+from mgwa_pyg.recommenders import KGRecommender, restore
+from mgwa_pyg.train.plots import plot_metrics
+from mgwa_pyg.utils.checks import check_choice, check_count
+from mgwa_pyg.utils.files import whole_file
+from mgwa_pyg.utils.modes import chosen_device
+
+# What the plot is of.
+_SHOWN = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR", "coverage": "coverage"}
+_LARGEST = 20_000  # Users or items, whichever are fewer, for whom EASE has a matrix: 1.6 GB, twice.
+
+
+def evaluate(
+    folder: Path | str,
+    dataset: KGRecDataset | None = None,
+    k: int = 10,
+    beside: Sequence[str] | None = None,
+    device: str = "auto",
+) -> pd.DataFrame:
+    r"""Measure the model of a run on its test rows, and heuristics beside it.
+
+    Each ranks all items for the users that have a test positive, without those of training and validation,
+    and is judged by the first :math:`k`. The metrics are those of :mod:`torch_geometric.metrics`:
+    ``recall@k``, ``ndcg@k``, ``mrr@k``, ``hit_rate@k``, ``precision@k`` and ``map@k`` of what is found;
+    ``coverage@k``, the share of the items that anybody is recommended; ``personalization@k``, how little
+    users' lists have in common; ``popularity@k``, how many training positives the recommended items have;
+    and ``novelty@k``, the bits of :math:`-\log_2` of the share of users who have seen them.
+
+    It writes ``evaluation.csv``, the table, ``evaluation.png``, a plot, and ``recommendations.csv``, what the
+    model recommends, in the columns ``user``, ``item``, ``rank`` (from 1) and ``score``, with the ids of the
+    data's own files, into ``folder``.
+
+    Args:
+        folder (path): A run folder: what :func:`fit` left.
+        dataset (KGRecDataset, optional): The data set of the run; by default it is opened where it was.
+            (default: :obj:`None`)
+        k (int, optional): The length of the rankings. (default: :obj:`10`)
+        beside (sequence of str, optional): The heuristics, of :obj:`~mgwa_pyg.evaluation.HEURISTICS`, with
+            their default parameters. :obj:`None` takes ``"popularity"``, ``"item-knn"``, ``"ease"``, unless
+            there are more than 20,000 users and items, and, if there are triples, ``"shared-tails"``.
+            (default: :obj:`None`)
+        device (str, optional): Where the model ranks, ``"auto"``, ``"cpu"`` or ``"cuda"``. (default:
+            ``"auto"``)
+
+    Returns:
+        DataFrame: A row for the model, then one for each heuristic, with the columns ``model``, those of the
+        metrics, ``difference``, by how much Recall\@k of the model is above that of the row, as a mean over
+        users, the ends ``low`` and ``high`` of its 95 % interval, and ``p`` of
+        :func:`~mgwa_pyg.evaluation.paired_test`, adjusted after Holm. The last four are missing in the
+        model's own row.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint.
+        CheckpointError: If it cannot be used, or its data set cannot be opened.
+        ValueError: If there are no test positives, fewer than :math:`k` items are left to recommend to a
+            user, or an argument is out of range.
+    """
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"folder={folder!r:.60}: a path is needed")
+    k, device = check_count("k", k), chosen_device(device)
+    for other in beside or ():
+        check_choice("beside", other, HEURISTICS)
+    folder = Path(folder).expanduser().absolute()
+    recommender = restore(folder / "best.ckpt", dataset, device)
+    dataset, name = recommender.dataset, recommender.config.model
+    data, num_items = dataset[0], dataset.num_items
+    links = interactions(data)
+    if not (links.test_mask & (links.edge_label == 1)).any():
+        raise ValueError(
+            f"the data of {folder} have no test rows to judge by: fit, into another folder, with a split "
+            f"that holds some out, such as split='per_user'"
+        )
+    score_all = scorer_of(recommender)
+    ranked = partial(top_items, data=data, num_items=num_items, k=k)
+    top = ranked(score_all, users_per_step=users_at_once(recommender))
+    rankings = {name: top}
+    for other in _fitting(dataset) if beside is None else beside:
+        rankings[other] = ranked(HEURISTICS[other](data, num_items).score_all)
+    if (top.item < 0).any():
+        raise ValueError(f"k={k}: some user has fewer items left that could be recommended; take a smaller k")
+
+    of_users = [
+        ranking_metrics(ranking, data, num_items, ks=(k,))[f"recall@{k}"] for ranking in rankings.values()
+    ]
+    tests = [_tested(of_users[0] - others) for others in of_users[1:]]
+    table = pd.DataFrame(
+        [{"model": model, **_figures(ranking, data, num_items, k)} for model, ranking in rankings.items()]
+    )
+    for column, key in (("difference", "mean"), ("low", "low"), ("high", "high")):
+        table[column] = [np.nan, *(test[key] for test in tests)]
+    table["p"] = [np.nan, *holm([test["p"] for test in tests])]
+    with whole_file(folder / "evaluation.csv") as file:
+        table.to_csv(file, index=False)
+    with whole_file(folder / "evaluation.png") as file:
+        shown = {f"{metric}@{k}": f"{title}@{k}" for metric, title in _SHOWN.items()}
+        plot_metrics(table.assign(negatives="test rows"), shown, f"{name} and heuristics", file)
+    with whole_file(folder / "recommendations.csv") as file:
+        _recommendations(dataset, top, score_all).to_csv(file, index=False)
+    return table
+
+
+def scorer_of(recommender: KGRecommender) -> Callable[[Tensor], Tensor]:
+    """Return what scores all items for users, as :func:`~mgwa_pyg.evaluation.top_items` takes it."""
+    device = recommender.device
+    with torch.no_grad():
+        score_all = recommender.scorer(torch.Generator(device).manual_seed(recommender.seed))
+    return lambda user: score_all(user.to(device))
+
+
+def users_at_once(recommender: KGRecommender) -> int:
+    """Return how many users' items are scored at once."""
+    return max(64, recommender.eval_batch_size // recommender.num_items)
+
+
+def _fitting(dataset: KGRecDataset) -> Iterator[str]:
+    """The heuristics that have something to go by, and room."""
+    yield from ("popularity", "item-knn")
+    if min(dataset.num_users, dataset.num_items) <= _LARGEST:
+        yield "ease"
+    else:
+        warnings.warn(
+            f"ease is left out, as there are more than {_LARGEST:,} users and items: name it in `beside` if "
+            f"there is memory for a table of the fewer by themselves",
+            stacklevel=3,
+        )
+    if dataset.num_triples > 0:
+        yield "shared-tails"
+
+
+def _tested(difference: npt.NDArray[np.float64]) -> dict[str, float]:
+    if len(difference) > 1:
+        return paired_test(difference)
+    return {"mean": float(difference.mean()), "low": np.nan, "high": np.nan, "p": 1.0}
+
+
+def _figures(top: TopItems, data: HeteroData, num_items: int, k: int) -> dict[str, float]:
+    """The metrics of a ranking."""
+    links = interactions(data)
+    pairs = links.edge_label_index[:, links.test_mask & (links.edge_label == 1)]
+    row = torch.searchsorted(top.user, pairs[0].contiguous())
+    count = torch.bincount(links.edge_index[1], minlength=num_items)
+    bits = -(count.clamp(min=1) / data["user"].num_nodes).log2()
+    metrics = LinkPredMetricCollection(
+        {
+            f"recall@{k}": LinkPredRecall(k),
+            f"ndcg@{k}": LinkPredNDCG(k),
+            f"mrr@{k}": LinkPredMRR(k),
+            f"hit_rate@{k}": LinkPredHitRatio(k),
+            f"precision@{k}": LinkPredPrecision(k),
+            f"map@{k}": LinkPredMAP(k),
+            f"coverage@{k}": LinkPredCoverage(k, num_items),
+            f"personalization@{k}": LinkPredPersonalization(k),
+            f"popularity@{k}": LinkPredAveragePopularity(k, count),
+            f"novelty@{k}": LinkPredAveragePopularity(k, bits),
+        }
+    )
+    metrics.update(top.item, torch.stack([row, pairs[1]]))
+    return {name: float(value) for name, value in metrics.compute().items()}
+
+
+def _recommendations(
+    dataset: KGRecDataset, top: TopItems, score_all: Callable[[Tensor], Tensor]
+) -> pd.DataFrame:
+    """What is recommended, by the ids of the data's files."""
+    users_per_step, k = 64, top.item.size(1)
+    parts = zip(top.user.split(users_per_step), top.item.split(users_per_step), strict=True)
+    with torch.no_grad():
+        score = [score_all(user).cpu().gather(1, item) for user, item in parts]
+    users, items = pd.Index(dataset.user_ids), pd.Index(dataset.item_ids)
+    return pd.DataFrame(
+        {
+            "user": users.take(top.user.repeat_interleave(k).numpy()),
+            "item": items.take(top.item.flatten().numpy()),
+            "rank": np.tile(np.arange(1, k + 1), len(top.user)),
+            "score": torch.cat(score).flatten().numpy(),
+        }
+    )
