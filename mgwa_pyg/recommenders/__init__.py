@@ -3,6 +3,7 @@
 from mgwa_pyg.recommenders.base import RECOMMENDERS, FitConfig, KGRecommender, make_recommender
 from mgwa_pyg.recommenders.checkpoint import CheckpointError, read_checkpoint, restore
 from mgwa_pyg.recommenders.collaborative import CollaborativeConfig, CollaborativeRecommender
+from mgwa_pyg.recommenders.growth import grown
 from mgwa_pyg.recommenders.kgcn import KGCNConfig, KGCNRecommender
 from mgwa_pyg.recommenders.lightgcn import LightGCNConfig, LightGCNRecommender
 from mgwa_pyg.recommenders.mgwa import MGWAConfig, MGWARecommender
@@ -29,6 +30,7 @@ __all__ = [
     "MGWARecommender",
     "RippleNetConfig",
     "RippleNetRecommender",
+    "grown",
     "make_recommender",
     "read_checkpoint",
     "restore",

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch_geometric.utils import scatter
 
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.fixed import fixed
+from mgwa_pyg.datasets.ids import Rows
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.recommenders.contributions import Contributions, LogitModel
 from mgwa_pyg.sampler import NegativeSampler
@@ -225,6 +227,8 @@ class KGRecommender(ABC):
     edge_part: ClassVar[str] = "neighbor"
     #: Whether :meth:`prepare` was called.
     in_use: bool = False
+    #: What the parameters started from, if they were not drawn.
+    started_from: str | None = None
 
     def __init__(self, dataset: KGRecDataset, config: FitConfig, seed: int) -> None:
         self.dataset = dataset = fixed(dataset)
@@ -307,6 +311,29 @@ class KGRecommender(ABC):
         """Return :meth:`score_all` for many calls with the same parameters, which may share work."""
         return partial(self.score_all, generator=generator)
 
+    # On other data
+
+    def tables(self) -> dict[str, tuple[str, ...]]:
+        """Return what the rows of parameters stand for, by their names in the model's ``state_dict()``: one
+        after the other the ``"user"``, ``"item"``, ``"entity"`` or ``"relation"`` of a row, the ``"inverse"``
+        of a relation, and the ``"direction"`` of an interaction. A parameter of which no data set changes the
+        shape is left out.
+        """
+        raise NotImplementedError(f"model={self.config.model!r} does not say what its parameters are of")
+
+    def start_rows(self, rows: Rows) -> None:
+        """Give those rows of tables a start that no other model has: here, entities the mean of their
+        neighbours in the knowledge graph. What has none stays as it was drawn.
+
+        Args:
+            rows (Rows): The rows of the other model; -1 where it has none.
+        """
+        edge_index = self.dataset[0]["entity", "kg", "entity"].edge_index
+        state = self.model.state_dict()
+        for name, kinds in self.tables().items():
+            if kinds == ("entity",):
+                start_from_neighbors(state[name], edge_index.to(state[name].device), rows.entity < 0)
+
     # In use
 
     def prepare(self) -> None:
@@ -346,6 +373,19 @@ class KGRecommender(ABC):
             f"{type(self.model).__name__} passes no messages along edges, which is what PyG's explainers "
             f"look at: leave `algorithm` out"
         )
+
+
+def start_from_neighbors(table: Tensor, edge_index: Tensor, is_new: Tensor) -> None:
+    r"""Give new rows of a table, :math:`(N, \ldots)`, the mean of those that edges lead from, or, where all
+    of these are new, too, of what they become.
+    """
+    source, target = edge_index
+    known = ~is_new.to(table.device)
+    while (open_ := known[source] & ~known[target]).any():
+        mean = scatter(table[source[open_]], target[open_], dim_size=len(table), reduce="mean")
+        reached = torch.zeros_like(known).index_fill(0, target[open_], True)
+        table[reached] = mean[reached]
+        known = known | reached
 
 
 #: The recommenders by name. A further one is known everywhere once it stands here.

@@ -135,12 +135,13 @@ def restore(
     kept = content["hyper_parameters"]
     config = kept_config(checkpoint, kept)
     dataset = remake_data(checkpoint, kept["recipe"]) if dataset is None else fixed(dataset)
-    check_fit(checkpoint, kept, describe(dataset, config, kept["seed"]))
+    check_fit(checkpoint, kept, describe(dataset, config, kept["seed"], kept.get("started_from")))
     with in_words_of(checkpoint):
         recommender = make_recommender(dataset, config, kept["seed"])
         # The trainer's module has the model, and nothing else.
         state = {name.removeprefix("model."): value for name, value in content["state_dict"].items()}
         recommender.model.load_state_dict(state)
+    recommender.started_from = kept.get("started_from")
     recommender.model.to(device).eval()
     return recommender.to(device)
 
@@ -157,11 +158,16 @@ def in_words_of(path: Path | str) -> Iterator[None]:
         ) from error
 
 
-def describe(dataset: KGRecDataset, config: FitConfig, seed: int) -> dict[str, Any]:
-    """Return what a checkpoint says of its fit: the hyper-parameters, the seed and the data."""
+def describe(
+    dataset: KGRecDataset, config: FitConfig, seed: int, started_from: str | None = None
+) -> dict[str, Any]:
+    """Return what a checkpoint says of its fit: the hyper-parameters, the seed, what it started from if the
+    parameters were not drawn, and the data.
+    """
     return {
         "config": config.to_dict(),
         "seed": seed,
+        "started_from": started_from,
         "recipe": dataset.spec,
         "sizes": {
             name: getattr(dataset, name)
@@ -196,8 +202,12 @@ def check_fit(path: Path | str, kept: Mapping[str, Any], wanted: Mapping[str, An
             f"that fit"
         )
     # Of an older version, it lacks what came later.
-    there = {**kept_config(path, kept).to_dict(), "seed": kept["seed"]}
-    here = {**wanted["config"], "seed": wanted["seed"]}
+    there = {
+        **kept_config(path, kept).to_dict(),
+        "seed": kept["seed"],
+        "started_from": kept.get("started_from"),
+    }
+    here = {**wanted["config"], "seed": wanted["seed"], "started_from": wanted["started_from"]}
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if names:
         raise CheckpointError(

@@ -294,6 +294,19 @@ class CollaborativeRecommender(KGRecommender):
         score = self._z[0][user] @ self._z[1].t()
         return score if self._paths is None else score + self.model.direct(user, self._paths)
 
+    # On other data
+
+    def tables(self) -> dict[str, tuple[str, ...]]:
+        relations = "relation", "inverse"
+        tables: dict[str, tuple[str, ...]] = {
+            "entity_emb.weight": ("entity",),
+            "history_emb.weight": ("item",),
+        }
+        if self.model.attention:
+            layers = range(len(self.model.convs))
+            tables |= {f"convs.{layer}.relation": (*relations, "direction") for layer in layers}
+        return tables | ({"item_item.log_beta": relations} if self.config.item_item else {})
+
     # In use
 
     def prepare(self) -> None:

@@ -14,6 +14,7 @@ from torch_geometric.nn import LightGCN
 from torch_geometric.utils import to_undirected
 
 from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.datasets.ids import Rows
 from mgwa_pyg.recommenders.base import FitConfig, KGRecommender, Trial
 
 if TYPE_CHECKING:
@@ -86,6 +87,17 @@ class LightGCNRecommender(KGRecommender):
     def score_all(self, user: Tensor, generator: torch.Generator | None = None) -> Tensor:
         z = self._z if self.in_use else self.model.get_embedding(self.edge_index)
         return z[self._first_user + user] @ z[: self.num_items].t()
+
+    # On other data
+
+    def tables(self) -> dict[str, tuple[str, ...]]:
+        kind = "item" if self._first_user == self.num_items else "entity"
+        return {"embedding.weight": (kind, "user")}
+
+    def start_rows(self, rows: Rows) -> None:
+        # They are what messages of their neighbours make of them.
+        new = torch.cat([rows.entity[: self._first_user] < 0, rows.user < 0])
+        self.model.embedding.weight[new] = 0.0
 
     # In use
 

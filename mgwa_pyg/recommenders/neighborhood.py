@@ -147,6 +147,12 @@ class NeighborhoodRecommender(KGRecommender):
             return self._all_items.score(self.model.user_emb(user))
         return self.model.score_items(user, self.plan, self.num_items)
 
+    # On other data
+
+    def tables(self) -> dict[str, tuple[str, ...]]:
+        names = "user", "entity", "relation"
+        return {f"{name}_emb.weight": (name,) for name in names}
+
     # In use
 
     def prepare(self) -> None:

@@ -110,6 +110,11 @@ class RippleNetRecommender(KGRecommender):
     def score_all(self, user: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self._score_all(self.memory[user])
 
+    # On other data
+
+    def tables(self) -> dict[str, tuple[str, ...]]:
+        return {"entity_emb.weight": ("entity",), "relation": ("relation",)}
+
     # In use
 
     def score_newcomer(self, items: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch_geometric.data import HeteroData
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.datasets.ids import DataIds
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import full_ranking
 from mgwa_pyg.recommenders import FitConfig, KGRecommender, restore
@@ -167,12 +168,14 @@ class ClickModule(L.LightningModule):
         super().__init__()
         self.recommender = recommender
         self.config, self.seed, self.dataset = recommender.config, recommender.seed, recommender.dataset
-        self.save_hyperparameters(describe(self.dataset, self.config, self.seed))
+        self.save_hyperparameters(describe(self.dataset, self.config, self.seed, recommender.started_from))
         self.model = recommender.model
         #: Whether there are validation rows, to judge epochs by.
         self.validates = bool(interactions(self.dataset[0]).val_mask.any())
         #: One entry an epoch, of losses, AUCs and seconds of training.
         self.history: list[dict[str, float]] = []
+        # What rows of parameters are of, for those who start from them on other data.
+        self._ids: dict[str, str] | None = None
         self._outputs: dict[str, deque[tuple[Tensor, ...]]] = {
             "train": deque(maxlen=kept_steps),
             "val": deque(),
@@ -313,6 +316,9 @@ class ClickModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[FORMAT_KEY] = FORMAT
         checkpoint["history"] = self.history
+        if self._ids is None:
+            self._ids = DataIds.of(self.dataset).packed()
+        checkpoint["ids"] = self._ids
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]

@@ -34,6 +34,7 @@ from mgwa_pyg.recommenders.checkpoint import (
     in_words_of,
     read_checkpoint,
 )
+from mgwa_pyg.recommenders.growth import Start, carry_over
 from mgwa_pyg.train.click import ClickData, ClickModule, check_rows
 from mgwa_pyg.train.trainer import KeptCheckpoint, lightning_as_guest, make_trainer
 from mgwa_pyg.train.transe import fit_transe
@@ -114,6 +115,7 @@ def fit(
     name: str = "fit",
     logger: Logger | Sequence[Logger] | bool = False,
     callbacks: Sequence[Callback] = (),
+    warm_start: Path | str | None = None,
 ) -> FitResult:
     """Train until what the validation rows are judged by no longer rises (the AUC, or what the model's
     hyper-parameters say), then predict the test rows.
@@ -143,6 +145,11 @@ def fit(
             :obj:`True` is Lightning's own choice, in ``folder``. (default: :obj:`False`)
         callbacks (sequence of Callback, optional): Lightning's callbacks, beside those of the fit. What they
             want kept in checkpoints must be plain data. (default: none)
+        warm_start (path, optional): The folder of a run of the same model on data that have grown or changed
+            since; its data set needs not be there any more. Users, items, entities and relations that were
+            there have the parameters of that run, by their ids; entities that are new start from the mean of
+            their neighbours, and what else is new is drawn as ever. Few epochs are enough then: set
+            ``config.epochs``. (default: :obj:`None`)
 
     Raises:
         TypeError: If the data set, the hyper-parameters or the folder are of another type.
@@ -152,7 +159,7 @@ def fit(
         IndexError: If a user, an entity, an item or a relation of the data is out of range.
         BlockingIOError: If another fit works in ``folder``.
         CheckpointError: If ``folder`` holds an interrupted fit of other data, hyper-parameters or seed, or
-            its checkpoint is damaged.
+            its checkpoint or that of ``warm_start`` is damaged, or of another model.
         DivergedError: If the predictions leave the finite numbers.
     """
     if not isinstance(dataset, KGRecDataset):
@@ -172,6 +179,7 @@ def fit(
     seed, device = check_count("seed", seed, minimum=0), chosen_device(device)
     if seed > _MAX_SEED:
         raise ValueError(f"seed={seed}: a whole number of at most {_MAX_SEED} is needed")
+    start = None if warm_start is None else Start.of(warm_start, config)
     dataset = fixed(dataset)
     check_data(dataset, dataset[0])
     check_rows(dataset[0], config)
@@ -193,9 +201,10 @@ def fit(
         best, last = folder / "best.ckpt", folder / "last.ckpt"
         # Who died before the first `last.ckpt` had no finished fit there any more.
         finished = best.exists() and not (died or last.exists())
-        other = finished and not _is_of(best, describe(dataset, config, seed))
+        described = describe(dataset, config, seed, None if start is None else start.digest)
+        other = finished and not _is_of(best, described)
         with _kept(best, folder / "transe.json", folder / "dataset.pt") if other else nullcontext():
-            return _fit(dataset, config, folder, seed, device, name, logger, callbacks)
+            return _fit(dataset, config, folder, seed, device, name, start, logger, callbacks)
 
 
 def _fit(
@@ -205,6 +214,7 @@ def _fit(
     seed: int,
     device: str,
     name: str,
+    start: Start | None,
     logger: Logger | Sequence[Logger] | bool,
     more: Sequence[Callback],
 ) -> FitResult:
@@ -212,6 +222,10 @@ def _fit(
     data = dataset[0]
     torch.default_generator.manual_seed(seed)
     recommender = make_recommender(dataset, config, seed)
+    from_transe = config.from_transe and start is None
+    if start is not None:
+        carry_over(recommender, start.state, start.ids)
+        recommender.started_from = start.digest
     module = ClickModule(recommender)
     rows = ClickData(data, config, seed, recommender.eval_batch_size)
     # Two callbacks need two keys: without a metric, the mode tells them apart.
@@ -245,10 +259,10 @@ def _fit(
             module.load_state_dict(kept["state_dict"])
         module.history = kept["history"]
         print(f"{name}: resumed after epoch {len(module.history)} of {last}", file=sys.stderr)
-    elif config.from_transe:
-        start = fit_transe(data, dataset.num_relations, config.channels, seed)
-        recommender.start_from(start.entity, start.relation)
-        write_json(transe, start.metrics)
+    elif from_transe:
+        drawn = fit_transe(data, dataset.num_relations, config.channels, seed)
+        recommender.start_from(drawn.entity, drawn.relation)
+        write_json(transe, drawn.metrics)
     dataset.keep(folder)
     if not _has_stopped(module.history, config):
         resumed = last if last.exists() else None
@@ -276,7 +290,7 @@ def _fit(
         best_epoch=_best_epoch(history, config),
         train_seconds=seconds,
         rows_per_second=len(history) * rows.rows_per_epoch / sum(e["train_seconds"] for e in history),
-        transe=read_json(transe, (), "delete the folder") if config.from_transe else None,
+        transe=read_json(transe, (), "delete the folder") if from_transe else None,
         judged_by=monitor,
     )
 

@@ -43,6 +43,7 @@ def test_checkpoints_are_plain_data_that_say_what_they_are_of(small, checkpoint)
     assert content["hyper_parameters"] == {
         "config": CONFIG.to_dict(),
         "seed": 3,
+        "started_from": None,
         "recipe": {
             "class": "SyntheticKG",
             "arguments": {"root": None, **SIZES, "negatives": "items", "seed": 0, "split": "random"},
