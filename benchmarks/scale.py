@@ -22,6 +22,8 @@ from mgwa_pyg.sampler import KHopSampler, NeighborSampler
 _EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "distributed.py"
 _FANOUT = 8
 _BATCH_SIZE = 4096
+# Nodes and triples of the graph that samplers draw from.
+_SAMPLED = (100_000, 10**6)
 
 
 def memory_model(
@@ -56,7 +58,7 @@ def run(settings: Settings) -> Report:
 
 def _sampler(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Sampled edges per second: one thread, two hops, a graph of a million triples."""
-    num_nodes, num_triples, num_seeds = 100_000, 10**6, 1024
+    (num_nodes, num_triples), num_seeds = _SAMPLED, 1024
     device = torch.device(settings.device)
     torch.manual_seed(0)
     head, tail = torch.randint(num_nodes, (2, num_triples), device=device)

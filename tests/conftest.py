@@ -11,8 +11,9 @@ from mgwa_pyg.datasets import SyntheticKG
 from tests.graphs import SIZES
 from tests.machine import skip, start_browser
 
-# What the tests compute is too small for more, and busy machines punish it.
+# What the tests compute is too small for more, and busy machines punish it; in their processes, too.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Without the repository, where an installed package is tested, what tests the rest of it is left out.
 if not (Path(__file__).resolve().parent.parent / "benchmarks").is_dir():

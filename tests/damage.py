@@ -13,15 +13,15 @@ import mgwa_pyg
 PACKAGE = Path(mgwa_pyg.__file__).parent
 # How many examples each test takes.
 EXAMPLES = {
-    "layer": 3000,
-    "layer options": 2500,
-    "operation": 4500,
-    "samplers": 1500,
-    "Last.FM's files": 1500,
-    "RecBole's files": 1500,
-    "Book-Crossing's files": 1000,
-    "SyntheticKG": 1000,
-    "models": 2000,
+    "layer": 1200,
+    "layer options": 1000,
+    "operation": 1800,
+    "samplers": 600,
+    "Last.FM's files": 600,
+    "RecBole's files": 600,
+    "Book-Crossing's files": 400,
+    "SyntheticKG": 400,
+    "models": 800,
 }
 
 #: What may become of a tensor.

@@ -1,5 +1,6 @@
 """Invented plays that are nothing but popularity, and how far beyond popularity predictions of them get."""
 
+from functools import cache
 from statistics import mean
 
 import numpy as np
@@ -53,11 +54,16 @@ def lead_over_popularity(predict, negatives="items", seeds=range(4)):
     """
     leads = []
     for seed in seeds:
-        dataset = PopularityKG(seed, negatives)
-        links = dataset[0]["user", "listens", "entity"]
-        rows, label = links.edge_label_index[:, links.test_mask], links.edge_label[links.test_mask]
-        popularity = Popularity(dataset[0], dataset.num_items).predict(*rows)
-        scores = predict(dataset), popularity
-        ours, theirs = (click_metrics(label, score)["auc"] for score in scores)
-        leads.append(ours - theirs)
+        dataset, label, theirs = _with_popularity(seed, negatives)
+        leads.append(click_metrics(label, predict(dataset))["auc"] - theirs)
     return mean(leads)
+
+
+@cache
+def _with_popularity(seed, negatives):
+    """A data set, the labels of its test rows, and the AUC of popularity."""
+    dataset = PopularityKG(seed, negatives)
+    links = dataset[0]["user", "listens", "entity"]
+    rows, label = links.edge_label_index[:, links.test_mask], links.edge_label[links.test_mask]
+    popularity = Popularity(dataset[0], dataset.num_items).predict(*rows)
+    return dataset, label, click_metrics(label, popularity)["auc"]

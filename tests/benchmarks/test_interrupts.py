@@ -12,17 +12,20 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import search
+from benchmarks import search, train
 from benchmarks.experiments import Interrupted
 from benchmarks.harness import Report, child_process, figure
+from mgwa_pyg.datasets import SyntheticKG
+from tests.graphs import SIZES
 
 ROOT = Path(__file__).resolve().parents[2]
 
 # Each has a first part that ends and a second that never does.
 ENDLESS = {
     "table2": """
-from benchmarks import table2
+from benchmarks import experiments, table2
 from mgwa_pyg.train import MGWAConfig
+experiments._num_processes = lambda settings: 1
 table2.MODELS = {"first": MGWAConfig(epochs=1), "endless": MGWAConfig(epochs=10**9, patience=10**9)}
 """,
     "layer": """
@@ -39,20 +42,6 @@ def job_of(case, *others):
     return dataclasses.replace(make_job(case, *others), **endless)
 
 layer.make_job = job_of
-""",
-    "train": """
-import dataclasses
-from benchmarks import train
-sizes = {"num_users": 20, "num_items": 30, "num_entities": 60, "num_triples": 90}
-train.SyntheticKG = lambda make=train.SyntheticKG, **_: make(**sizes)
-fit = train.fit
-
-def fit_of(dataset, config, *others, **options):
-    if config.num_layers == 2:
-        config = dataclasses.replace(config, epochs=10**9, patience=10**9)
-    return fit(dataset, config, *others, **options)
-
-train.fit = fit_of
 """,
 }
 SCRIPT = """
@@ -87,8 +76,7 @@ def wait_for(condition, process):
     ("name", "number", "to_all"),
     [
         ("table2", signal.SIGINT, True),  # As a terminal does it.
-        ("layer", signal.SIGINT, False),
-        ("train", signal.SIGTERM, False),
+        ("layer", signal.SIGTERM, False),
     ],
 )
 def test_what_is_finished_is_kept_and_no_process_is_left(name, number, to_all, tmp_path):
@@ -108,7 +96,7 @@ def test_what_is_finished_is_kept_and_no_process_is_left(name, number, to_all, t
     )
     try:
         wait_for(rows.exists, process)
-        assert len(marked(mark)) > (name != "train")
+        assert len(marked(mark)) > 1
         (os.killpg if to_all else os.kill)(process.pid, number)
         _, errors = process.communicate(timeout=300)  # Else it would hang.
         for _ in range(200):
@@ -150,6 +138,22 @@ def test_a_child_process_is_gone_with_all_that_it_started(tmp_path):
             break
         time.sleep(0.05)  # Nobody waits for the second one.
     assert not marked(mark)
+
+
+def test_training_speeds_that_are_measured_are_kept(monkeypatch, tmp_path):
+    def ends(dataset, config, *others, fit=train.fit, **options):
+        if config.num_layers == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return fit(dataset, config, *others, **options)
+
+    rows = tmp_path / "rows.json"
+    monkeypatch.setattr(train, "SyntheticKG", lambda **_: SyntheticKG(**SIZES))
+    monkeypatch.setattr(train, "fit", ends)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "train", "--quick", "--json", str(rows)])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 143
+    assert [row["case"] for row in json.loads(rows.read_text())["rows"]] == ["layers=1 d=16 K=8 batch=512"]
 
 
 def test_an_interrupted_search_keeps_the_settings_that_are_done(monkeypatch, tmp_path):

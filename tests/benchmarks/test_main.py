@@ -15,10 +15,11 @@ from benchmarks.harness import NoDataError, Report, Settings, figure
 ROOT = Path(__file__).resolve().parents[2]
 MISSING = ["rich", "matplotlib", "pandas", "sklearn", "lightning", "scipy", "torch_scatter"]
 
-# `all` with a single small case, whose processes see the same packages.
+# `all` with a single small case and a small graph, whose processes see the same packages.
 SMALL_ALL = """
 import mgwa_pyg.nn, mgwa_pyg.ops
-from benchmarks import __main__, layer
+from benchmarks import __main__, layer, scale
+scale._SAMPLED = (1000, 10_000)
 layer.SIZES["Last.FM's size"] = (300, 40)
 layer.IMPLEMENTATIONS["aggregation"] = ["ours, torch", "PyG softmax + scatter", "torch_scatter"]
 layer.MALLOCS = {"default": {}}

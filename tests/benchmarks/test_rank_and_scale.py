@@ -1,5 +1,7 @@
 """The benchmarks of ranking and of size, in small."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -49,15 +51,33 @@ def test_the_memory_model_counts_what_is_kept():
     assert model["graph"] == 8 * 100 + 2 * 1000 * (4 + 4)
 
 
-@pytest.mark.slow
 def test_scale_runs_the_example(tmp_path):
-    settings = Settings(quick=True)
-    rows = scale._processes(tmp_path, 60_000, settings)
-    by_name = {row["implementation"]: row for row in rows}
-    assert by_name["2 processes against 1"]["value"] < 1e-5
-    assert by_name["2 processes"]["value"] > 0
-    logged, peak = scale._run(tmp_path, settings, ["--triples", 60_000, "--steps", 1, "--epochs", 2])
+    options = ["--triples", 20_000, "--steps", 1, "--epochs", 2, "--batch-size", 500]
+    logged, peak = scale._run(tmp_path, Settings(quick=True), options)
     assert len(logged["train_loss"]) == len(logged["rows_per_second"]) == 2
     assert peak > 2**27  # Python and torch alone take more.
-    with pytest.raises(RuntimeError, match="batch-size 1000000 must be"):
-        scale._run(tmp_path, settings, ["--triples", 60_000, "--batch-size", 10**6])
+
+
+def test_scale_compares_two_processes_with_one(tmp_path, monkeypatch):
+    """That they take the same steps is tested with the example."""
+
+    def run(arguments):
+        launched = arguments[:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        folder = Path(arguments[arguments.index("--out") + 1], "logs", "version_0")
+        folder.mkdir(parents=True)
+        rows = ["train_loss,rows_per_second", "0.5,1", f"{0.25 + launched / 64},{10 + launched}", ",30"]
+        (folder / "metrics.csv").write_text("\n".join(rows))
+        return 0
+
+    monkeypatch.setattr(scale, "_peak_memory", run)
+    rows = scale._processes(tmp_path, 20_000, Settings(quick=True))
+    assert [(row["implementation"], row["value"]) for row in rows] == [
+        ("1 processes", 20),
+        ("2 processes", 20.5),
+        ("2 processes against 1", 1 / 64),
+    ]
+
+
+def test_scale_says_why_a_process_failed():
+    with pytest.raises(RuntimeError, match=r"(?s)-c .* failed:.*the reason"):
+        scale._peak_memory(["-c", "raise SystemExit('the reason')"])

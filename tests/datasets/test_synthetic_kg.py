@@ -168,12 +168,12 @@ def peak():
 SyntheticKG()  # Loads what is loaded late.
 before = peak()
 data = SyntheticKG(
-    num_users=100_000,
-    num_items=100_000,
-    num_entities=500_000,
+    num_users=30_000,
+    num_items=30_000,
+    num_entities=150_000,
     num_relations=60,
-    num_triples=5_000_000,
-    num_interactions=1_000_000,
+    num_triples=1_500_000,
+    num_interactions=300_000,
 )[0]
 size = sum(x.nbytes for store in data.edge_stores for x in store.values())
 print((peak() - before) / size)

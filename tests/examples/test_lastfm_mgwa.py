@@ -1,4 +1,4 @@
-"""The example as people run it: a process of its own."""
+"""The example as people run it, once in a process of its own."""
 
 import http.server
 import json
@@ -23,35 +23,10 @@ run_here = partial(run_example, "lastfm_mgwa")
 QUICK = ["--data", "synthetic", "--seeds", "1", "--epochs", "2"]
 
 
-def run(*args):
-    """Run the example in a process of its own."""
-    return subprocess.run(
-        [sys.executable, str(EXAMPLE), *map(str, args)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "100"},
-        check=False,
-    )
-
-
 def metrics(folder):
     """The figures of a run without the times that it took."""
     rows = json.loads((folder / "metrics.json").read_text())["rows"]
     return [{key: row[key] for key in row if key not in ("train_seconds", "rows_per_second")} for row in rows]
-
-
-def test_one_command_trains_both_protocols_and_repeats_itself(tmp_path):
-    first = run(*QUICK, "--out", tmp_path / "first")
-    assert first.returncode == 0, first.stderr
-    assert first.stderr == ""  # No warning reaches the user.
-    for text in ("SYNTHETIC data, not Last.FM", "Paper protocol", "Item protocol", "mgwa", "popularity"):
-        assert text in first.stdout
-    assert "published" not in first.stdout  # The paper says nothing about made-up data.
-    assert json.loads((tmp_path / "first" / "metrics.json").read_text())["synthetic"] is True
-
-    again = run(*QUICK, "--out", tmp_path / "again")
-    assert again.returncode == 0, again.stderr
-    assert metrics(tmp_path / "again") == metrics(tmp_path / "first")
 
 
 def test_options_reach_the_model(tmp_path):
@@ -104,10 +79,19 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_an_interrupted_run_is_resumed(tmp_path):
-    whole = run(*QUICK, "--out", tmp_path / "whole")
+def test_one_command_trains_both_protocols_and_a_killed_one_goes_on_to_the_same(tmp_path):
+    environment = {**os.environ, "COLUMNS": "100"}
+    command = [sys.executable, EXAMPLE, *QUICK, "--out", tmp_path / "whole"]
+    whole = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, check=False)
     assert whole.returncode == 0, whole.stderr
+    assert whole.stderr == ""  # No warning reaches the user.
+    for text in ("SYNTHETIC data, not Last.FM", "Paper protocol", "Item protocol", "mgwa", "popularity"):
+        assert text in whole.stdout
+    assert "published" not in whole.stdout  # The paper says nothing about made-up data.
+    assert json.loads((tmp_path / "whole" / "metrics.json").read_text())["synthetic"] is True
+
     folder = tmp_path / "cut"
     command = [sys.executable, "-c", KILLED, "entities-seed0/result.json", EXAMPLE, *QUICK, "--out", folder]
     process = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
@@ -115,9 +99,9 @@ def test_an_interrupted_run_is_resumed(tmp_path):
     assert (folder / "fits" / "entities-seed0" / "result.json").exists()
     assert not (folder / "metrics.json").exists()
 
-    resumed = run("--resume", folder)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "negatives from entities" not in resumed.stdout  # That fit was done already.
+    status, out, _ = run_here("--resume", folder)
+    assert status == 0
+    assert "negatives from entities" not in out  # That fit was done already.
     assert metrics(folder) == metrics(tmp_path / "whole")
 
 

@@ -84,9 +84,7 @@ def start(tmp_path_factory):
         process.start()
         return process
 
-    with pytest.MonkeyPatch.context() as patch:  # As the other tests, it keeps to one thread.
-        patch.setenv("OMP_NUM_THREADS", "1")
-        assert ended(start(process_data, tmp_path_factory.mktemp("first"), "")) == 0
+    assert ended(start(process_data, tmp_path_factory.mktemp("first"), "")) == 0
     return start
 
 
