@@ -70,6 +70,9 @@ METRICS = {
     "f1_calibrated": "F1, calibrated",
 }
 
+#: How many seeds a figure is the mean of.
+SEEDS = 5
+
 # What tells the rows of an experiment apart.
 _KEYS = ("model", "negatives", "seed")
 # Rows for testing over rows for training, in a split of 6:2:2.
@@ -107,14 +110,17 @@ class Job:
 
 
 def make_jobs(
-    settings: Settings, models: Mapping[str, FitConfig | None], protocols: Iterable[str], num_seeds: int = 5
+    settings: Settings,
+    models: Mapping[str, FitConfig | None],
+    protocols: Iterable[str],
+    num_seeds: int | None = None,
 ) -> list[Job]:
     """A job for each protocol, model and seed."""
     return [
         Job(model, config, negatives, seed, settings)
         for negatives in protocols
         for model, config in models.items()
-        for seed in range(1 if settings.quick else num_seeds)
+        for seed in range(1 if settings.quick else num_seeds or SEEDS)
     ]
 
 

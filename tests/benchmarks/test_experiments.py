@@ -1,19 +1,21 @@
 """The experiments in small: pages and rows say what the single fits say."""
 
 import importlib
+import multiprocessing
 import operator
 import shutil
 import statistics
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from benchmarks import __main__ as command
 from benchmarks import ablations, clicks, collaborative, experiments, table2
 from benchmarks.data import RANKED
 from benchmarks.experiments import Results, parallel, short
@@ -35,8 +37,8 @@ def small(settings, negatives, seed):
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """Small data, small models, one process."""
-    options = {"epochs": 2, "batch_size": 128}
+    """Small data, small models, three seeds, one process."""
+    options = {"epochs": 1, "batch_size": 256}
     models = {
         "RippleNet": RippleNetConfig(memory_size=4, num_layers=2, **options),
         "KGCN, sum": KGCNConfig(**options),
@@ -44,6 +46,7 @@ def _small(monkeypatch):
         "MGWA from TransE": MGWAConfig(transe=True, **options),
     }
     monkeypatch.setattr(experiments, "load", small)
+    monkeypatch.setattr(experiments, "SEEDS", 3)
     monkeypatch.setattr(table2, "MODELS", models)
     monkeypatch.setattr(experiments, "parallel", lambda function, jobs, name: [function(job) for job in jobs])
 
@@ -57,7 +60,7 @@ def test_clicks(data, file, tmp_path, monkeypatch):
     content = read_results(tmp_path / f"{file}.json.gz")
     assert content["rows"] == report.rows
     others = ["CollaborativeMGWA + heuristics", "MGWA", *HEURISTICS]
-    assert len(content["seeds"]) == 5 * (1 + len(others))
+    assert len(content["seeds"]) == 3 * (1 + len(others))
     assert {row["case"] for row in report.rows} == {"items"}
     assert {(test["metric"], test["other"]) for test in content["tests"]} == {
         (metric, other) for metric in ("auc", "acc", "auc_user") for other in others
@@ -118,7 +121,7 @@ def test_table2(tmp_path):
     content = read_results(tmp_path / "table2.json.gz")
     assert content["rows"] == report.rows
     per_seed = content["seeds"]
-    assert len(per_seed) == 2 * 5 * (4 + len(HEURISTICS))  # Protocols, seeds, models and heuristics.
+    assert len(per_seed) == 2 * 3 * (4 + len(HEURISTICS))  # Protocols, seeds, models and heuristics.
 
     def values(negatives, model, metric):
         return [row[metric] for row in per_seed if (row["negatives"], row["model"]) == (negatives, model)]
@@ -145,7 +148,7 @@ def test_table2(tmp_path):
     want = corrected_t_test([mgwa - kgcn for mgwa, kgcn in pairs], 1 / 3)
     assert {key: test[key] for key in want} == pytest.approx(want)
     assert test["p_holm"] >= test["p"]
-    assert len(content["transe"]) == 5
+    assert len(content["transe"]) == 3
 
     # What stays draws page and plots again, to the byte.
     made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -154,6 +157,12 @@ def test_table2(tmp_path):
     assert table2.redraw(Settings(out=tmp_path)).page == report.page
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == made
     assert max(map(len, (table2._ROC, table2._CURVES))) <= 8
+
+
+def test_figures_are_of_five_seeds(monkeypatch):
+    monkeypatch.undo()
+    jobs = experiments.make_jobs(Settings(), {"a model": None}, ["items"])
+    assert [job.seed for job in jobs] == [0, 1, 2, 3, 4]
 
 
 def test_quick_and_synthetic_say_so(tmp_path):
@@ -174,7 +183,7 @@ def test_ablations(tmp_path, monkeypatch):
     monkeypatch.setattr(ablations, "_BASE", base)
     report = ablations.run(Settings(out=tmp_path))
     per_seed = read_results(tmp_path / "ablations.json.gz")["seeds"]
-    assert len(per_seed) == 2 * 5 * 3  # The default stands in both tables and is fitted once.
+    assert len(per_seed) == 2 * 3 * 3  # The default stands in both tables and is fitted once.
     cell = Results({"rows": report.rows}, Settings()).cell("items", "default", "auc")
     assert report.page.count(cell) >= 2
     assert "gated (default)" in report.page
@@ -204,7 +213,7 @@ def test_collaborative(tmp_path, monkeypatch, variants):
     assert content["rows"] == report.rows
     # Clicks: as chosen, alone and with the heuristics, two changes and four variants, and the published
     # negatives; rankings: one change.
-    assert len(content["seeds"]) == 5 * (1 + 1 + 2 + 4) + 5 + 3 * 2
+    assert len(content["seeds"]) == 3 * (1 + 1 + 2 + 4) + 3 + 3 * 2
     auc = [row["auc"] for row in content["seeds"] if row["model"] == "attention=False"]
     assert (
         f"| attention=False | {short(statistics.mean(auc))} ± {short(statistics.stdev(auc))} |" in report.page
@@ -265,7 +274,12 @@ def test_the_kept_page_is_what_the_kept_figures_give(file, name, data, tmp_path,
     assert report.page == (RESULTS / f"{file}.md").read_text()
 
 
-def test_jobs_run_in_processes_and_keep_their_order():
+def test_jobs_run_in_processes_and_keep_their_order(monkeypatch):
+    # Such import nothing again. Those of a real run are interrupted in test_interrupts.py.
+    forked = multiprocessing.get_context("fork")
+    monkeypatch.setattr(
+        experiments, "multiprocessing", Mock(wraps=multiprocessing, get_context=lambda _: forked)
+    )
     jobs = [experiments.Job("a model", None, "items", seed, Settings()) for seed in (2, 0, 1)]
     assert parallel(operator.attrgetter("seed"), jobs, "seeds") == [2, 0, 1]
 
@@ -277,15 +291,11 @@ def test_short_numbers(value, text):
     assert short(value) == text
 
 
-def test_missing_data_end_in_one_line(tmp_path):
-    result = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "topk", "--quick", "--root", str(tmp_path)],
-        cwd=ROOT,
-        env={"PATH": "", "https_proxy": "http://127.0.0.1:9"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 1
-    assert "--data synthetic" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_missing_data_end_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    for name in ("MGWA_PYG_RAW", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "topk", "--quick", "--root", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"^error: .*--data synthetic"):
+        command.main()
