@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -16,22 +17,95 @@ from typing import TYPE_CHECKING, Any
 
 # What takes seconds to import is imported by the commands: help is there at once.
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mgwa_pyg.datasets import KGRecDataset
+    from mgwa_pyg.recommend import Recommender
     from mgwa_pyg.recommenders import FitConfig
+    from mgwa_pyg.train import FitResult
 
 # What a command ends with, in one line.
 _ERRORS = (ImportError, IndexError, OSError, RuntimeError, TypeError, ValueError)
 
-_TUNE = """\
+_DATA = """\
+DATA is a table of who did what, such as plays.csv (CSV, TSV or Parquet, also .gz); or lastfm, bookcrossing or
+synthetic; or FOLDER/NAME of a data set in RecBole's atomic files."""
+
+_FIT = f"""\
+Train a model on tables of your own, or on a data set that has a name here.
+
+{_DATA}
+The folder of --out is what the other commands take, and what mgwa_pyg.recommend.Recommender.load opens. The
+same command goes on with an interrupted fit.
+
+example:
+  mgwa-pyg fit plays.csv --user user --item artist --weight plays --time when --split last \\
+      --items artists.csv --name name --attributes genre country --triples triples.tsv --out runs/mine
+  mgwa-pyg recommend runs/mine --user giulia.2"""
+
+_TUNE = f"""\
 Choose the hyper-parameters of a model for a data set, on its validation rows, and fit the model with them.
 
-The folder of --out holds search.json, all that was tried, and best.ckpt, which
-mgwa_pyg.recommend.Recommender.load(OUT) opens. The same command goes on with an interrupted search."""
+{_DATA}
+The folder of --out holds search.json, all that was tried, and the fit, as `mgwa-pyg fit` leaves it. The same
+command goes on with an interrupted search.
+
+example:
+  mgwa-pyg tune plays.csv --item artist --triples triples.tsv --trials 30 --minutes 30 --out runs/tuned"""
+
+_EVALUATE = """\
+Measure a run on its test rows, beside popularity, item-kNN, EASE and shared tails.
+
+The table is printed, and goes to evaluation.csv in the run folder, with a plot, evaluation.png, and what the
+model recommends to each user, recommendations.csv (user, item, rank, score).
+
+example:
+  mgwa-pyg evaluate runs/mine
+  mgwa-pyg evaluate runs/mine -k 20 --json evaluation.json"""
+
+_RECOMMEND = """\
+Recommend items to a user of a run's data, or to somebody new.
+
+example:
+  mgwa-pyg recommend runs/mine --user giulia.2 -k 10
+  mgwa-pyg recommend runs/mine --items "The Velvet Otters" "Brass Umbrella" --exclude "Velour Fog" --json"""
+
+_SIMILAR = """\
+List the items most like another.
+
+example:
+  mgwa-pyg similar runs/mine --item "The Velvet Otters" -k 5"""
+
+_EXPLAIN = """\
+Say what the score of an item for a user comes from.
+
+example:
+  mgwa-pyg explain runs/mine --user giulia.2 --item "Brass Umbrella" --plot why.png"""
 
 _KG_WORTH = """\
 Measure what a knowledge graph is worth to a model: with it, without it, with its tails shuffled, and without
 each of its relations, with paired tests over users. The table is printed, and goes to kg_worth.csv beside a
-plot, kg_worth.png."""
+plot, kg_worth.png.
+
+example:
+  mgwa-pyg kg-worth --run runs/mine
+  mgwa-pyg kg-worth plays.csv --item artist --triples triples.tsv --seeds 3 --out runs/worth"""
+
+# What tables have, by the arguments of TableKG.from_tables.
+_TABLES = {
+    "user": ("COLUMN", "the column of the users (default: user)"),
+    "item": ("COLUMN", "the column of the items (default: item)"),
+    "weight": ("COLUMN", "the column of how much a row weighs, such as plays"),
+    "time": ("COLUMN", "the column of the times"),
+    "items": ("FILE", "a table of what is known of items"),
+    "name": ("COLUMN", "the column of the items' names"),
+    "attributes": ("COLUMN", "columns of categories of items, which become triples"),
+    "separator": ("TEXT", "what stands between several categories in a cell"),
+    "triples": ("FILE", "the knowledge graph: a table of head, relation and tail, N-Triples or Turtle"),
+    "links": ("FILE", "a table of items and the entities that they are in the graph"),
+    "entity_names": ("FILE", "a table of entities and their names"),
+    "interaction": ("WORD", "what users do with items: listens, reads, watches or interacts"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,20 +142,51 @@ def _parser() -> argparse.ArgumentParser:
         return command.add_argument
 
     # fmt: off
+    option = add("fit", _fit, "train a model on your tables", _FIT)
+    _add_data(option)
+    option("--out", type=Path, default=Path("runs/mine"), metavar="RUN",
+           help="the run folder that is made (default: runs/mine)")
+    _add_device(option)
+
     option = add("tune", _tune, "choose hyper-parameters for a data set, and fit", _TUNE)
-    _add_data(option, required=True)
+    _add_data(option)
     option("--trials", type=int, default=30, metavar="N", help="hyper-parameters to try (default: 30)")
     option("--minutes", type=float, default=30, metavar="M",
            help="no trial begins that might end later (default: 30)")
     option("--seeds", type=int, default=1, metavar="N", help="fits that a trial is the mean of (default: 1)")
-    option("--out", type=Path, default=Path("runs/tuned"), metavar="DIR",
+    option("--out", type=Path, default=Path("runs/tuned"), metavar="RUN",
            help="where search.json and the fit go (default: runs/tuned)")
-    _add_machine(option)
+    _add_processes(option)
+
+    option = add("evaluate", _evaluate, "measure a run beside heuristics", _EVALUATE)
+    _add_run(option)
+    option("-k", type=int, default=10, metavar="K", help="the length of the rankings (default: 10)")
+    option("--json", nargs="?", const="-", metavar="FILE",
+           help="write the table as JSON; without FILE, print nothing else")
+    _add_device(option)
+
+    option = add("recommend", _recommend, "the best items for a user", _RECOMMEND)
+    _add_run(option)
+    _add_whom(option)
+    option("--candidates", nargs="+", metavar="ITEM", help="recommend among these only")
+    option("--exclude", nargs="+", metavar="ITEM", help="recommend none of these")
+    _add_answer(option)
+
+    option = add("similar", _similar, "the items most like another", _SIMILAR)
+    _add_run(option)
+    option("--item", required=True, metavar="ITEM", help="the item, by id or name")
+    _add_answer(option)
+
+    option = add("explain", _explain, "why an item has its score", _EXPLAIN)
+    _add_run(option)
+    _add_whom(option)
+    option("--item", required=True, metavar="ITEM", help="the item, by id or name")
+    option("--plot", type=Path, metavar="FILE", help="draw what the score comes from")
+    option("--json", action="store_true", help="print JSON, with each part of the score")
 
     option = add("kg-worth", _kg_worth, "measure what a knowledge graph is worth", _KG_WORTH)
-    option("--run", type=Path, metavar="DIR",
-           help="a folder with a fit, such as `mgwa-pyg tune` leaves: its data and its hyper-parameters")
-    _add_data(option, required=False)
+    option("--run", type=Path, metavar="RUN", help="a run folder: its data and its hyper-parameters")
+    _add_data(option)
     option("--seeds", type=int, default=3, metavar="N", help="fits that a figure is the mean of (default: 3)")
     option("--relations", nargs="*", metavar="NAME",
            help="leave out these relations, or none if no name follows (default: each)")
@@ -91,22 +196,27 @@ def _parser() -> argparse.ArgumentParser:
            help="what figures are of: validation rows for decisions, test rows for a final report")
     option("--out", type=Path, metavar="DIR",
            help="where table and plot go (default: the folder of --run, or runs/kg_worth)")
-    _add_machine(option)
+    _add_processes(option)
     # fmt: on
     return parser
 
 
-def _add_data(option: Callable[..., Any], required: bool) -> None:
+def _add_data(option: Callable[..., Any]) -> None:
     """Add what says which data and which model."""
     # fmt: off
-    option("--data", required=required, metavar="DATA",
-           help="lastfm, bookcrossing, synthetic, or FOLDER/NAME of a data set in RecBole's atomic files")
-    option("--model", default="collaborative", help="the model (default: collaborative)")
-    option("--loss", choices=["click", "ranking"], default="click",
-           help="what the model learns, and is judged by: clicks by AUC, rankings by Recall@10 "
-           "(default: click)")
-    option("--split", help="how the data are split: random, per_user, or files (RecBole's own), or lightkg "
-           "(lastfm's) (default: random for clicks, per_user for rankings)")
+    option("table", nargs="?", metavar="DATA", help="the data: see above")
+    option("--data", metavar="DATA", help="the same")
+    for name, (kind, text) in _TABLES.items():
+        many = {"nargs": "+"} if name == "attributes" else {}
+        option(f"--{name.replace('_', '-')}", metavar=kind, help=f"of tables: {text}", **many)
+    option("--split", help="how the data are split: random or per_user; of tables also time, last, none or "
+           "column:NAME, of RecBole's files also files, and lightkg of lastfm "
+           "(default: per_user for rankings, random for clicks)")
+    option("--model", default="collaborative",
+           help="collaborative, mgwa, kgcn, ripplenet or lightgcn (default: collaborative)")
+    option("--loss", choices=["click", "ranking"],
+           help="what the model learns, and is judged by: clicks by AUC, rankings by Recall@10 (default: "
+           "ranking for tables, which asks what to recommend, click for the other data sets)")
     option("--min-rating", type=float, metavar="R",
            help="the least rating that is an interaction, in RecBole's files (default: all rows are)")
     option("--root", type=Path, default=Path("data"), metavar="DIR",
@@ -116,9 +226,45 @@ def _add_data(option: Callable[..., Any], required: bool) -> None:
     # fmt: on
 
 
-def _add_machine(option: Callable[..., Any]) -> None:
+def _add_run(option: Callable[..., Any]) -> None:
+    option("run", type=Path, metavar="RUN", help="a run folder, as `mgwa-pyg fit` leaves it")
+
+
+def _add_whom(option: Callable[..., Any]) -> None:
+    option("--user", metavar="ID", help="the user's id")
+    option("--items", nargs="+", metavar="ITEM", help="or what somebody new has seen, by ids or names")
+
+
+def _add_answer(option: Callable[..., Any]) -> None:
+    option("-k", type=int, default=10, metavar="K", help="how many items (default: 10)")
+    option("--json", action="store_true", help="print JSON")
+
+
+def _add_device(option: Callable[..., Any]) -> None:
     option("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def _add_processes(option: Callable[..., Any]) -> None:
+    _add_device(option)
     option("--processes", type=int, metavar="N", help="fits at once (default: one a core; one on a GPU)")
+
+
+def _fit(args: argparse.Namespace) -> None:
+    from mgwa_pyg.datasets import TableKG
+    from mgwa_pyg.train import fit
+
+    dataset, config = _dataset(args), _config(args)
+    if isinstance(dataset, TableKG):  # Whether all was read as it was meant.
+        print(dataset.summary().to_string(), file=sys.stderr)
+    _say(fit(dataset, config, args.out, seed=args.seed, device=args.device), args.out)
+
+
+def _say(result: FitResult, out: Path) -> None:
+    """Print what a fit came to."""
+    judged = "no validation rows"
+    if result.judged_by is not None:
+        judged = f"{result.judged_by} {result.history[result.best_epoch - 1][result.judged_by]:.4f}"
+    print(f"{judged} after {result.best_epoch} epochs; the fit is in {out}")
 
 
 def _tune(args: argparse.Namespace) -> None:
@@ -142,17 +288,85 @@ def _tune(args: argparse.Namespace) -> None:
         for field in fields(chosen)
         if getattr(chosen, field.name) != getattr(config, field.name)
     ]
-    value = result.history[result.best_epoch - 1][chosen.monitor]
     print(f"chosen: {', '.join(changed) or 'what the search began with'}")
-    print(f"{chosen.monitor} {value:.4f} after {result.best_epoch} epochs; the fit is in {args.out}")
+    _say(result, args.out)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from mgwa_pyg.train import evaluate
+
+    table = evaluate(args.run, k=args.k, device=args.device)
+    text = json.dumps({"run": str(args.run), "k": args.k, "rows": _records(table)}, indent=2)
+    if args.json == "-":
+        print(text)
+        return
+    if args.json is not None:
+        Path(args.json).write_text(f"{text}\n", encoding="utf-8")
+    print(table.set_index("model").T.to_string(float_format="{:.4f}".format, na_rep=""))
+    print(
+        f"difference: by how much Recall@{args.k} of the model is above, with its 95 % interval and p. "
+        f"Also in {args.run}"
+    )
+
+
+def _recommend(args: argparse.Namespace) -> None:
+    options = {"k": args.k, "candidates": args.candidates, "exclude": args.exclude}
+    if _is_newcomer(args):
+        _show(_load(args).recommend_for(args.items, **options), args.json)
+    else:
+        _show(_load(args).recommend(args.user, **options), args.json)
+
+
+def _similar(args: argparse.Namespace) -> None:
+    _show(_load(args).similar_items(args.item, args.k), args.json)
+
+
+def _explain(args: argparse.Namespace) -> None:
+    whom = args.items if _is_newcomer(args) else args.user
+    why = _load(args).explain(whom, args.item)
+    if args.plot is not None:
+        why.plot(args.plot)
+    if not args.json:
+        print(why)
+        return
+    answer = {name: getattr(why, name) for name in ("user", "item", "name", "score")}
+    answer["sentence"] = why.sentence()
+    for name, table in (("parts", why.parts), ("history", why.history)):
+        answer[name] = None if table is None else _records(table)
+    print(json.dumps(answer, ensure_ascii=False, indent=2))
+
+
+def _load(args: argparse.Namespace) -> Recommender:
+    from mgwa_pyg.recommend import Recommender
+
+    return Recommender.load(args.run)
+
+
+def _is_newcomer(args: argparse.Namespace) -> bool:
+    if (args.user is None) == (args.items is None):
+        raise ValueError("for whom? Pass either --user ID, or --items that somebody new has seen")
+    return args.user is None
+
+
+def _show(table: pd.DataFrame, as_json: bool) -> None:
+    """Print an answer."""
+    if as_json:
+        print(json.dumps(_records(table), ensure_ascii=False, indent=2))
+    else:
+        print(table.to_string(index=False, float_format="{:.3f}".format))
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table as JSON has it: a missing value is null."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _kg_worth(args: argparse.Namespace) -> None:
     from mgwa_pyg.recommenders import restore
     from mgwa_pyg.train import kg_worth
 
-    if (args.run is None) == (args.data is None):
-        raise ValueError("which model and data? Pass either --run DIR or --data DATA")
+    if (args.run is None) == (args.table is None and args.data is None):
+        raise ValueError("which model and data? Pass either --run RUN or DATA")
     if args.run is None:
         dataset, config = _dataset(args), _config(args)
     else:
@@ -179,23 +393,42 @@ def _kg_worth(args: argparse.Namespace) -> None:
 
 
 def _dataset(args: argparse.Namespace) -> KGRecDataset:
-    from mgwa_pyg.datasets import BookCrossingKG, LastFMKG, RecBoleKG, SyntheticKG
+    from mgwa_pyg.datasets import BookCrossingKG, LastFMKG, RecBoleKG, SyntheticKG, TableKG
 
-    split = args.split or ("per_user" if args.loss == "ranking" else "random")
+    name = args.table if args.data is None else args.data
+    if name is None or (args.table is not None and args.data is not None):
+        raise ValueError("which data? Pass one: a table, such as plays.csv, a folder, or a name")
+    split = args.split or ("per_user" if _loss(args) == "ranking" else "random")
     options = {"seed": args.seed, "split": split}
-    folder = Path(args.data).expanduser()
-    if args.data in ("lastfm", "bookcrossing", "synthetic"):
-        if args.min_rating is not None:
-            raise ValueError(f"--min-rating is for RecBole's files: {args.data} has interactions, no ratings")
-        if args.data == "synthetic":
-            return SyntheticKG(**options)
-        kind = {"lastfm": LastFMKG, "bookcrossing": BookCrossingKG}[args.data]
-        return kind(args.root.expanduser() / kind.__name__, **options)
-    if not folder.is_dir():
+    tables = {key: value for key in _TABLES if (value := getattr(args, key)) is not None}
+    path = Path(name).expanduser()
+    if args.min_rating is not None and not path.is_dir():
+        raise ValueError(f"--min-rating is for RecBole's files: {name} has interactions, no ratings")
+    if _is_table(name):
+        if not path.is_file():
+            raise ValueError(
+                f"{name} is neither a table, nor lastfm, bookcrossing or synthetic, nor a folder of "
+                f"RecBole's files: there is no such file"
+            )
+        return TableKG.from_tables(path, **tables, **options)
+    if tables:
         raise ValueError(
-            f"--data {args.data} is neither lastfm, bookcrossing or synthetic nor a folder of RecBole's files"
+            f"--{next(iter(tables)).replace('_', '-')} is for tables of your own: {name} is none"
         )
-    return RecBoleKG(folder.absolute().parent, folder.name, min_rating=args.min_rating, **options)
+    if path.is_dir():
+        return RecBoleKG(path.absolute().parent, path.name, min_rating=args.min_rating, **options)
+    if name == "synthetic":
+        return SyntheticKG(**options)
+    kind = {"lastfm": LastFMKG, "bookcrossing": BookCrossingKG}[name]
+    return kind(args.root.expanduser() / kind.__name__, **options)
+
+
+def _is_table(name: str) -> bool:
+    return name not in ("lastfm", "bookcrossing", "synthetic") and not Path(name).expanduser().is_dir()
+
+
+def _loss(args: argparse.Namespace) -> str:
+    return args.loss or ("ranking" if _is_table(args.data or args.table) else "click")
 
 
 def _config(args: argparse.Namespace) -> FitConfig:
@@ -203,7 +436,7 @@ def _config(args: argparse.Namespace) -> FitConfig:
     from mgwa_pyg.utils.checks import check_choice
 
     kind = RECOMMENDERS[check_choice("model", args.model, RECOMMENDERS)].config_class
-    config = kind.for_ranking() if args.loss == "ranking" else kind()
+    config = kind.for_ranking() if _loss(args) == "ranking" else kind()
     return config if args.epochs is None else replace(config, epochs=args.epochs)
 
 

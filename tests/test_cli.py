@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from mgwa_pyg.recommenders import read_checkpoint
 from mgwa_pyg.train import CollaborativeConfig, fit, kg_worth
 
 ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = ["fit", "tune", "evaluate", "recommend", "similar", "explain", "kg-worth"]
 QUICK = ["--epochs", "1", "--processes", "1", "--device", "cpu"]
 
 
@@ -110,22 +112,116 @@ def test_kg_worth_takes_in_triples_that_a_run_left_out(folder, tmp_path, capsys)
     assert (table["difference"][1:] != 0).all()
 
 
+@pytest.fixture(scope="module")
+def plays(small, tmp_path_factory):
+    """A run on a table, made by the command."""
+    folder = tmp_path_factory.mktemp("plays")
+    data = small[0]
+    links, kg = data["user", "listens", "entity"], data["entity", "kg", "entity"]
+    user, item = links.edge_label_index[:, links.edge_label == 1].tolist()
+    (head, tail), relation = kg.edge_index[:, :400].tolist(), kg.rel_type[:400].tolist()
+    names = {number: ["giulia.2", "7"][number] if number < 2 else f"user{number}" for number in {*user}}
+    pd.DataFrame({"user": map(names.get, user), "artist": item}).to_csv(folder / "plays.csv", index=False)
+    pd.DataFrame({"head": head, "relation": relation, "tail": tail}).to_csv(folder / "kg.csv", index=False)
+    command = ["fit", str(folder / "plays.csv"), "--item", "artist", "--triples", str(folder / "kg.csv")]
+    assert cli.main([*command, "--epochs", "1", "--device", "cpu", "--out", str(folder / "run")]) == 0
+    for name in ("plays.csv", "kg.csv"):
+        (folder / name).unlink()  # A run remembers what it is of.
+    return folder / "run"
+
+
+def printed(capsys, *command):
+    """What a command prints, where it ends well."""
+    capsys.readouterr()
+    assert cli.main([*map(str, command)]) == 0
+    found = capsys.readouterr()
+    assert found.err == ""
+    return found.out
+
+
+def test_a_fit_of_a_table_learns_to_rank(plays):
+    config = read_checkpoint(plays / "best.ckpt")["hyper_parameters"]["config"]
+    assert config == {**CollaborativeConfig.for_ranking().to_dict(), "epochs": 1}
+    assert Recommender.load(plays).dataset.split == "per_user"
+
+
+def test_answers_are_those_of_the_recommender(plays, capsys):
+    recommender = Recommender.load(plays)
+    table = recommender.recommend("giulia.2", 3)
+    found = json.loads(printed(capsys, "recommend", plays, "--user", "giulia.2", "-k", 3, "--json"))
+    assert found == table.to_dict("records")
+    assert [type(row["item"]) for row in found] == [int] * 3  # As the file has them.
+    lines = printed(capsys, "recommend", plays, "--user", "giulia.2", "-k", 3).splitlines()
+    assert lines[0].split() == ["rank", "item", "name", "score"]
+    assert len(lines) == 4
+    seven = printed(capsys, "recommend", plays, "--user", 7, "--json")
+    assert json.loads(seven) == recommender.recommend("7").to_dict("records")
+    liked, some = [int(item) for item in recommender.dataset.item_ids[:2]], recommender.dataset.item_ids[5:9]
+    options = ["--candidates", *some, "--exclude", some[0], "--json"]
+    newcomer = printed(capsys, "recommend", plays, "--items", *liked, *options)
+    known = recommender.recommend_for(liked, candidates=some, exclude=some[:1])
+    assert json.loads(newcomer) == known.to_dict("records")
+    assert {row["item"] for row in json.loads(newcomer)} == {*some[1:]}
+    like = json.loads(printed(capsys, "similar", plays, "--item", some[0], "-k", 2, "--json"))
+    assert like == recommender.similar_items(some[0], 2).to_dict("records")
+
+
+def test_an_explanation_is_that_of_the_recommender(plays, tmp_path, capsys):
+    recommender = Recommender.load(plays)
+    for whom, user in (["--user", "giulia.2"], "giulia.2"), (["--items", 1, 2], [1, 2]):
+        why = recommender.explain(user, 5)
+        command = ["explain", plays, *whom, "--item", 5]
+        assert printed(capsys, *command) == f"{why}\n"
+        answer = json.loads(printed(capsys, *command, "--json", "--plot", tmp_path / "why.png"))
+        assert answer["sentence"] == str(why)
+        assert sum(part["score"] for part in answer["parts"]) == pytest.approx(answer["score"])
+        assert len(answer["history"]) == len(why.history)
+    assert (tmp_path / "why.png").exists()
+
+
+def test_evaluate_prints_and_writes_the_table(plays, tmp_path, capsys):
+    command = ["evaluate", plays, "-k", 3, "--device", "cpu", "--json"]
+    rows = json.loads(printed(capsys, *command))["rows"]
+    table = pd.read_csv(plays / "evaluation.csv")
+    assert [row["model"] for row in rows] == list(table["model"])
+    assert [row["recall@3"] for row in rows] == pytest.approx(list(table["recall@3"]))
+    assert rows[0]["p"] is None
+    shown = printed(capsys, *command, tmp_path / "table.json")
+    assert json.loads((tmp_path / "table.json").read_text())["rows"] == rows
+    assert shown.split()[:3] == ["model", "collaborative", "popularity"]
+    assert f"{rows[0]['recall@3']:.4f}" in shown
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("tune --data nothing", "--data nothing is neither lastfm, bookcrossing or synthetic nor a folder"),
+        (
+            "tune --data nothing",
+            "nothing is neither a table, nor lastfm, bookcrossing or synthetic, nor a folder",
+        ),
+        ("fit", "which data? Pass one: a table, such as plays.csv"),
+        ("fit plays.csv --data plays.csv", "which data? Pass one"),
+        ("fit synthetic --time when", "--time is for tables of your own: synthetic is none"),
+        ("fit plays.csv --item artist --split last", "split='last' goes by time"),
+        ("fit plays.csv --item song", "song"),
+        ("evaluate nothing", "nothing/best.ckpt"),
+        ("recommend nothing --user 1", "nothing/best.ckpt is missing"),
+        ("recommend nothing", "for whom? Pass either --user ID, or --items"),
+        ("explain nothing --item 1 --user 1 --items 2", "for whom? Pass either --user ID, or --items"),
+        ("similar nothing --item 1", "nothing/best.ckpt is missing"),
         ("tune --data synthetic --model other", "model='other' is unknown: choose"),
         ("tune --data synthetic --split files", "split='files'"),
         ("tune --data synthetic --min-rating 4", "--min-rating is for RecBole's files"),
         ("tune --data synthetic --trials 0", "trials=0: a whole number of at least 1 is needed"),
-        ("kg-worth", "Pass either --run DIR or --data DATA"),
-        ("kg-worth --run here --data synthetic", "Pass either --run DIR or --data DATA"),
+        ("kg-worth", "Pass either --run RUN or DATA"),
+        ("kg-worth --run here --data synthetic", "Pass either --run RUN or DATA"),
         ("kg-worth --run nothing", "nothing/best.ckpt"),
         ("kg-worth --data synthetic --relations other --processes 1", "relations has 'other'"),
     ],
 )
 def test_errors_are_one_line(command, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "plays.csv").write_text("user,artist\n1,2\n")
     assert cli.main(command.split()) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -218,12 +314,26 @@ def test_an_interrupted_search_leaves_its_trials_and_no_process(folder, tmp_path
 
 def test_help_lists_the_commands():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for arguments in (["--help"], ["tune", "--help"], ["kg-worth", "--help"]):
-        command = [sys.executable, "-m", "mgwa_pyg.cli", *arguments]
-        done = subprocess.run(command, env=environment, text=True, capture_output=True, check=True)
-        assert done.stdout.startswith("usage: mgwa-pyg")
-        if arguments == ["--help"]:
-            assert {"tune", "kg-worth"} <= set(re.findall(r"^    ([\w-]+) ", done.stdout, flags=re.MULTILINE))
+    program = "import sys; from mgwa_pyg import cli; sys.modules['torch'] = None; cli.main(['--help'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, text=True, capture_output=True, check=True
+    )
+    assert done.stdout.startswith("usage: mgwa-pyg")
+    assert set(re.findall(r"^    ([\w-]+)\b", done.stdout, flags=re.MULTILINE)) == {*COMMANDS}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example_that_is_understood(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: mgwa-pyg {command}")
+    example = shown[shown.index("example:\n") : shown.index("\n\n", shown.index("example:\n"))]
+    assert max(map(len, example.splitlines())) <= 120
+    lines = example.replace("\\\n", " ").splitlines()[1:]
+    assert lines[0].startswith(f"  mgwa-pyg {command} ")
+    for line in lines:
+        cli._parser().parse_args(shlex.split(line)[1:])
 
 
 def test_no_more_than_help_is_imported_for_help():

@@ -92,7 +92,7 @@ class Recommender:
         if not checkpoint.is_file():
             raise FileNotFoundError(
                 f"{checkpoint} is missing: pass the folder of a run that has finished, such as "
-                f"`make lastfm` leaves one"
+                f"`mgwa-pyg fit` leaves one"
             )
         recommender = cls(restore(checkpoint, dataset, device))
         recommender._run = checkpoint.parent
