@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +15,13 @@ from torch_geometric.explain import Explainer
 from torch_geometric.explain.algorithm import ExplainerAlgorithm
 
 from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.datasets.growth import grow
 from mgwa_pyg.datasets.interactions import interactions
+from mgwa_pyg.datasets.table_graph import Source
 from mgwa_pyg.ops.top_k import Pairs, Ranking, top_k
 from mgwa_pyg.recommend.catalog import Catalog, is_one, listed, one_line, whole_number
 from mgwa_pyg.recommend.explanation import Explanation, table_of
-from mgwa_pyg.recommenders import KGRecommender, restore
+from mgwa_pyg.recommenders import KGRecommender, grown, restore
 from mgwa_pyg.utils.modes import chosen_device, plain_modes
 
 #: Some items: their ids or names, or a mask over all of them.
@@ -245,6 +247,62 @@ class Recommender:
         score = self._model.similar(number)
         own = torch.tensor([number], device=score.device)
         return self._table(self._best_of_one(score, k, own, hidden))
+
+    @_asked
+    def update(
+        self,
+        interactions: Source | None = None,
+        triples: Source | None = None,
+        items: Source | Mapping[Any, Any] | Iterable[int | str] | None = None,
+    ) -> pd.Series:
+        """Take in what has happened since the model was trained: new interactions of users old and new, and
+        new items and entities with their triples. Nothing is trained.
+
+        Afterwards all methods know what is new by its ids, and new interactions are seen, and left out. A new
+        user is known by what they have seen, as for :meth:`recommend_for`; a new entity starts from its
+        neighbours in the knowledge graph, and a new item is found by what it shares with others.
+        MGWA and KGCN keep the vectors of users whom they know, and RippleNet draws all memories again. If an
+        error is raised, everything stays as it was. :func:`mgwa_pyg.train.fit` with ``warm_start`` is the way
+        to learn from what is new.
+
+        Args:
+            interactions (DataFrame or path, optional): A table with the columns ``user`` and ``item``.
+                (default: :obj:`None`)
+            triples (DataFrame or path, optional): A table with the columns ``head``, ``relation`` and
+                ``tail``, or a file, as for :meth:`TableKG.from_tables
+                <mgwa_pyg.datasets.TableKG.from_tables>`. (default: :obj:`None`)
+            items (list, mapping, DataFrame or path, optional): The new items among the heads of the triples:
+                ids, names by ids, or a table with the columns ``item`` and ``name``. :obj:`None` takes every
+                new head for an item. (default: :obj:`None`)
+
+        Returns:
+            Series: How many users, items, entities (that are no items), relations, interactions and triples
+            were new.
+
+        Raises:
+            TypeError: If an argument is of another type.
+            ValueError: If there is nothing to add, a new id is the head of one triple and the tail of another
+                and nothing says whether it is an item, or the model can know nothing of a new item.
+            FileNotFoundError: If there is no such file.
+            RawDataError: If a table has no such column, or a row is not what it should be.
+            ImportError: If a file needs the extra ``tables``.
+        """
+        growth = grow(self.dataset, interactions, triples, items)
+        model = grown(self._model, growth.dataset)
+        unknown = model.unknown_items()[self.num_items :]
+        if unknown.any():
+            first, by = growth.items[int(unknown.int().argmax())], " or ".join(model.knows_items_by)
+            raise ValueError(
+                f"model={model.config.model!r} knows an item by its {by}, of which {int(unknown.sum())} of "
+                f"the {len(growth.items)} new items have none, item {first!r} for one: pass some, or leave "
+                f"these items out"
+            )
+        updated = Recommender(model)
+        updated._run = self._run
+        self.__dict__ = updated.__dict__
+        counts = {kind: len(getattr(growth, kind)) for kind in ("users", "items", "entities", "relations")}
+        counts |= {"interactions": growth.num_interactions, "triples": growth.num_triples}
+        return pd.Series(counts, name="new")
 
     @_asked
     def explain(

@@ -334,6 +334,20 @@ class KGRecommender(ABC):
             if kinds == ("entity",):
                 start_from_neighbors(state[name], edge_index.to(state[name].device), rows.entity < 0)
 
+    @property
+    def knows_items_by(self) -> tuple[str, ...]:
+        """What an item must have to be known, one of these: ``"triples"`` or ``"interactions"``."""
+        return ("triples",)
+
+    def unknown_items(self) -> Tensor:
+        """Return which items have nothing that the model could know them by, :math:`(M)`."""
+        target = self.dataset[0]["entity", "kg", "entity"].edge_index[1]
+        known_by = {"triples": target[target < self.num_items], "interactions": self.seen[1].cpu()}
+        unknown = torch.ones(self.num_items, dtype=torch.bool)
+        for kind in self.knows_items_by:
+            unknown[known_by[kind]] = False
+        return unknown
+
     # In use
 
     def prepare(self) -> None:

@@ -307,6 +307,10 @@ class CollaborativeRecommender(KGRecommender):
             tables |= {f"convs.{layer}.relation": (*relations, "direction") for layer in layers}
         return tables | ({"item_item.log_beta": relations} if self.config.item_item else {})
 
+    @property
+    def knows_items_by(self) -> tuple[str, ...]:
+        return ("triples", "interactions") if self.config.knowledge_graph else ("interactions",)
+
     # In use
 
     def prepare(self) -> None:

@@ -70,8 +70,13 @@ def grown(recommender: KGRecommender, dataset: KGRecDataset) -> KGRecommender:
     Args:
         recommender (KGRecommender): A trained recommender. It stays as it is.
         dataset (KGRecDataset): The other data set.
+
+    Raises:
+        NotImplementedError: If the recommender does not say what its parameters are of.
     """
-    made = make_recommender(fixed(dataset), recommender.config, recommender.seed)
+    with torch.random.fork_rng(devices=[]):  # What has no neighbours is drawn, the same each time.
+        torch.default_generator.manual_seed(recommender.seed)
+        made = make_recommender(fixed(dataset), recommender.config, recommender.seed)
     carry_over(made, recommender.model.state_dict(), DataIds.of(recommender.dataset))
     made.model.to(recommender.device).eval()
     return made.to(recommender.device)

@@ -99,6 +99,10 @@ class LightGCNRecommender(KGRecommender):
         new = torch.cat([rows.entity[: self._first_user] < 0, rows.user < 0])
         self.model.embedding.weight[new] = 0.0
 
+    @property
+    def knows_items_by(self) -> tuple[str, ...]:
+        return ("interactions",)
+
     # In use
 
     def prepare(self) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mgwa_pyg.datasets import KGRecDataset
+from mgwa_pyg.datasets.ids import Rows
 from mgwa_pyg.nn import KGCN, MGWA, GatedAggregationConv
 from mgwa_pyg.nn.models.all_items import ItemBlock, block_sizes
 from mgwa_pyg.ops import RelationCSR
@@ -91,6 +92,8 @@ class NeighborhoodRecommender(KGRecommender):
         )
         self._train_sampler, self._eval_sampler = self.samplers()
         self._plan: RelationCSR | None = None
+        # Users of whom training has learned nothing: what they have seen makes their vectors.
+        self._newcomers = torch.empty(0, dtype=torch.long)
 
     def model_options(self) -> dict[str, Any]:
         """Return what the model's constructor takes beside what both have."""
@@ -153,6 +156,10 @@ class NeighborhoodRecommender(KGRecommender):
         names = "user", "entity", "relation"
         return {f"{name}_emb.weight": (name,) for name in names}
 
+    def start_rows(self, rows: Rows) -> None:
+        super().start_rows(rows)
+        self._newcomers = (rows.user < 0).nonzero().squeeze(1)
+
     # In use
 
     def prepare(self) -> None:
@@ -162,10 +169,14 @@ class NeighborhoodRecommender(KGRecommender):
         self._all_items_once = ItemBlock(model, plan, 0, self.num_items, many=False)
         self.users_at_once = block_sizes(model, plan, self.num_items, None, self.device)[0]
         # Newcomers are expected to be like the users that were trained.
-        users = model.user_emb.weight[self.seen[0].unique()]
+        trained = self.seen[0].unique()
+        users = model.user_emb.weight[trained[~torch.isin(trained, self._newcomers.to(trained))]]
         self._mean, self._deviation = users.new_zeros(users.size(1)), users.new_ones(users.size(1))
         if len(users) > 0:
             self._mean, self._deviation = users.mean(dim=0), users.std(dim=0, correction=0).clamp(min=1e-4)
+        for user in self._newcomers.tolist():
+            seen = self.seen[1, self.seen[0] == user]
+            model.user_emb.weight[user] = self._profile(seen)[0] if seen.numel() else self._mean
 
     def score_newcomer(self, items: Tensor) -> Tensor:
         return self._all_items_once.score(self._profile(items))[0]
