@@ -88,6 +88,7 @@ def page(run: Path, given: str, explanations: list[Explanation], scores: pd.Data
         order = table["score"].abs().sort_values(ascending=False, kind="stable").index
         parts, rest = table.loc[order[:MOST_PARTS]], table.loc[order[MOST_PARTS:]]
         attention = parts["attention"].map("{:.3f}".format).where(parts["neighbor"].notna(), "")
+        kind = parts["part"].replace("neighbor", "neighbour")  # As sentences spell it.
         rows.append(
             {
                 "rank": rank,
@@ -97,7 +98,7 @@ def page(run: Path, given: str, explanations: list[Explanation], scores: pd.Data
                 "sentence": why.sentence(),
                 "picture": picture(why),
                 "narrow": why.history is None,
-                "parts": parts.fillna("").assign(attention=attention).to_dict("records"),
+                "parts": parts.fillna("").assign(part=kind, attention=attention).to_dict("records"),
                 "more": len(rest),
                 "rest": rest["score"].sum(),
             }

@@ -68,26 +68,23 @@ class Explanation:
 
     @property
     def reason(self) -> str:
-        """The names of what weighs most in the score, with what it adds. It is what the user has seen,
+        """The names of what speaks most for the item, with what it adds. It is what the user has seen,
         or where that leads, if the model knows users by it, else what the item is linked to; nothing, where
         the item itself does it all.
         """
-        return self._named(self._personal) or self._named(self.parts)
+        return self._named(self._personal, 1) or self._named(self.parts, 1)
 
     def sentence(self) -> str:
-        """Say in words what the score comes from."""
+        """Say in words what the score comes from, and of what weighs most, what speaks against the item."""
         text = f"{one_line(self.name)} has the score {self.score:.2f} for {self.user}"
-        if personal := self._named(self._personal):
-            text += f", most of all for {personal}"
+        text += self._because("most of all for", self._personal)
         if self._sum("item") != 0.0:
             share = self.shares
             text += (
                 f". The item itself adds {self._sum('item'):+.2f} ({share['self']:.0%}), its neighbourhood "
                 f"{self._sum('neighbor'):+.2f} ({share['neighborhood']:.0%})"
             )
-            neighbors = self._named(self._rows("neighbor"))
-            if neighbors:
-                text += f", first of all {neighbors}"
+            text += self._because("first of all", self._rows("neighbor"))
         if abs(self._sum("constant")) >= _SEEN:
             text += f". The model's constant adds {self._sum('constant'):+.2f}"
         if self._sum("popularity") != 0.0:
@@ -134,8 +131,12 @@ class Explanation:
         """What belongs to the user and not to the item."""
         return self._rows("memory") if self.history is None else self.history
 
-    def _named(self, table: pd.DataFrame) -> str:
-        return _named(table, self.interaction)
+    def _because(self, beginning: str, table: pd.DataFrame) -> str:
+        most, against = self._named(table, 1), self._named(table, -1)
+        return (f", {beginning} {most}" if most else "") + (f"; against it: {against}" if against else "")
+
+    def _named(self, table: pd.DataFrame, sign: int) -> str:
+        return _named(table, self.interaction, sign)
 
     def _rows(self, part: str) -> pd.DataFrame:
         return self.parts[self.parts["part"] == part]
@@ -186,11 +187,13 @@ def _links(
     return sorted(rows, key=lambda row: -abs(row[1]))
 
 
-def _named(table: pd.DataFrame, interaction: Interaction) -> str:
-    """The links that weigh most, in words; nothing where none adds what a reader would see."""
+def _named(table: pd.DataFrame, interaction: Interaction, sign: int) -> str:
+    """Those of the links that weigh most which add, or take away, in words; nothing where none adds what a
+    reader would see.
+    """
     links = _links(table, interaction)
     least = max(_SEEN, _SMALL * abs(links[0][1])) if links else 0.0
-    words = [f"{name} ({score:+.2f})" for name, score in links[:_MOST] if abs(score) >= least]
+    words = [f"{name} ({score:+.2f})" for name, score in links[:_MOST] if sign * score >= least]
     return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + words[-1:])
 
 

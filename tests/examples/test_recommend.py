@@ -92,6 +92,7 @@ def test_the_page_needs_nothing_else(page):
     assert len(parser.found) == 12  # Ten explanations and two plots of the run.
     assert all(address.startswith("data:image/png;base64,") for address in parser.found)
     assert not re.search(r"@import|url\(|<script|<link", text)
+    assert "neighbor" not in text
 
 
 @pytest.mark.browser

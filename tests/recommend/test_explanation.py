@@ -175,10 +175,17 @@ def test_a_sentence_says_it_in_words():
     )
     explanation = Explanation("user 3", 7, "ABBA", 2.25, TABLE, history, None)
     assert str(explanation) == (
-        "ABBA has the score 2.25 for user 3, most of all for Blur (+2.00) and Air (-0.12). The item itself "
-        "adds +1.00 (53%), its neighbourhood +0.88 (47%), first of all pop through genre (+0.50), its 2 "
-        "listeners (+0.50) and a $mall town through origin (-0.12). Its popularity adds +0.38."
+        "ABBA has the score 2.25 for user 3, most of all for Blur (+2.00); against it: Air (-0.12). The item "
+        "itself adds +1.00 (53%), its neighbourhood +0.88 (47%), first of all pop through genre (+0.50) and "
+        "its 2 listeners (+0.50); against it: a $mall town through origin (-0.12). Its popularity adds +0.38."
     )
+    assert explanation.reason == "Blur (+2.00)"
+    history["score"] = [-2.0, -0.125, 0.375]
+    disliked = Explanation("user 3", 7, "ABBA", -1.75, TABLE, history, None)
+    assert str(disliked).startswith(
+        "ABBA has the score -1.75 for user 3; against it: Blur (-2.00) and Air (-0.12). "
+    )
+    assert disliked.reason == "pop through genre (+0.50) and its 2 listeners (+0.50)"
 
 
 class Interrupted(GNNExplainer):
@@ -237,8 +244,12 @@ def test_table_sentence_and_picture_agree_on_what_weighs_most(make_recommender, 
         said = f"{name} ({first[name, relation]:+.2f})"
         if kind != "collaborative, no triples":
             said = f"{name} through {relation} ({first[name, relation]:+.2f})"
-        assert why.reason.startswith(said)
-        assert said in str(why)
+        if first[name, relation] > 0:
+            assert why.reason.startswith(said)
+            assert said in str(why)
+        else:
+            assert said not in why.reason
+            assert f"against it: {said}" in str(why)
         bars = [bar for bar in _bars(table, LISTENS) if bar[0] not in ("the item itself", "constant")]
         bars = [bar for bar in bars if bar[0] != "its popularity"]
         assert bars[0][0].startswith(name)
