@@ -72,26 +72,26 @@ def test_the_same_seed_gives_the_same_bits(synthetic, tmp_path, num_layers):
 @pytest.mark.parametrize(
     "config",
     [
-        MGWAConfig(),
-        MGWAConfig(transe=True),
-        KGCNConfig(fanout=4),
-        RippleNetConfig(),
-        LightGCNConfig(loss="ranking"),
-        MGWAConfig(loss="ranking", fanout=4),
+        MGWAConfig(batch_size=32),
+        MGWAConfig(batch_size=32, transe=True),
+        KGCNConfig(batch_size=32, fanout=4),
+        RippleNetConfig(batch_size=32),
+        LightGCNConfig(batch_size=32, loss="ranking"),
+        MGWAConfig(batch_size=32, loss="ranking", fanout=4),
         CollaborativeConfig(passes=2, hold_out=0.2),
         CollaborativeConfig(passes=2, hold_out=0.2, loss="ranking"),
     ],
     ids=str,
 )
-def test_an_interrupted_fit_goes_on_to_the_same_bits(synthetic, tmp_path, config):
+def test_an_interrupted_fit_goes_on_to_the_same_bits(small, tmp_path, config):
     config = replace(config, epochs=4, patience=4)
-    whole = fit(synthetic, config, tmp_path / "whole", seed=1)
+    whole = fit(small, config, tmp_path / "whole", seed=1)
 
     with interrupted(epoch=2, batch=3):
-        fit(synthetic, config, tmp_path / "cut", seed=1)
+        fit(small, config, tmp_path / "cut", seed=1)
     assert (tmp_path / "cut" / "last.ckpt").exists()
 
-    resumed = fit(synthetic, config, tmp_path / "cut", seed=1)
+    resumed = fit(small, config, tmp_path / "cut", seed=1)
     assert torch.equal(resumed.score, whole.score)
     assert torch.equal(resumed.val_score, whole.val_score)
     assert resumed.transe == whole.transe
