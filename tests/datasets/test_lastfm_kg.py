@@ -3,8 +3,7 @@
 import copy
 import hashlib
 import json
-import os
-import subprocess
+import multiprocessing
 import sys
 from pathlib import Path
 
@@ -409,41 +408,27 @@ def test_a_failed_write_leaves_nothing(root, monkeypatch):
     assert not (root / "processed").exists()
 
 
-def test_two_processes_on_one_root(root):
-    code = (
-        "import sys, json\n"
-        "from mgwa_pyg.datasets import LastFMKG\n"
-        "from mgwa_pyg.datasets.download import RawFile\n"
-        "class TinyLastFMKG(LastFMKG):\n"
-        "    raw_files = {name: RawFile() for name in LastFMKG.raw_files}\n"
-        "print('ready', flush=True)\n"
-        "input()\n"
-        "for seed in range(30):\n"
-        "    data = TinyLastFMKG(sys.argv[1], seed=seed)[0]\n"
-        "    print(json.dumps(data['user', 'listens', 'entity'].edge_label_index.tolist()))\n"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(root)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={k: v for k, v in os.environ.items() if k != "MGWA_PYG_RAW"},
-        )
-        for _ in range(2)
-    ]
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are no copies of this one there")
+def test_two_processes_on_one_root(root, tmp_path):
+    def build(file):
+        barrier.wait()
+        made = [TinyLastFMKG(root, seed=seed)[0][LINKS].edge_label_index.tolist() for seed in range(30)]
+        file.write_text(json.dumps(made))
+
+    context = multiprocessing.get_context("fork")  # Such import nothing again.
+    barrier = context.Barrier(2)
+    files = [tmp_path / f"{number}.json" for number in range(2)]
+    processes = [context.Process(target=build, args=(file,)) for file in files]
     for process in processes:
-        assert process.stdout.readline() == "ready\n"
+        process.start()
     for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    outputs = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert outputs[0] == outputs[1]
-    lines = outputs[0].splitlines()
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    first, second = (json.loads(file.read_text()) for file in files)
+    assert first == second
     for seed in (0, 29):
         expected = TinyLastFMKG(root, seed=seed, force_reload=True)[0][LINKS].edge_label_index
-        assert json.loads(lines[seed]) == expected.tolist()
+        assert first[seed] == expected.tolist()
     assert len(list((root / "processed").iterdir())) == 30
 
 
