@@ -6,7 +6,8 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -22,7 +23,7 @@ import pandas as pd
 from mgwa_pyg.datasets.raw import RawDataError, raise_at
 
 REMEDY = "Correct the table, or leave the row out."
-_CHUNK = 2**16  # Rows that are in memory at a time as text.
+_CHUNK = 2**11  # Rows that are in memory at a time as text: Python's collector looks at all of them.
 _SEPARATORS = {".csv": ",", **dict.fromkeys((".tsv", ".tab", ".txt", ".dat"), "\t")}
 _RECBOLE = (".inter", ".kg", ".link", ".item", ".user")
 _SEPARATORS |= dict.fromkeys(_RECBOLE, "\t")
@@ -340,7 +341,9 @@ class _Ids(_Reader):
 
     def __init__(self, table: Table, role: str) -> None:
         super().__init__(table, role)
-        self.number: dict[Any, int] = {}
+        # Whoever is new gets the next number.
+        self.number: defaultdict[Any, int] = defaultdict()
+        self.number.default_factory = self.number.__len__
         self.is_text = False
 
     def add_text(self, cells: Sequence[str], start: int) -> None:
@@ -407,16 +410,12 @@ class _Ids(_Reader):
             row, f"{_shown(cell)} is of the type {type(cell).__name__}, but ids are whole numbers or strings"
         )
 
-    def _number(self, cells: Iterable[Any]) -> None:
-        number = self.number
-        self.parts.append(np.fromiter((number.setdefault(cell, len(number)) for cell in cells), np.int32))
+    def _number(self, cells: Collection[Any]) -> None:
+        self.parts.append(np.fromiter(map(self.number.__getitem__, cells), np.int32, len(cells)))
 
-    def _number_codes(self, code: npt.NDArray[np.integer], values: list[Any]) -> None:
-        number = self.number
-        known = np.fromiter(
-            (number.setdefault(value, len(number)) for value in values), np.int32, len(values)
-        )
-        self.parts.append(known[code])
+    def _number_codes(self, code: npt.NDArray[np.integer], values: Collection[Any]) -> None:
+        self._number(values)
+        self.parts[-1] = self.parts[-1][code]
 
     def result(self) -> Ids:
         code = np.concatenate(self.parts)

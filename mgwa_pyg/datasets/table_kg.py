@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,6 @@ from torch_geometric.data import HeteroData, InMemoryDataset
 from mgwa_pyg.datasets.base import KGRecDataset, load_content, save_content
 from mgwa_pyg.datasets.interactions import INTERACTIONS, Interaction
 from mgwa_pyg.datasets.kg_rec_tables import KGRecTables
-from mgwa_pyg.datasets.raw import IntArray
 from mgwa_pyg.datasets.splits import TEST, TRAIN, VAL, last_parts, parts_in_order
 from mgwa_pyg.datasets.table import Column, Ids, Table
 from mgwa_pyg.datasets.table_graph import Source, TableGraph, read_pairs, read_triples
@@ -167,8 +166,9 @@ class TableKG(KGRecDataset):
         if name is not None:
             about["name"] = Column([name], "category")
         read = plays.read(wanted if items is not None else wanted | about)
-        pairs = _Pairs(plays, read)
-        parts = pairs.parts(split)
+        num_rows = len(read["user"].code)
+        user_ids, item_ids = read["user"].values, read["item"].values
+        pairs = _pairs(plays, read, split)
 
         graph = TableGraph(read["item"])
         found = {}
@@ -183,23 +183,24 @@ class TableKG(KGRecDataset):
         known = plays
         if items is not None:
             known = Table("items", items)
-            read = known.read({"item": Column([item], "id"), **about}) | {"user": read["user"]}
+            read = known.read({"item": Column([item], "id"), **about})
         graph.describe(known, read, roles, separator)
+        del read  # It is as large as the pairs.
 
-        for kind in ("user", "item"):
-            warn_of_twins(f"{kind}s", [id_ for id_ in pairs.ids[kind] if isinstance(id_, str)], "The tables")
+        for kind, ids in (("users", user_ids), ("items", item_ids)):
+            warn_of_twins(kind, [id_ for id_ in ids if isinstance(id_, str)], "The tables")
         dataset = cls.__new__(cls)
         dataset._begin(negatives, seed, split, interaction, transform)
         tables = KGRecTables(
             positives=pairs.pairs,
             triples=graph.triples,
-            num_users=len(pairs.ids["user"]),
+            num_users=len(user_ids),
             num_entities=len(graph.ids),
             item_names=graph.names[: graph.num_items],
             relation_names=[*graph.relations.number],
-            positive_parts=parts,
-            user_ids=pairs.ids["user"],
-            item_ids=pairs.ids["item"],
+            positive_parts=pairs.parts,
+            user_ids=user_ids,
+            item_ids=item_ids,
             entity_names=graph.names,
             entity_ids=graph.ids,
             weights=pairs.weights,
@@ -207,7 +208,7 @@ class TableKG(KGRecDataset):
         ).checked()
         dataset._take(dataset._made(tables))
         dataset._summary = {
-            "rows": pairs.num_rows,
+            "rows": num_rows,
             **tables.statistics,
             "items with triples": graph.items_with_triples(),
             **found,
@@ -277,67 +278,77 @@ class TableKG(KGRecDataset):
 _CLASS = f"{TableKG.__module__}.{TableKG.__qualname__}"
 
 
-class _Pairs:
-    """The interactions as distinct pairs, sorted by user and then by item.
+class _Pairs(NamedTuple):
+    """The interactions as distinct pairs, sorted by user and then by item."""
+
+    pairs: npt.NDArray[np.integer]
+    weights: npt.NDArray[np.float32]
+    """What the rows of each pair weigh together."""
+    times: npt.NDArray[Any] | None
+    """The last time of each pair."""
+    parts: npt.NDArray[np.int8] | None
+    """The part of each pair; nothing where the data set draws it."""
+
+
+def _pairs(table: Table, read: dict[str, Any], split: str) -> _Pairs:
+    """Return the pairs that rows are of. Columns that nobody else needs are taken out, as they are large.
 
     Args:
-        table (Table): Where they come from, for messages.
+        table (Table): Where the rows come from, for messages.
         read (dict): Its columns.
+        split (str): How pairs are split.
     """
+    users, items, num_rows = read["user"], read["item"], len(read["user"].code)
+    key = users.code.astype(np.int64)
+    key *= len(items.values)
+    key += items.code
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    pairs = np.stack(np.divmod(key[first], len(items.values)), axis=1, dtype=np.int32, casting="unsafe")
+    del key
+    weights = np.diff(first, append=num_rows)
+    if "weight" in read:
+        weights = np.add.reduceat(read.pop("weight")[order], first)
+    times = place = None
+    if "time" in read:
+        time = read.pop("time")
+        by_time = np.argsort(time, kind="stable")
+        rank = np.empty_like(by_time)
+        rank[by_time] = np.arange(num_rows)
+        # At equal times, rows are in their order.
+        place = np.maximum.reduceat(rank[order], first)
+        times = time[by_time[place]]
+    parts = None
+    if split == "time":
+        assert place is not None  # _split_column has seen to it.
+        parts = parts_in_order(place)
+    elif split == "last":
+        assert place is not None
+        parts = last_parts(pairs[:, 0], place)
+    elif split == "none":
+        parts = np.full(len(pairs), TRAIN, dtype=np.int8)
+    elif "part" in read:
+        parts = _parts_by_column(table, read.pop("part"), order, first)
+    return _Pairs(pairs, weights.astype(np.float32), times, parts)
 
-    def __init__(self, table: Table, read: Mapping[str, Any]) -> None:
-        self._table = table
-        users, items = read["user"], read["item"]
-        self.num_rows = len(users.code)
-        self.ids = {"user": users.values, "item": items.values}
-        key = users.code.astype(np.int64)
-        key *= len(items.values)
-        key += items.code
-        self._order = np.argsort(key, kind="stable")
-        key = key[self._order]
-        self._first = np.flatnonzero(np.diff(key, prepend=-1))
-        self.pairs: IntArray = np.stack(np.divmod(key[self._first], len(items.values)), axis=1)
-        #: What the rows of each pair weigh together.
-        self.weights = np.diff(self._first, append=self.num_rows).astype(np.float64)
-        if "weight" in read:
-            self.weights = np.add.reduceat(read["weight"][self._order], self._first)
-        #: The last time of each pair.
-        self.times: npt.NDArray[Any] | None = None
-        if "time" in read:
-            by_time = np.argsort(read["time"], kind="stable")
-            place = np.empty_like(by_time)
-            place[by_time] = np.arange(self.num_rows)
-            # At equal times, rows are in their order.
-            self._place = np.maximum.reduceat(place[self._order], self._first)
-            self.times = read["time"][by_time[self._place]]
-        self._part: Ids | None = read.get("part")
 
-    def parts(self, split: str) -> npt.NDArray[np.int8] | None:
-        """Return the part of each pair, or nothing where the data set draws it."""
-        if split == "time":
-            return parts_in_order(self._place)
-        if split == "last":
-            return last_parts(self.pairs[:, 0], self._place)
-        if split == "none":
-            return np.full(len(self.pairs), TRAIN, dtype=np.int8)
-        if self._part is None:
-            return None
-        return self._parts_by_column(self._part)
-
-    def _parts_by_column(self, column: Ids) -> npt.NDArray[np.int8]:
-        number = [_PARTS.get(word.strip().casefold(), -1) for word in column.written]
-        part = np.array([*number, -1], dtype=np.int8)[column.code]  # What is missing has the code -1.
-        if (part < 0).any():
-            row = int((part < 0).argmax())
-            word = "nothing" if column.code[row] < 0 else repr(column.values[column.code[row]])
-            self._table.fail(row, f"the part is {word}, but one of {', '.join(_PARTS)} is needed")
-        part = part[self._order]
-        parts = part[self._first]
-        strays = part != np.repeat(parts, np.diff(self._first, append=self.num_rows))
-        if strays.any():
-            row = int(self._order[strays.argmax()])
-            self._table.fail(row, "its user and item are in another part of the split in an earlier row")
-        return parts
+def _parts_by_column(
+    table: Table, column: Ids, order: npt.NDArray[np.integer], first: npt.NDArray[np.integer]
+) -> npt.NDArray[np.int8]:
+    """Return the part of each pair, whose rows stand side by side in an order, from their first on."""
+    number = [_PARTS.get(word.strip().casefold(), -1) for word in column.written]
+    part = np.array([*number, -1], dtype=np.int8)[column.code]  # What is missing has the code -1.
+    if (part < 0).any():
+        row = int((part < 0).argmax())
+        word = "nothing" if column.code[row] < 0 else repr(column.values[column.code[row]])
+        table.fail(row, f"the part is {word}, but one of {', '.join(_PARTS)} is needed")
+    part = part[order]
+    parts = part[first]
+    strays = part != np.repeat(parts, np.diff(first, append=len(order)))
+    if strays.any():
+        table.fail(int(order[strays.argmax()]), "its user and item are in another part in an earlier row")
+    return parts
 
 
 def _split_column(split: Any, time: Any) -> str | None:
