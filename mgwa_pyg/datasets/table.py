@@ -302,7 +302,7 @@ def _is_number(cell: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
@@ -386,7 +386,7 @@ class _Ids(_Reader):
         )
         missing = series.isna().to_numpy()
         row = int(missing.argmax())
-        problem = "is missing" if missing.any() else f"{series.iloc[0]!r} is of the type {series.dtype}"
+        problem = "is missing" if missing.any() else f"{_shown(series.iloc[0])} is of the type {series.dtype}"
         self.fail(row, problem, remedy)
 
     def _add_objects(self, cells: list[Any], start: int) -> None:
@@ -558,12 +558,15 @@ class _Times(_Reader):
         is_number = np.isfinite(numbers)
         if self.are_dates is None:
             self.are_dates = not is_number[0]
+            if self.are_dates:  # The first one may be neither.
+                self._add_dates(_dates(array[:1]), cells, start)
+                self.parts.clear()
         if not self.are_dates:
             self.fail_if(~is_number, cells, start, "is no number, as the times before it are")
             self.parts.append(numbers)
             return
         self.fail_if(is_number, cells, start, "is a number, but the times before it are dates")
-        self._add_dates(pd.to_datetime(array, format="ISO8601", utc=True, errors="coerce"), cells, start)
+        self._add_dates(_dates(array), cells, start)
 
     def add_series(self, series: pd.Series) -> None:
         dtype = series.dtype
@@ -610,6 +613,11 @@ class _Times(_Reader):
         if times.dtype.kind == "f" and not (times % 1).any() and np.abs(times).max(initial=0) < 2**53:
             return times.astype(np.int64)
         return times.astype(np.int64) if times.dtype.kind in "iu" else times
+
+
+def _dates(cells: npt.NDArray[np.object_]) -> pd.DatetimeIndex:
+    """Return dates in ISO 8601; what is none is missing."""
+    return pd.to_datetime(cells, format="ISO8601", utc=True, errors="coerce")
 
 
 def array_of(cells: Sequence[Any]) -> npt.NDArray[np.object_]:

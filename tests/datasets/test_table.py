@@ -1,0 +1,141 @@
+"""Columns of files and frames: what is in them, and the row at fault."""
+
+import gzip
+import sys
+import tracemalloc
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mgwa_pyg.datasets import RawDataError, TableKG
+from mgwa_pyg.datasets.table import Column, Table
+
+
+def read(source, kind):
+    return Table("plays", source).read({"x": Column(["x"], kind)})["x"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["7", "10", "7"], [7, 10]),
+        (["7", "010", "7"], ["7", "010"]),
+        (["7", "-0", "x"], ["7", "-0", "x"]),
+        (["9" * 19, "1", "1"], ["9" * 19, "1"]),
+        (["NA", "null", "NA"], ["NA", "null"]),
+    ],
+)
+def test_ids_of_files_are_what_is_written(tmp_path, cells, values):
+    (tmp_path / "plays.csv").write_text("\n".join(["x", *cells]))
+    ids = read(tmp_path / "plays.csv", "id")
+    assert ids.values == values
+    assert [*map(type, ids.values)] == [*map(type, values)]
+    assert [str(ids.values[code]) for code in ids.code] == cells
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([3, 1, 3], dtype="int8"),
+        pd.Series([3, 1, 3], dtype="Int64"),
+        pd.Series(["b", "a", "b"]),
+        pd.Series(["b", "a", "b"], dtype=object),
+        pd.Series(pd.Categorical(["b", "a", "b"], ["z", "a", "b"])),
+        pd.Series(pd.Categorical([3, 1, 3])),
+    ],
+)
+def test_ids_of_frames_come_in_the_order_of_their_first_rows(column):
+    ids = read(pd.DataFrame({"x": column}), "id")
+    assert ids.code.tolist() == [0, 1, 0]
+    assert ids.values == column.iloc[:2].tolist()
+    assert {*map(type, ids.values)} <= {int, str}
+
+
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        (pd.Series(["a", None]), r"plays.iloc\[1\]: the x is missing"),
+        (pd.Series([1, None], dtype="Int64"), r"plays.iloc\[1\]: the x is missing"),
+        (pd.Series(pd.Categorical(["a", None])), r"plays.iloc\[1\]: the x is missing"),
+        (pd.Series([1, None]), r"plays.iloc\[1\]: the x is missing.*astype"),
+        (pd.Series([True, False]), "of the type bool"),
+        (pd.Series(["a", True]), r"plays.iloc\[1\]: the x True is of the type bool"),
+        (pd.to_datetime(pd.Series(["2024-05-17"])), "of the type datetime64"),
+        (pd.Series(["a", "\ud800"], dtype=object), r"plays.iloc\[1\]: .*UTF-8 cannot hold"),
+    ],
+)
+def test_what_is_no_id_is_blamed_on_its_row(column, problem):
+    with pytest.raises(RawDataError, match=problem):
+        read(pd.DataFrame({"x": column}), "id")
+
+
+@pytest.mark.parametrize(
+    ("cells", "times"),
+    [
+        ([5, 7], [5, 7]),
+        (["5", "7.5"], [5, 7.5]),
+        (["2024-05-17", "2024-05-17T00:00:01Z"], [1715904000, 1715904001]),
+        (["2024-05-17T02:00:00+02:00", "2024-05-17T00:00:00.5"], [1715904000, 1715904000.5]),
+        (pd.to_datetime(["2024-05-17", "2024-05-18"]), [1715904000, 1715990400]),
+        (
+            pd.to_datetime(["2024-05-17 02:00", "2024-05-18 00:00"]).tz_localize("Europe/Rome"),
+            [1715904000, 1715983200],
+        ),
+        ([pd.Timestamp("2024-05-17").date()] * 2, [1715904000, 1715904000]),
+    ],
+)
+def test_times_are_numbers_or_seconds(tmp_path, cells, times):
+    frame = pd.DataFrame({"x": cells})
+    found = read(frame, "time")
+    assert found.tolist() == times
+    assert (found.dtype.kind == "i") == all(time == int(time) for time in times)
+    frame.to_csv(tmp_path / "plays.csv", index=False)
+    assert read(tmp_path / "plays.csv", "time").tolist() == times
+
+
+@pytest.mark.tables
+def test_a_parquet_file_is_its_frame(tmp_path):
+    frame = pd.DataFrame({"y": [1.5, 2.5], "x": ["b", "a"]})
+    frame.to_parquet(tmp_path / "plays.parquet")
+    assert read(tmp_path / "plays.parquet", "id").values == ["b", "a"]
+    frame.assign(x=["b", None]).to_parquet(tmp_path / "plays.parquet")
+    with pytest.raises(RawDataError, match=r"plays.parquet', row 2: the x is missing"):
+        read(tmp_path / "plays.parquet", "id")
+    with pytest.raises(RawDataError, match=r"has no column 'z' for the x. Its columns are 'y', 'x'"):
+        Table("plays", tmp_path / "plays.parquet").read({"x": Column(["z"], "id")})
+    (tmp_path / "plays.parquet").write_bytes(b"damaged")
+    with pytest.raises(RawDataError, match=r"cannot be read as a Parquet file"):
+        read(tmp_path / "plays.parquet", "id")
+
+
+def test_what_pyarrow_is_needed_for_says_so(tmp_path, monkeypatch):
+    (tmp_path / "plays.parquet").touch()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"pip install mgwa_pyg\[tables\]"):
+        read(tmp_path / "plays.parquet", "id")
+
+
+def test_a_table_that_cannot_be_is_refused(tmp_path):
+    (tmp_path / "plays.xlsx").touch()
+    with pytest.raises(ValueError, match="Read any other with pandas"):
+        read(tmp_path / "plays.xlsx", "id")
+    with pytest.raises(FileNotFoundError, match=r"plays='.*none.csv' does not exist"):
+        read(tmp_path / "none.csv", "id")
+    with pytest.raises(TypeError, match="a DataFrame or the path of a file"):
+        read([1, 2], "id")
+
+
+def test_memory_of_a_large_table(tmp_path):
+    rows = 20_000
+    rng = np.random.default_rng(0)
+    with gzip.open(tmp_path / "plays.csv.gz", "wt", compresslevel=1) as file:
+        file.write("user,item,plays,when\n")
+        pairs = zip(rng.integers(0, 1_000, rows).tolist(), rng.integers(0, 400, rows).tolist(), strict=True)
+        file.writelines(f"user{user},item{item},3,{1_600_000_000 + item}\n" for user, item in pairs)
+    tracemalloc.start()
+    dataset = TableKG.from_tables(tmp_path / "plays.csv.gz", weight="plays", time="when", split="time")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert dataset.summary()["rows"] == rows
+    assert peak <= 150 * rows
