@@ -17,6 +17,12 @@ KG = ("entity", "kg", "entity")
 LINKS = ("user", "listens", "entity")
 MASKS = ("train_mask", "val_mask", "test_mask")
 
+# So the tables below have it; that it is said is tested by itself.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Of the . links in .* have an item without an interaction",
+    "ignore:User 'u' has 4 of the 7 entities that negatives are drawn from",
+)
+
 # Item x has no link, item ü one that leads nowhere, item gone no interaction; "b" is an item and an
 # entity that have nothing to do with each other.
 TINY = {
