@@ -21,7 +21,9 @@ from mgwa_pyg.datasets.table_graph import Source
 from mgwa_pyg.ops.top_k import Pairs, Ranking, top_k
 from mgwa_pyg.recommend.catalog import Catalog, is_one, listed, one_line, whole_number
 from mgwa_pyg.recommend.explanation import Explanation, table_of
+from mgwa_pyg.recommend.export import FORMATS, write_vectors
 from mgwa_pyg.recommenders import KGRecommender, grown, restore
+from mgwa_pyg.utils.checks import check_choice, check_count
 from mgwa_pyg.utils.modes import chosen_device, plain_modes
 
 #: Some items: their ids or names, or a mask over all of them.
@@ -303,6 +305,59 @@ class Recommender:
         counts = {kind: len(getattr(growth, kind)) for kind in ("users", "items", "entities", "relations")}
         counts |= {"interactions": growth.num_interactions, "triples": growth.num_triples}
         return pd.Series(counts, name="new")
+
+    @_asked
+    def export(
+        self, folder: Path | str, file_format: str = "numpy", *, dimensions: int | None = None
+    ) -> pd.Series:
+        """Write vectors of users and items whose inner products rank like the model, for an index.
+
+        Those of ``lightgcn`` and of ``collaborative`` with ``item_item=False`` are exact but for rounding to
+        single precision; popularity is one more coordinate. With ``item_item=True`` a part of the scores is
+        no inner product, and is approximated by ``dimensions`` more. What an item is to MGWA, KGCN and
+        RippleNet depends on the user: they have no such vectors. Whoever searches leaves out what a user has
+        seen.
+
+        Args:
+            folder (path): Where ``users.json`` and ``items.json`` are written, the ids in the order of the
+                vectors, and beside them the vectors.
+            file_format (str, optional): ``"numpy"``, which is ``users.npy`` and ``items.npy``; ``"parquet"``,
+                ``users.parquet`` and ``items.parquet`` with the columns ``id`` and ``vector``; or
+                ``"safetensors"``, ``vectors.safetensors`` with ``users`` and ``items``.
+                (default: :obj:`"numpy"`)
+            dimensions (int, optional): How many dimensions approximate what is no inner product.
+                (default: :obj:`None`)
+
+        Returns:
+            Series: The numbers of ``users`` and ``items``, the ``size`` of the vectors, and the measured
+            ``overlap@10``: the share of the model's ten best items of a user, those seen left out, that are
+            among the ten best by the vectors, of at most 1000 users.
+
+        Raises:
+            ValueError: If the model has no such vectors, or not without ``dimensions``, or the format is
+                unknown.
+            ImportError: If the format's package is not installed; the extra ``export`` brings it.
+            OSError: If a file cannot be written.
+        """
+        check_choice("file_format", file_format, FORMATS)
+        if dimensions is not None:
+            dimensions = check_count("dimensions", dimensions)
+        pair = [table.float().cpu() for table in self._model.vectors(dimensions)]
+        user, item = (table.contiguous().numpy() for table in pair)
+        ids = {"users": self.dataset.user_ids, "items": self.dataset.item_ids}
+        write_vectors(Path(folder).expanduser(), file_format, {"users": user, "items": item}, ids)
+        some = torch.arange(self.num_users)[:: max(1, self.num_users // 1000)][:1000]
+        shared = total = 0
+        for part in some.split(self._model.users_at_once):
+            want = self._best(part, min(10, self.num_items), None, False).item.cpu()
+            score = (pair[0][part] @ pair[1].t()).to(self._device)
+            rows = part.to(self._device)
+            got = self._ranked(score, rows, want.size(1), self._seen, None).item.cpu()
+            there = want < self.num_items
+            shared += int((want.unsqueeze(2) == got.unsqueeze(1)).any(dim=2)[there].sum())
+            total += int(there.sum())
+        counts = {"users": len(user), "items": len(item), "size": user.shape[1]}
+        return pd.Series({**counts, "overlap@10": shared / max(total, 1)}, dtype=object, name="exported")
 
     @_asked
     def explain(

@@ -371,6 +371,21 @@ class KGRecommender(ABC):
         vector = F.normalize(self.item_vectors(), dim=1)
         return vector @ vector[item]
 
+    def vectors(self, dimensions: int | None = None) -> tuple[Tensor, Tensor]:
+        r"""Return users, :math:`(U, d)`, and items, :math:`(M, d)`, whose inner products are the scores.
+
+        Args:
+            dimensions (int, optional): With so many dimensions what is no inner product is approximated.
+                (default: :obj:`None`)
+
+        Raises:
+            ValueError: If the scores are no inner products, or not without :obj:`dimensions`.
+        """
+        raise ValueError(
+            f"model={self.config.model!r} has no vectors that could be exported: what an item is depends on "
+            f"the user. Those of lightgcn and collaborative can be"
+        )
+
     def explain(self, user: UserOrItems, item: int) -> tuple[Contributions, Contributions | None]:
         """Return what the score of an item comes from: its neighbourhood, and, if the model knows users by
         them, the items that the user has seen. Each adds up to the score.

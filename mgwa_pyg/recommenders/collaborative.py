@@ -23,6 +23,8 @@ from mgwa_pyg.recommenders.contributions import Contributions, Layers, LogitMode
 
 # Scores of the ranking loss that are in memory at once; they are computed anew for the gradients.
 _CELLS = 2**24
+# So often the largest directions of a table are multiplied by it.
+_POWERS = 3
 # Into so many parts validation rows are cut: each is read by weights learned from the others.
 _FOLDS = 5
 
@@ -326,6 +328,35 @@ class CollaborativeRecommender(KGRecommender):
 
     def item_vectors(self) -> Tensor:
         return self._z[1][:, :-1]
+
+    def vectors(self, dimensions: int | None = None) -> tuple[Tensor, Tensor]:
+        if self.paths is None:
+            return self._z
+        if dimensions is None:
+            raise ValueError(
+                "item_item=True: paths between items are no inner product. Pass dimensions=, such as 256, to "
+                "have them approximated by so many more, or train with item_item=False"
+            )
+        user, item = self._direct_vectors(dimensions)
+        return torch.cat([self._z[0], user], dim=1), torch.cat([self._z[1], item], dim=1)
+
+    def _direct_vectors(self, dimensions: int) -> tuple[Tensor, Tensor]:
+        r"""Users, :math:`(U, d)`, and items, :math:`(M, d)`, whose inner products are close to what is added
+        directly: by the randomized range finder of `"Finding structure with randomness"
+        <https://arxiv.org/abs/0909.4061>`_. The table of all scores is made in parts only.
+        """
+        users = torch.arange(self._num_users, device=self.device).split(self.users_at_once)
+        paths = cast(ItemPaths, self.paths)
+        generator = torch.Generator().manual_seed(self.seed)
+        size = min(dimensions, self._num_users, self.num_items)
+        item = torch.randn(self.num_items, size, generator=generator).to(self._z[1])
+        for _ in range(_POWERS):
+            item = torch.linalg.qr(item).Q
+            user = torch.linalg.qr(torch.cat([self.model.direct(part, paths) @ item for part in users])).Q
+            item = torch.zeros_like(item)
+            for part in users:
+                item += self.model.direct(part, paths).t() @ user[part]
+        return user, item
 
     def similar(self, item: int) -> Tensor:
         # What somebody would be recommended who has seen this item alone, however well known the others are.

@@ -118,6 +118,9 @@ class LightGCNRecommender(KGRecommender):
     def item_vectors(self) -> Tensor:
         return self._z[: self.num_items]
 
+    def vectors(self, dimensions: int | None = None) -> tuple[Tensor, Tensor]:
+        return self._z[self._first_user :], self._z[: self.num_items]
+
     def _nodes(self, user: Tensor, item: Tensor) -> Tensor:
         r"""The nodes of :math:`n` users and items, :math:`(2, n)`."""
         return torch.stack([self._first_user + user, item])
