@@ -29,6 +29,8 @@ BENCHMARKS = [
     "rank",
     "scale",
     "recommend",
+    "update",
+    "warm_start",
     "table2",
     "topk",
     "ablations",

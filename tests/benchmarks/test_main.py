@@ -59,6 +59,8 @@ def test_all_where_only_torch_and_pyg_are_installed(tmp_path):
             "train",
             "rank",
             "recommend",
+            "update",
+            "warm_start",
             "table2",
             "topk",
             "ablations",
