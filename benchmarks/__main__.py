@@ -36,6 +36,7 @@ BENCHMARKS = [
     "ablations",
     "collaborative",
     "clicks",
+    "tables",
 ]
 
 

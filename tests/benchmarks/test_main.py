@@ -66,6 +66,7 @@ def test_all_where_only_torch_and_pyg_are_installed(tmp_path):
             "ablations",
             "collaborative",
             "clicks",
+            "tables",
         )
     }
     for name, _ in why:
