@@ -40,7 +40,7 @@ nitpick_ignore_regex = [
     ("py:class", "[a-z ]+"),
     # Names of other projects: the build needs no network. And private names.
     ("py:.*", r"(abc|collections|lightning|np|numpy|os|pandas|pathlib|pd|torch|torch_geometric)\..*"),
-    ("py:class", "Data|DataFrame|ExplainerAlgorithm|HeteroData|LinkLoader|PyGExplanation"),
+    ("py:class", "Callback|Data|DataFrame|ExplainerAlgorithm|HeteroData|LinkLoader|Logger|PyGExplanation"),
     ("py:class", "SparseTensor|Table|Tensor"),
     ("py:.*", r".*\._\w+|DamagedFileError"),
 ]

@@ -3,9 +3,11 @@
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
@@ -14,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from mgwa_pyg.recommenders import RECOMMENDERS
+from tests.machine import skip
 from tests.pages import assert_runs, blocks_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,13 +28,21 @@ SUBPACKAGES = sorted({path.parent.name for path in (ROOT / "mgwa_pyg").glob("*/_
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_blocks_run(page, monkeypatch):
+def test_blocks_run(page, tmp_path, monkeypatch):
+    if page.stem == "serving" and find_spec("fastapi") is None:
+        skip("fastapi is not installed")
+    languages = ["python"]
+    if page.stem in ("own_data", "serving"):  # They begin with tables, and have commands, too.
+        languages.append("bash")
+        for table in (ROOT / "examples" / "own_data").glob("*.?sv"):
+            shutil.copy(table, tmp_path)
+        monkeypatch.chdir(tmp_path)
     # PyG's Sequential imports the file that it is called from; where that fails, it silently runs the forward
     # pass of the first Sequential that the process made.
     monkeypatch.setitem(sys.modules, page.stem, ModuleType(page.stem))
     namespace = {"__name__": "docs"}
     with mock.patch.dict(RECOMMENDERS):  # A page registers one of its own.
-        for block in blocks_of(page):
+        for block in blocks_of(page, languages):
             assert_runs(block, page, namespace)
 
 

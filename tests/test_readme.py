@@ -55,8 +55,8 @@ def commands_of(page):
         if token.type == "fence" and token.info in ("", "bash"):
             lines = [
                 line
-                for line in token.content.splitlines()
-                if line.startswith(("make ", "python ", "torchrun "))
+                for line in token.content.replace("\\\n", " ").splitlines()
+                if line.startswith(("make ", "python ", "torchrun ", "mgwa-pyg "))
             ]
         yield from (shlex.split(line, comments=True) for line in lines)
 
@@ -86,6 +86,8 @@ def assert_exists(command, monkeypatch):
             run = partial(runpy.run_path, str(ROOT / file))
         case ["python", "-m", ("benchmarks" | "mgwa_pyg") as module, *words]:
             run = partial(runpy.run_module, module)
+        case ["mgwa-pyg", *words]:
+            run = partial(runpy.run_module, "mgwa_pyg.cli")
         case _:
             return
     monkeypatch.setattr(sys, "argv", ["program", *words])
