@@ -82,6 +82,14 @@ Say what the score of an item for a user comes from.
 example:
   mgwa-pyg explain runs/mine --user giulia.2 --item "Brass Umbrella" --plot why.png"""
 
+_EXPORT = """\
+Write vectors of users and items whose inner products rank like the model, for an index or a vector database,
+and their ids. What is printed tells how many of the model's ten best items the vectors find again.
+
+example:
+  mgwa-pyg export runs/mine --out vectors --dimensions 32
+  mgwa-pyg export runs/mine --out vectors --format parquet --dimensions 32"""
+
 _KG_WORTH = """\
 Measure what a knowledge graph is worth to a model: with it, without it, with its tails shuffled, and without
 each of its relations, with paired tests over users. The table is printed, and goes to kg_worth.csv beside a
@@ -183,6 +191,14 @@ def _parser() -> argparse.ArgumentParser:
     option("--item", required=True, metavar="ITEM", help="the item, by id or name")
     option("--plot", type=Path, metavar="FILE", help="draw what the score comes from")
     option("--json", action="store_true", help="print JSON, with each part of the score")
+
+    option = add("export", _export, "write vectors for other programs", _EXPORT)
+    _add_run(option)
+    option("--out", type=Path, required=True, metavar="FOLDER", help="where the files go")
+    option("--format", choices=["numpy", "parquet", "safetensors"], default="numpy",
+           help="how vectors are written (default: numpy)")
+    option("--dimensions", type=int, metavar="N",
+           help="dimensions for what of a score is no inner product, where a model asks for them")
 
     option = add("kg-worth", _kg_worth, "measure what a knowledge graph is worth", _KG_WORTH)
     option("--run", type=Path, metavar="RUN", help="a run folder: its data and its hyper-parameters")
@@ -334,6 +350,12 @@ def _explain(args: argparse.Namespace) -> None:
     for name, table in (("parts", why.parts), ("history", why.history)):
         answer[name] = None if table is None else _records(table)
     print(json.dumps(answer, ensure_ascii=False, indent=2))
+
+
+def _export(args: argparse.Namespace) -> None:
+    written = _load(args).export(args.out, args.format, dimensions=args.dimensions)
+    print(written.to_string(float_format="{:.4f}".format))
+    print(f"The files are in {args.out}")
 
 
 def _load(args: argparse.Namespace) -> Recommender:

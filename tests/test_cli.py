@@ -24,7 +24,7 @@ from mgwa_pyg.recommenders import read_checkpoint
 from mgwa_pyg.train import CollaborativeConfig, fit, kg_worth
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ["fit", "tune", "evaluate", "recommend", "similar", "explain", "kg-worth"]
+COMMANDS = ["fit", "tune", "evaluate", "recommend", "similar", "explain", "export", "kg-worth"]
 QUICK = ["--epochs", "1", "--processes", "1", "--device", "cpu"]
 
 
@@ -177,6 +177,14 @@ def test_an_explanation_is_that_of_the_recommender(plays, tmp_path, capsys):
         assert sum(part["score"] for part in answer["parts"]) == pytest.approx(answer["score"])
         assert len(answer["history"]) == len(why.history)
     assert (tmp_path / "why.png").exists()
+
+
+def test_export_writes_what_the_recommender_does(plays, tmp_path, capsys):
+    shown = printed(capsys, "export", plays, "--out", tmp_path / "a", "--dimensions", 4)
+    known = Recommender.load(plays).export(tmp_path / "b", dimensions=4)
+    assert shown.startswith(known.to_string(float_format="{:.4f}".format))
+    for file in (tmp_path / "b").iterdir():
+        assert file.read_bytes() == (tmp_path / "a" / file.name).read_bytes()
 
 
 def test_evaluate_prints_and_writes_the_table(plays, tmp_path, capsys):
