@@ -227,6 +227,8 @@ class KGRecommender(ABC):
     edge_part: ClassVar[str] = "neighbor"
     #: Whether :meth:`prepare` was called.
     in_use: bool = False
+    #: The items that have come since training, a mask, if any have.
+    untrained: Tensor | None = None
     #: What the parameters started from, if they were not drawn.
     started_from: str | None = None
 

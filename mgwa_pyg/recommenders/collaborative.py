@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import cross_val_predict
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -25,6 +25,9 @@ from mgwa_pyg.recommenders.contributions import Contributions, Layers, LogitMode
 _CELLS = 2**24
 # So often the largest directions of a table are multiplied by it.
 _POWERS = 3
+# How small the weights of the regression are kept that places items that nobody has seen, and how much items
+# without users count in it. Chosen on training rows of items that were left out.
+_RIDGE, _UNSEEN = 5.0, 0.1
 # Into so many parts validation rows are cut: each is read by weights learned from the others.
 _FOLDS = 5
 
@@ -321,6 +324,42 @@ class CollaborativeRecommender(KGRecommender):
         self._states = self.model.states(self.plan)
         z_user, z_entity = self.model.read_out(self._states, self.plan)
         self._z = z_user, z_entity[: self.num_items]
+        self._shift = self._of_unseen_items()
+
+    def _of_unseen_items(self) -> Tensor | None:
+        r"""Move items that have come since training, and that nobody has seen, to where others with such
+        neighbours are, by a regression, and return the moves, :math:`(M, d)`. As they are, they lack what
+        messages of users make of the others.
+        """
+        if self.untrained is None or self._kg[1].numel() == 0:
+            return None
+        untrained, count = self.untrained.cpu(), torch.bincount(self.seen[1].cpu(), minlength=self.num_items)
+        unseen = untrained & (count == 0)
+        if not unseen.any() or untrained.all():
+            return None
+        x, z = self._neighbor_features().cpu().numpy(), self._z[1][:, :-1]
+        regression = Ridge(_RIDGE).fit(
+            x[~untrained], z.cpu().numpy()[~untrained], count[~untrained].double().sqrt() + _UNSEEN
+        )
+        shift = torch.zeros_like(z)
+        shift[unseen] = torch.from_numpy(regression.predict(x[unseen])).to(z) - z[unseen]
+        self._z[1][:, :-1] += shift
+        return shift
+
+    def _neighbor_features(self) -> Tensor:
+        """What the neighbours of items in the knowledge graph say of them: the mean of their embeddings,
+        their sum over the root of their number, and how many there are, also by relation.
+        """
+        (source, target), relation = self._kg
+        of_item = target < self.num_items
+        source, target, relation = source[of_item], target[of_item], relation[of_item]
+        count = self._z[1].new_zeros(self.num_items, self.model.num_relations)
+        count.index_put_((target, relation), count.new_ones(()), accumulate=True)
+        number = count.sum(dim=1, keepdim=True)
+        emb = self.model.entity_emb(source)
+        total = emb.new_zeros(self.num_items, emb.size(1)).index_add_(0, target, emb)
+        at_least = number.clamp(min=1)
+        return torch.cat([total / at_least, total / at_least.sqrt(), number.log1p(), count.log1p()], dim=1)
 
     def score_newcomer(self, items: Tensor) -> Tensor:
         score = self._z[1] @ self._vector(items)
@@ -384,15 +423,21 @@ class CollaborativeRecommender(KGRecommender):
             along_edges, of_seen = self._direct_parts(neighbors, seen.source, item)
             neighbors = neighbors._replace(score=neighbors.score + along_edges)
             seen = seen._replace(score=seen.score + of_seen)
+        neighbors = neighbors._replace(own=neighbors.own + self._moved(user, item))
         return neighbors._replace(bias=bias[0]), seen._replace(bias=bias[0])
 
     def logit_model(self, user: UserOrItems, item: int) -> LogitModel:
         depth = len(self._states)
         read = [self._vector(user)[:-1] / depth] * depth
-        bias = self._z[1][item, -1]
+        bias = self._z[1][item, -1] + self._moved(user, item)
         if self.paths is not None:  # It passes no message along the layers.
             bias = bias + self._direct(self._seen_by(user))[item]
         return LogitModel(self._layers(), self._states[0], item, read, bias)
+
+    def _moved(self, user: UserOrItems, item: int) -> Tensor:
+        """What the move of an item that nobody has seen adds to its score."""
+        vector = self._vector(user)[:-1]
+        return vector.new_zeros(()) if self._shift is None else vector @ self._shift[item]
 
     def _layers(self) -> Layers:
         convs = [cast(GatedAggregationConv, conv) for conv in self.model.convs]

@@ -77,7 +77,10 @@ def grown(recommender: KGRecommender, dataset: KGRecDataset) -> KGRecommender:
     with torch.random.fork_rng(devices=[]):  # What has no neighbours is drawn, the same each time.
         torch.default_generator.manual_seed(recommender.seed)
         made = make_recommender(fixed(dataset), recommender.config, recommender.seed)
-    carry_over(made, recommender.model.state_dict(), DataIds.of(recommender.dataset))
+    rows = carry_over(made, recommender.model.state_dict(), DataIds.of(recommender.dataset))
+    made.untrained = rows.item < 0
+    if recommender.untrained is not None:  # It has grown before.
+        made.untrained |= recommender.untrained[rows.item] & (rows.item >= 0)
     made.model.to(recommender.device).eval()
     return made.to(recommender.device)
 

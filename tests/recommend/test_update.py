@@ -1,8 +1,11 @@
 """Recommenders that take in what has happened since, against those that are made of all of it."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import Ridge
+from torch_geometric.explain.algorithm import GNNExplainer
 
 from mgwa_pyg.recommend import Recommender
 from mgwa_pyg.recommenders import grown, make_recommender
@@ -55,6 +58,38 @@ def test_messages_of_collaborative_mgwa_are_those_of_the_whole_graph(make_model_
     recommender.update(PLAYS, FACTS)
     want = Recommender(grown(old, recommender.dataset))
     pd.testing.assert_frame_equal(recommender.recommend_batch(), want.recommend_batch())
+
+
+def test_items_that_nobody_has_seen_are_placed_by_their_neighbors(make_model_of, own):
+    """Where a regression puts items with such neighbours, from features that are made one by one."""
+    old = make_model_of("collaborative", own)
+    recommender = Recommender(old)
+    recommender.update(PLAYS, FACTS)
+    recommender.update(PLAYS.assign(user="another"))  # They stay new until training.
+    model, data = recommender._model, recommender.dataset[0]
+    assert model.untrained.nonzero().flatten().tolist() == [30, 31]
+    emb = model.model.entity_emb.weight
+    kg, seen = data["entity", "kg", "entity"], data["user", "listens", "entity"].edge_index
+    features, places = [], []
+    z = model.model.encode(model.plan)[1][:32, :-1]
+    for item in range(32):
+        into = kg.edge_index[1] == item
+        near, number = emb[kg.edge_index[0, into]], max(int(into.sum()), 1)
+        kinds = torch.bincount(kg.rel_type[into], minlength=2 * own.num_relations).double()
+        total = near.sum(dim=0)
+        parts = [total / number, total / number**0.5, into.sum().double().log1p().view(1), kinds.log1p()]
+        features.append(torch.cat(parts).numpy())
+        places.append(z[item].numpy())
+    count = torch.bincount(seen[1], minlength=32).double()
+    assert (count[30:] > 0).tolist() == [True, False]
+    fitted = Ridge(5.0).fit(features[:30], places[:30], sample_weight=count[:30].sqrt() + 0.1)
+    got = model.item_vectors().numpy()
+    np.testing.assert_allclose(got[31], fitted.predict(features[31:])[0], rtol=1e-8)
+    np.testing.assert_allclose(got[:31], places[:31], rtol=1e-12)
+    why = recommender.explain("another", "i31", GNNExplainer(epochs=1))
+    table = recommender.recommend("another", k=32).set_index("item")
+    assert why.score == pytest.approx(table.loc["i31", "score"], rel=1e-9)
+    assert why.history["score"].sum() == pytest.approx(why.score, rel=1e-9)
 
 
 def test_what_a_model_cannot_know_is_refused_and_changes_nothing(own):
