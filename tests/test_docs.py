@@ -1,13 +1,16 @@
 """The Python blocks of the pages run and print what stands below them; the site builds, and lacks nothing."""
 
 import importlib
+import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
@@ -44,6 +47,18 @@ def test_blocks_run(page, tmp_path, monkeypatch):
     with mock.patch.dict(RECOMMENDERS):  # A page registers one of its own.
         for block in blocks_of(page, languages):
             assert_runs(block, page, namespace)
+
+
+def test_the_notebook_is_the_tour():
+    """Its cells are the blocks of the page, which run above, and its outputs what they print."""
+    make = runpy.run_path(str(DOCS / "make_notebook.py"))
+    notebook = json.loads((DOCS / "tour.ipynb").read_text(encoding="utf-8"))
+    assert (DOCS / "tour.ipynb").read_text(encoding="utf-8") == make["written"](DOCS / "tour.md")
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    shown = ["".join(chain(*(output["text"] for output in cell["outputs"]))) for cell in cells]
+    blocks = blocks_of(DOCS / "tour.md")
+    assert ["".join(cell["source"]) for cell in cells] == [block.code.rstrip() for block in blocks]
+    assert shown == [block.shown or "" for block in blocks]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
