@@ -58,10 +58,14 @@ def sample_negatives(
     # … and turn rank r into a candidate by counting the positives below it: the j-th positive p is
     # below if p - j <= r. All users are searched at once, by halves.
     start = np.cumsum(count) - count
-    below = item - (np.arange(len(item)) - start[positives[:, 0]])
+    kind = index_type(2 * max(len(positives), pool_size))  # Half the memory where that is enough.
+    start = start.astype(kind)
+    below = item.astype(kind)
+    below -= np.arange(len(item), dtype=kind)
+    below += start[positives[:, 0]]
     start = start[user]
-    most = count[user]
-    shift = np.zeros_like(rank)
+    most = count.astype(kind)[user]
+    shift = np.zeros(len(user), dtype=kind)
     for bit in reversed(range(int(count.max()).bit_length())):
         more = np.minimum(shift + 2**bit, most)
         np.copyto(shift, more, where=below[start + more - 1] <= rank)
