@@ -41,8 +41,8 @@ nitpick_ignore_regex = [
     # Names of other projects: the build needs no network. And private names.
     ("py:.*", r"(abc|collections|lightning|np|numpy|os|pandas|pathlib|pd|torch|torch_geometric)\..*"),
     ("py:class", "Callback|Data|DataFrame|ExplainerAlgorithm|HeteroData|LinkLoader|Logger|PyGExplanation"),
-    ("py:class", "SparseTensor|Table|Tensor"),
-    ("py:.*", r".*\._\w+|DamagedFileError"),
+    ("py:class", "Rows|Series|SparseTensor|Table|Tensor"),
+    ("py:.*", r".*\._\w+|DamagedFileError|mgwa_pyg\.datasets\.ids\..*"),
 ]
 
 html_theme = "sphinx_rtd_theme"

@@ -121,7 +121,7 @@ class TableKG(KGRecDataset):
                 N-Triples (:obj:`.nt`) or Turtle (:obj:`.ttl`, with the extra :obj:`tables`), also packed.
                 There, the id of a node is its IRI without brackets. (default: :obj:`None`)
             links (DataFrame, path or mapping, optional): Which entity of the graph an item is: a table with
-                the columns :obj:`item` and :obj:`entity` (or :obj:`item_id` and :obj:`entity_id`; of a frame,
+                the columns ``item`` and ``entity`` (or :obj:`item_id` and :obj:`entity_id`; of a frame,
                 any two), or ids by ids. An entity that several items are linked to belongs to the last.
                 :obj:`None` takes entities with the id of an item for that item. (default: :obj:`None`)
             entity_names (DataFrame, path or mapping, optional): What the graph's entities are called: a table

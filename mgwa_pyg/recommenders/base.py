@@ -338,7 +338,7 @@ class KGRecommender(ABC):
 
     @property
     def knows_items_by(self) -> tuple[str, ...]:
-        """What an item must have to be known, one of these: ``"triples"`` or ``"interactions"``."""
+        """What an item must have one of to be known, ``"triples"`` or ``"interactions"``."""
         return ("triples",)
 
     def unknown_items(self) -> Tensor:
