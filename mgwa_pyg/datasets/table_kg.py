@@ -87,9 +87,9 @@ class TableKG(KGRecDataset):
     ) -> "TableKG":
         r"""Make a data set of tables.
 
-        A table is a :class:`~pandas.DataFrame` or the path of a file: CSV (:obj:`.csv`), separated by tabs
-        (:obj:`.tsv`, :obj:`.txt`, :obj:`.dat`, and RecBole's :obj:`.inter`, :obj:`.kg`, :obj:`.link` and
-        :obj:`.item`), each also packed (:obj:`.gz`), or Parquet (with the extra :obj:`tables`). Text is
+        A table is a :class:`~pandas.DataFrame` or the path of a file: CSV (``.csv``), separated by tabs
+        (``.tsv``, ``.txt``, ``.dat``, and RecBole's ``.inter``, ``.kg``, ``.link`` and
+        ``.item``), each also packed (``.gz``), or Parquet (with the extra :obj:`tables`). Text is
         UTF-8, with a header. A column :obj:`user_id:token`, as RecBole writes it, may be called
         :obj:`user_id`. In CSV files, quotes enclose cells with commas; between tabs, a quote is a quote.
 
@@ -109,23 +109,23 @@ class TableKG(KGRecDataset):
                 (default: :obj:`None`)
             items (DataFrame or path, optional): What is known of items, with their ids in a column that is
                 called like that of the interactions. (default: :obj:`None`)
-            name (str, optional): The column of the items' names, in :obj:`items` or, without it, in the
+            name (str, optional): The column of the items' names, in ``items`` or, without it, in the
                 interactions. (default: :obj:`None`)
             attributes (sequence of str): Columns of categories, there as well. Each makes triples: the
                 column's name is the relation, and each value an entity, with the id :obj:`"column=value"`. A
                 missing value makes none. (default: :obj:`()`)
             separator (str, optional): What stands between several values in a cell of :obj:`attributes`.
                 (default: :obj:`None`)
-            triples (DataFrame or path, optional): The knowledge graph: a table with the columns :obj:`head`,
-                :obj:`relation` and :obj:`tail` (or :obj:`head_id`, …; of a frame, any three), or a file in
-                N-Triples (:obj:`.nt`) or Turtle (:obj:`.ttl`, with the extra :obj:`tables`), also packed.
+            triples (DataFrame or path, optional): The knowledge graph: a table with the columns ``head``,
+                ``relation`` and ``tail`` (or ``head_id``, …; of a frame, any three), or a file in
+                N-Triples (``.nt``) or Turtle (``.ttl``, with the extra :obj:`tables`), also packed.
                 There, the id of a node is its IRI without brackets. (default: :obj:`None`)
             links (DataFrame, path or mapping, optional): Which entity of the graph an item is: a table with
-                the columns ``item`` and ``entity`` (or :obj:`item_id` and :obj:`entity_id`; of a frame,
+                the columns ``item`` and ``entity`` (or ``item_id`` and ``entity_id``; of a frame,
                 any two), or ids by ids. An entity that several items are linked to belongs to the last.
                 :obj:`None` takes entities with the id of an item for that item. (default: :obj:`None`)
             entity_names (DataFrame, path or mapping, optional): What the graph's entities are called: a table
-                with the columns :obj:`entity` and :obj:`name` (of a frame, any two), or names by ids. Else
+                with the columns ``entity`` and ``name`` (of a frame, any two), or names by ids. Else
                 the labels in the graph name them, or their ids. (default: :obj:`None`)
             split (str): :obj:`"random"` and :obj:`"per_user"` as in :class:`KGRecDataset`; :obj:`"time"`,
                 which splits all interactions in the order of time, 6:2:2; :obj:`"last"`, each user's last
