@@ -231,6 +231,9 @@ class KGRecommender(ABC):
     untrained: Tensor | None = None
     #: What the parameters started from, if they were not drawn.
     started_from: str | None = None
+    #: The users and items of which the parameters have learned, :math:`(2, P)`, in runs that they started
+    #: from, too; :obj:`None` stands for the training positives.
+    learned: Tensor | None = None
 
     def __init__(self, dataset: KGRecDataset, config: FitConfig, seed: int) -> None:
         self.dataset = dataset = fixed(dataset)

@@ -141,7 +141,7 @@ def restore(
         # The trainer's module has the model, and nothing else.
         state = {name.removeprefix("model."): value for name, value in content["state_dict"].items()}
         recommender.model.load_state_dict(state)
-    recommender.started_from = kept.get("started_from")
+    recommender.started_from, recommender.learned = kept.get("started_from"), content.get("learned")
     recommender.model.to(device).eval()
     return recommender.to(device)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.fixed import fixed
 from mgwa_pyg.datasets.ids import DataIds, Rows
+from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.recommenders.base import FitConfig, KGRecommender, make_recommender
 from mgwa_pyg.recommenders.checkpoint import CheckpointError, read_checkpoint, restore
 
@@ -25,6 +26,8 @@ class Start(NamedTuple):
 
     state: Mapping[str, Tensor]
     ids: DataIds
+    #: The users and items of which it has learned, rows of its own data set, :math:`(2, P)`.
+    learned: Tensor
     #: The first digits of the SHA-256 of the parameters.
     digest: str
 
@@ -48,19 +51,63 @@ class Start(NamedTuple):
             raise CheckpointError(
                 f"{path} is of model={model!r}, which cannot start a fit of {config.model!r}"
             )
-        if "ids" in content:
+        learned = content.get("learned")
+        if "ids" in content and isinstance(learned, Tensor):
             try:
                 ids = DataIds.unpacked(content["ids"])
             except (KeyError, TypeError, ValueError) as error:
                 raise CheckpointError(f"{path} does not hold ids as they are written ({error})") from error
         else:  # Of an older version: the data set knows them.
-            ids = DataIds.of(restore(path).dataset)
+            old = restore(path)
+            ids, learned = DataIds.of(old.dataset), learned_by(old)
         state = {name.removeprefix("model."): value for name, value in content["state_dict"].items()}
         digest = hashlib.sha256()
         for name, value in state.items():
             digest.update(name.encode())
             digest.update(value.contiguous().numpy())
-        return cls(state, ids, digest.hexdigest()[:12])
+        return cls(state, ids, learned, digest.hexdigest()[:12])
+
+    def give(self, recommender: KGRecommender) -> Rows:
+        """Have a recommender start from here, as :func:`carry_over` does, and know what was learned from."""
+        rows = carry_over(recommender, self.state, self.ids)
+        user, item = (
+            _inverse(kind, len(old))[self.learned[end].long()]
+            for end, (kind, old) in enumerate([(rows.user, self.ids.user), (rows.item, self.ids.item)])
+        )
+        before = torch.stack([user, item])[:, (user >= 0) & (item >= 0)]
+        recommender.learned = torch.cat([learned_by(recommender).long(), before], dim=1).unique(dim=1).int()
+        recommender.started_from = self.digest
+        return rows
+
+
+def learned_by(recommender: KGRecommender) -> Tensor:
+    r"""Return the users and items of which a recommender has learned, :math:`(2, P)`, in runs that it started
+    from, too.
+    """
+    if recommender.learned is not None:
+        return recommender.learned
+    return interactions(recommender.dataset[0]).edge_index.int()
+
+
+def held_out_but_learned(recommender: KGRecommender, part: str) -> tuple[int, int]:
+    """Return how many positives of a part a recommender has learned from, in a run that it started from, and
+    how many there are.
+    """
+    links, num_items = interactions(recommender.dataset[0]), recommender.num_items
+    held_out = links.edge_label_index[:, links[f"{part}_mask"] & (links.edge_label == 1)]
+    if recommender.learned is None:
+        return 0, held_out.size(1)
+    user, item = recommender.learned.long()
+    known = torch.isin(held_out[0] * num_items + held_out[1], user * num_items + item)
+    return int(known.sum()), held_out.size(1)
+
+
+def _inverse(rows: Tensor, size: int) -> Tensor:
+    """Return for each old row the new one that is of it, or -1."""
+    new = torch.full((size,), -1)
+    known = (rows >= 0).nonzero().squeeze(1)
+    new[rows[known]] = known
+    return new
 
 
 def grown(recommender: KGRecommender, dataset: KGRecDataset) -> KGRecommender:

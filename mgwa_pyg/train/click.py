@@ -25,6 +25,7 @@ from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import full_ranking
 from mgwa_pyg.recommenders import FitConfig, KGRecommender, restore
 from mgwa_pyg.recommenders.checkpoint import FORMAT, FORMAT_KEY, describe
+from mgwa_pyg.recommenders.growth import learned_by
 from mgwa_pyg.train.trainer import KeptCheckpoint
 from mgwa_pyg.utils.checks import NaNError
 
@@ -319,6 +320,7 @@ class ClickModule(L.LightningModule):
         if self._ids is None:
             self._ids = DataIds.of(self.dataset).packed()
         checkpoint["ids"] = self._ids
+        checkpoint["learned"] = learned_by(self.recommender)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]

@@ -31,6 +31,7 @@ from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import HEURISTICS, TopItems, holm, paired_test, ranking_metrics, top_items
 from mgwa_pyg.recommenders import KGRecommender, restore
+from mgwa_pyg.recommenders.growth import held_out_but_learned
 from mgwa_pyg.train.plots import plot_metrics
 from mgwa_pyg.utils.checks import check_choice, check_count
 from mgwa_pyg.utils.files import whole_file
@@ -100,6 +101,14 @@ def evaluate(
         raise ValueError(
             f"the data of {folder} have no test rows to judge by: fit, into another folder, with a split "
             f"that holds some out, such as split='per_user'"
+        )
+    known, number = held_out_but_learned(recommender, "test")
+    if known:
+        warnings.warn(
+            f"the run started from one that had learned from {known} of the {number} test positives: the "
+            f"model's figures are better than it is. Fit without warm_start to compare, or with a split that "
+            f"keeps them among the training rows, such as split='time'",
+            stacklevel=2,
         )
     score_all = scorer_of(recommender)
     ranked = partial(top_items, data=data, num_items=num_items, k=k)

@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.fixed import fixed
+from mgwa_pyg.datasets.ids import Rows
 from mgwa_pyg.datasets.schema import check_data
-from mgwa_pyg.recommenders import RECOMMENDERS, FitConfig, make_recommender
+from mgwa_pyg.recommenders import RECOMMENDERS, FitConfig, KGRecommender, make_recommender
 from mgwa_pyg.recommenders.checkpoint import (
     CheckpointError,
     check_fit,
@@ -34,7 +35,7 @@ from mgwa_pyg.recommenders.checkpoint import (
     in_words_of,
     read_checkpoint,
 )
-from mgwa_pyg.recommenders.growth import Start, carry_over
+from mgwa_pyg.recommenders.growth import Start, held_out_but_learned
 from mgwa_pyg.train.click import ClickData, ClickModule, check_rows
 from mgwa_pyg.train.trainer import KeptCheckpoint, lightning_as_guest, make_trainer
 from mgwa_pyg.train.transe import fit_transe
@@ -46,6 +47,7 @@ from mgwa_pyg.utils.modes import chosen_device, plain_modes
 _MAX_SEED = 2**43 - 1
 # Torch's generator and Python's warnings belong to all threads.
 _TURN = threading.RLock()
+_HELD_OUT = {"val": "validation", "test": "test"}
 #: What fits are judged by, and what progress calls it.
 MEASURES = {"val_auc": "val AUC", "val_recall": "val Recall@10"}
 
@@ -149,7 +151,9 @@ def fit(
             since; its data set needs not be there any more. Users, items, entities and relations that were
             there have the parameters of that run, by their ids; entities that are new start from the mean of
             their neighbours, and what else is new is drawn as ever. Few epochs are enough then: set
-            ``config.epochs``. (default: :obj:`None`)
+            ``config.epochs``. A split that is drawn anew holds out what that run has learned from, and
+            figures on it mean nothing: there is a warning then, and where no id is the same.
+            (default: :obj:`None`)
 
     Raises:
         TypeError: If the data set, the hyper-parameters or the folder are of another type.
@@ -224,8 +228,7 @@ def _fit(
     recommender = make_recommender(dataset, config, seed)
     from_transe = config.from_transe and start is None
     if start is not None:
-        carry_over(recommender, start.state, start.ids)
-        recommender.started_from = start.digest
+        _warn_of_start(recommender, start.give(recommender))
     module = ClickModule(recommender)
     rows = ClickData(data, config, seed, recommender.eval_batch_size)
     # Two callbacks need two keys: without a metric, the mode tells them apart.
@@ -293,6 +296,25 @@ def _fit(
         transe=read_json(transe, (), "delete the folder") if from_transe else None,
         judged_by=monitor,
     )
+
+
+def _warn_of_start(recommender: KGRecommender, rows: Rows) -> None:
+    """Say what cannot be meant: a start that gives nothing, or rows to judge by that it has learned from."""
+    if not ((rows.user >= 0).any() or (rows.entity >= 0).any()):
+        warnings.warn(
+            "warm_start has no user, item or entity in common with the data, by their ids, and the fit "
+            "starts from next to nothing: see whether it is the right run, and ids are written alike",
+            stacklevel=5,
+        )
+    found = {name: held_out_but_learned(recommender, part) for part, name in _HELD_OUT.items()}
+    if any(known for known, _ in found.values()):
+        counts = " and ".join(f"{known} of the {number} {name}" for name, (known, number) in found.items())
+        warnings.warn(
+            f"warm_start has learned from {counts} positives of these data: figures on them are better than "
+            f"the model is. Keep what was learned from among the training rows: split='time', 'last' or "
+            f"'column:NAME', or none to judge by, split='none'; Recommender.update keeps the parts, too",
+            stacklevel=5,
+        )
 
 
 def _is_of(checkpoint: Path, fit: dict[str, Any]) -> bool:

@@ -1,13 +1,14 @@
 """Fits that start from a run on other data."""
 
 import dataclasses
+import warnings
 
 import pytest
 import torch
 
 from mgwa_pyg.datasets import SyntheticKG
 from mgwa_pyg.recommenders import read_checkpoint, restore
-from mgwa_pyg.train import CheckpointError, KGCNConfig, LightGCNConfig, MGWAConfig, fit
+from mgwa_pyg.train import CheckpointError, KGCNConfig, LightGCNConfig, MGWAConfig, evaluate, fit
 from mgwa_pyg.utils.files import save_tensors
 from tests.fits import interrupted
 from tests.tables import OfTables, shuffled, tables_of
@@ -68,6 +69,43 @@ def test_in_one_folder_and_interrupted(tables, run, tmp_path):
         parameters(tmp_path / "b" / "best-1.ckpt")["model.embedding.weight"], before["model.embedding.weight"]
     )
     assert torch.equal(second.score, want.score)
+
+
+def test_rows_to_judge_by_that_were_learned_from_are_told(tables, run, tmp_path):
+    """By sets of ids; a run in between forgets nothing."""
+
+    def pairs(data, part):
+        links = data[0]["user", "listens", "entity"]
+        chosen = links.edge_label_index[:, links[f"{part}_mask"] & (links.edge_label == 1)]
+        return {(data.user_ids[user], data.item_ids[item]) for user, item in chosen.t().tolist()}
+
+    old, drawn = OfTables(tables), OfTables(dataclasses.replace(shuffled(tables), positive_parts=None))
+    known = {part: pairs(drawn, part) & pairs(old, "train") for part in ("val", "test")}
+    assert all(known.values())
+    counts = [f"{len(known[part])} of the {len(pairs(drawn, part))}" for part in known]
+    told = f"learned from {counts[0]} validation and {counts[1]} test positives"
+    once = dataclasses.replace(CONFIG, epochs=1)
+    with pytest.warns(UserWarning, match=told):
+        fit(drawn, once, tmp_path / "a", warm_start=run)
+    with pytest.warns(UserWarning, match=f"had learned from {counts[1]} test positives"):
+        evaluate(tmp_path / "a", drawn, beside=[])
+    with pytest.warns(UserWarning, match=told):
+        fit(drawn, once, tmp_path / "b", warm_start=tmp_path / "a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(old, once, tmp_path / "c", warm_start=run)
+        evaluate(tmp_path / "c", old, beside=[])
+
+
+def test_a_run_with_no_id_in_common_is_told(tables, run, tmp_path):
+    others = {
+        f"{kind}_ids": [f"other {at}" for at in range(size)] for kind, size in (("user", 20), ("item", 30))
+    }
+    others["entity_names"] = others["item_names"] = None
+    names = [f"thing {at}" for at in range(60)]
+    data = OfTables(dataclasses.replace(tables, **others | {"entity_names": names, "item_names": names[:30]}))
+    with pytest.warns(UserWarning, match="no user, item or entity in common"):
+        fit(data, CONFIG, tmp_path, warm_start=run)
 
 
 def test_a_checkpoint_without_ids_makes_its_data_again(tmp_path):
