@@ -28,6 +28,7 @@ _SEPARATORS = {".csv": ",", **dict.fromkeys((".tsv", ".tab", ".txt", ".dat"), "\
 _RECBOLE = (".inter", ".kg", ".link", ".item", ".user")
 _SEPARATORS |= dict.fromkeys(_RECBOLE, "\t")
 _PARQUET = (".parquet", ".pq")
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _BOOLS = (bool, np.bool_)
 _WHOLE = re.compile("0|-?[1-9][0-9]{0,17}")  # A number that reads as it was written, of 64 bits.
 
@@ -37,7 +38,7 @@ class Column(NamedTuple):
 
     names: Sequence[str | int]
     kind: str
-    """``"id"``, ``"category"``, ``"number"`` or ``"time"``."""
+    """``"id"``, ``"category"``, ``"weight"`` or ``"time"``."""
 
 
 @dataclass
@@ -53,6 +54,27 @@ class Ids:
     def written(self) -> list[str]:
         """The ids as text, by which they are compared: 7 and ``"7"`` are the same."""
         return [*map(str, self.values)]
+
+
+class Times(NamedTuple):
+    """A column of times: numbers, or seconds since 1970."""
+
+    whole: npt.NDArray[Any]
+    """The numbers, or of dates the whole seconds, rounded down. [num_rows]"""
+    nanoseconds: npt.NDArray[np.int32] | None
+    """What comes on top, where a date is between two seconds. [num_rows]"""
+
+    @property
+    def order(self) -> npt.NDArray[np.integer]:
+        """The rows from the first time to the last; of equal times, as they stand. [num_rows]"""
+        if self.nanoseconds is None:
+            return np.argsort(self.whole, kind="stable")
+        return np.lexsort((self.nanoseconds, self.whole))
+
+    @property
+    def numbers(self) -> npt.NDArray[Any]:
+        """The times: whole numbers where all of them are, or floats. [num_rows]"""
+        return self.whole if self.nanoseconds is None else self.whole + self.nanoseconds / 1e9
 
 
 class Table:
@@ -113,8 +135,7 @@ class Table:
             columns (Mapping[str, Column]): What is wanted, by what messages call it.
 
         Returns:
-            dict: For each an :class:`Ids`, or an array of numbers: floats, or, of times, whole numbers where
-            all of them are; dates become seconds since 1970.
+            dict: For each an :class:`Ids`, an array of weights, or :class:`Times`.
 
         Raises:
             RawDataError: If there is no such column or no row, or a row is not what it should be.
@@ -134,7 +155,7 @@ class Table:
                 frame = _parquet(self.path, [self.names[at] for at in place.values()])
                 place = {role: frame.columns.get_loc(self.names[at]) for role, at in place.items()}
             for role, reader in readers.items():
-                reader.add_series(frame.iloc[:, place[role]])
+                reader.add_series(_usual(frame.iloc[:, place[role]]))
             num_rows = len(frame)
         if num_rows == 0:
             self.fail(None, "it has no row")
@@ -293,12 +314,36 @@ def _parquet(path: Path, columns: list[str] | None) -> Any:
         raise_at(path, None, f"it cannot be read as a Parquet file ({error})", "Take another copy.")
 
 
+def _usual(series: pd.Series) -> pd.Series:
+    """Return what pandas itself has for dates and dictionaries of Arrow."""
+    if not isinstance(series.dtype, pd.ArrowDtype):
+        return series
+    import pyarrow as pa
+
+    kind = series.dtype.pyarrow_dtype
+    if pa.types.is_date(kind) or pa.types.is_dictionary(kind):
+        return pa.array(series.array).to_pandas(date_as_object=False)
+    return series
+
+
 def _is_missing(cell: Any) -> bool:
     return cell is None or (pd.api.types.is_scalar(cell) and bool(pd.isna(cell)))
 
 
 def _is_number(cell: Any) -> bool:
     return isinstance(cell, Real) and type(cell) not in _BOOLS
+
+
+def _floats(cells: Sequence[Any]) -> npt.NDArray[np.float64]:
+    """Return numbers as floats; what is too large for one is infinite."""
+
+    def one(cell: Any) -> float:
+        try:
+            return float(cell)
+        except OverflowError:
+            return np.inf
+
+    return np.fromiter(map(one, cells), np.float64, len(cells))
 
 
 def _shown(value: Any) -> str:
@@ -504,8 +549,8 @@ class _Categories(_Ids):
         return ids
 
 
-class _Numbers(_Reader):
-    """Finite numbers."""
+class _Weights(_Reader):
+    """Positive numbers that 32 bits can hold."""
 
     def add_text(self, cells: Sequence[str], start: int) -> None:
         numbers = pd.to_numeric(np.array(cells, dtype=object), errors="coerce").astype(np.float64, copy=False)
@@ -520,7 +565,7 @@ class _Numbers(_Reader):
         elif pd.api.types.is_object_dtype(dtype):
             cells = series.tolist()
             self.fail_if(np.array([not _is_number(cell) for cell in cells]), cells, 0, "is no number")
-            self._add(np.array(cells, dtype=np.float64), cells, 0)
+            self._add(_floats(cells), cells, 0)
             return
         elif pd.api.types.is_string_dtype(dtype):
             self.fail(
@@ -529,28 +574,25 @@ class _Numbers(_Reader):
         self.fail(0, f"is of the type {dtype}, but numbers are needed")
 
     def _add(self, numbers: npt.NDArray[Any], cells: Any, start: int) -> None:
-        self.fail_if(~np.isfinite(numbers), cells, start, "is no finite number")
+        problem = "is no finite number of 32 bits"
+        self.fail_if(~(np.abs(numbers) <= np.finfo(np.float32).max), cells, start, problem)
+        problem = "is not positive: a row without weight is no interaction"
+        self.fail_if(numbers <= 0, cells, start, problem)
+        problem = "is too small for a number of 32 bits: multiply all weights by a number"
+        self.fail_if(numbers < np.finfo(np.float32).tiny, cells, start, problem)
         self.parts.append(numbers)
 
     def result(self) -> npt.NDArray[np.float64]:
         return np.concatenate(self.parts)
 
 
-class _Weights(_Numbers):
-    """Positive numbers."""
-
-    def _add(self, numbers: npt.NDArray[Any], cells: Any, start: int) -> None:
-        super()._add(numbers, cells, start)
-        problem = "is not positive: a row without weight is no interaction"
-        self.fail_if(numbers <= 0, cells, start, problem)
-
-
 class _Times(_Reader):
-    """Times: numbers, which stay as they are, or dates, which become microseconds."""
+    """Times: numbers, which stay as they are, or dates, which become seconds and nanoseconds."""
 
     def __init__(self, table: Table, role: str) -> None:
         super().__init__(table, role)
         self.are_dates: bool | None = None
+        self.nanoseconds: list[npt.NDArray[np.int32]] = []
 
     def add_text(self, cells: Sequence[str], start: int) -> None:
         array = np.array(cells, dtype=object)
@@ -559,11 +601,10 @@ class _Times(_Reader):
         if self.are_dates is None:
             self.are_dates = not is_number[0]
             if self.are_dates:  # The first one may be neither.
-                self._add_dates(_dates(array[:1]), cells, start)
-                self.parts.clear()
+                self._check_dates(_dates(array[:1]), cells, start)
         if not self.are_dates:
             self.fail_if(~is_number, cells, start, "is no number, as the times before it are")
-            self.parts.append(numbers)
+            self._add_numbers(numbers, cells, start)
             return
         self.fail_if(is_number, cells, start, "is a number, but the times before it are dates")
         self._add_dates(_dates(array), cells, start)
@@ -579,9 +620,10 @@ class _Times(_Reader):
         elif pd.api.types.is_integer_dtype(dtype) or pd.api.types.is_float_dtype(dtype):
             self.are_dates = False
             self.fail_if(series.isna().to_numpy(), series, 0, "is no finite number")
-            numbers = series.to_numpy(np.int64 if pd.api.types.is_integer_dtype(dtype) else np.float64)
-            self.fail_if(~np.isfinite(numbers), series, 0, "is no finite number")
-            self.parts.append(numbers)
+            kind: Any = np.float64
+            if pd.api.types.is_integer_dtype(dtype):
+                kind = np.uint64 if pd.api.types.is_unsigned_integer_dtype(dtype) else np.int64
+            self._add_numbers(series.to_numpy(kind), series, 0)
         elif pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype):
             cells = series.tolist()
             if isinstance(cells[0], str):
@@ -595,24 +637,40 @@ class _Times(_Reader):
             if self.are_dates:
                 self._add_dates(pd.to_datetime(array_of(cells), utc=True, errors="coerce"), cells, 0)
             else:
-                numbers = np.array(cells, dtype=np.float64)
-                self.fail_if(~np.isfinite(numbers), cells, 0, "is no finite number")
-                self.parts.append(numbers)
+                are_whole = all(isinstance(cell, (int, np.integer)) and abs(cell) < 2**63 for cell in cells)
+                self._add_numbers(np.array(cells, np.int64) if are_whole else _floats(cells), cells, 0)
         else:
             self.fail(0, f"is of the type {dtype}, but dates or numbers are needed")
 
-    def _add_dates(self, dates: pd.DatetimeIndex, cells: Any, start: int) -> None:
+    def _add_numbers(self, numbers: npt.NDArray[Any], cells: Any, start: int) -> None:
+        self.fail_if(~np.isfinite(numbers), cells, start, "is no finite number")
+        if numbers.dtype.kind == "u":
+            self.fail_if(
+                numbers > np.iinfo(np.int64).max, cells, start, "is too large for 64 bits with a sign"
+            )
+            numbers = numbers.astype(np.int64)
+        self.parts.append(numbers)
+
+    def _check_dates(self, dates: pd.DatetimeIndex, cells: Any, start: int) -> None:
         problem = "is no date: ISO 8601, such as 2024-05-17 or 2024-05-17T20:15:00Z, or a number is needed"
         self.fail_if(dates.isna(), cells, start, problem)
-        self.parts.append(dates.as_unit("us").asi8)
 
-    def result(self) -> npt.NDArray[Any]:
+    def _add_dates(self, dates: pd.DatetimeIndex, cells: Any, start: int) -> None:
+        self._check_dates(dates, cells, start)
+        per_second = _PER_SECOND[dates.unit]
+        seconds, rest = np.divmod(dates.asi8, per_second)
+        self.parts.append(seconds)
+        self.nanoseconds.append((rest * (10**9 // per_second)).astype(np.int32))
+
+    def result(self) -> Times:
         times = np.concatenate(self.parts)
+        self.parts.clear()
         if self.are_dates:
-            return times // 10**6 if not (times % 10**6).any() else times / 1e6
+            nanoseconds = np.concatenate(self.nanoseconds)
+            return Times(times, nanoseconds if nanoseconds.any() else None)
         if times.dtype.kind == "f" and not (times % 1).any() and np.abs(times).max(initial=0) < 2**53:
-            return times.astype(np.int64)
-        return times.astype(np.int64) if times.dtype.kind in "iu" else times
+            times = times.astype(np.int64)
+        return Times(times, None)
 
 
 def _dates(cells: npt.NDArray[np.object_]) -> pd.DatetimeIndex:

@@ -310,15 +310,19 @@ def _pairs(table: Table, read: dict[str, Any], split: str) -> _Pairs:
     weights = np.diff(first, append=num_rows)
     if "weight" in read:
         weights = np.add.reduceat(read.pop("weight")[order], first)
+        too_large = weights > np.finfo(np.float32).max
+        if too_large.any():
+            row = int(order[first[too_large.argmax()]])
+            table.fail(row, "the weights of its user and item add up to more than a number of 32 bits holds")
     times = place = None
     if "time" in read:
         time = read.pop("time")
-        by_time = np.argsort(time, kind="stable")
+        by_time = time.order
         rank = np.empty_like(by_time)
         rank[by_time] = np.arange(num_rows)
         # At equal times, rows are in their order.
         place = np.maximum.reduceat(rank[order], first)
-        times = time[by_time[place]]
+        times = time.numbers[by_time[place]]
     parts = None
     if split == "time":
         assert place is not None  # _split_column has seen to it.

@@ -87,11 +87,58 @@ def test_what_is_no_id_is_blamed_on_its_row(column, problem):
 )
 def test_times_are_numbers_or_seconds(tmp_path, cells, times):
     frame = pd.DataFrame({"x": cells})
-    found = read(frame, "time")
+    found = read(frame, "time").numbers
     assert found.tolist() == times
     assert (found.dtype.kind == "i") == all(time == int(time) for time in times)
     frame.to_csv(tmp_path / "plays.csv", index=False)
-    assert read(tmp_path / "plays.csv", "time").tolist() == times
+    assert read(tmp_path / "plays.csv", "time").numbers.tolist() == times
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pd.to_datetime([1_700_000_000_000_000_900 - 400 * n for n in range(3)]),
+        [*pd.to_datetime([1_700_000_000_000_000_900 - 400 * n for n in range(3)])],
+        [f"2024-05-17T00:00:00.000000{n}Z" for n in (900, 500, 100)],
+        [2**62 + 2, 2**62 + 1, 2**62],
+        pd.Series([2**62 + 2, 2**62 + 1, 2**62], dtype=object),
+        np.array(["300000-01-03", "300000-01-02", "300000-01-01"], dtype="datetime64[s]"),
+    ],
+)
+def test_times_go_by_their_full_value(cells):
+    times = read(pd.DataFrame({"x": cells}), "time")
+    assert times.order.tolist() == [2, 1, 0]
+    if isinstance(cells, np.ndarray):
+        assert times.numbers.tolist() == cells.astype("int64").tolist()
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "problem"),
+    [
+        ([1, 1e-50], "weight", "1e-50 is too small for a number of 32 bits"),
+        ([1, 1e39], "weight", r"1e\+39 is no finite number of 32 bits"),
+        ([1, 10**400], "weight", "10000.* is no finite number of 32 bits"),
+        ([1, 10**400], "time", "10000.* is no finite number"),
+        (np.array([1, 2**64 - 1], dtype="uint64"), "time", "18446744073709551615 is too large for 64 bits"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_blamed_on_their_row(tmp_path, cells, kind, problem):
+    with pytest.raises(RawDataError, match=rf"plays.iloc\[1\]: the x {problem}"):
+        read(pd.DataFrame({"x": cells}), kind)
+    (tmp_path / "plays.csv").write_text("\n".join(["x", *map(str, cells)]))
+    with pytest.raises(RawDataError, match=r"plays.csv', line 3: the x '"):
+        read(tmp_path / "plays.csv", kind)
+
+
+@pytest.mark.tables
+def test_dates_and_dictionaries_of_arrow_are_those_of_pandas():
+    import pyarrow as pa
+
+    dates = pd.Series([pd.Timestamp("2024-05-17").date()] * 2, dtype=pd.ArrowDtype(pa.date32()))
+    assert read(dates.to_frame("x"), "time").numbers.tolist() == [1715904000] * 2
+    words = pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))
+    frame = pd.Series(["b", "a", "b"], dtype=words).to_frame("x")
+    assert read(frame, "id").values == read(frame, "category").values == ["b", "a"]
 
 
 @pytest.mark.tables

@@ -90,6 +90,22 @@ def test_of_equal_times_the_later_row_is_later():
     assert positives(dataset, "test") == {("u", 0)}
 
 
+def test_nanoseconds_decide_what_is_last():
+    times = pd.to_datetime([1_700_000_000_000_000_900 - 400 * n for n in range(3)])
+    frame = pd.DataFrame({"user": ["u"] * 3, "item": [3, 2, 1], "when": times})
+    dataset = TableKG.from_tables(frame, time="when", split="last")
+    assert positives(dataset, "val") == {("u", 2)}
+    assert positives(dataset, "test") == {("u", 3)}
+
+
+def test_weights_that_add_up_to_too_much_are_blamed_on_their_pair():
+    frame = pd.DataFrame({"user": ["u", "v", "v"], "item": [1, 2, 2], "w": [3e38] * 3})
+    with pytest.raises(
+        RawDataError, match=r"interactions.iloc\[1\]: the weights of its user and item add up"
+    ):
+        TableKG.from_tables(frame, weight="w")
+
+
 @pytest.mark.parametrize("split", ["random", "per_user", "time", "last"])
 def test_every_split_is_a_partition_that_the_seed_fixes(split):
     rng = np.random.default_rng(0)
