@@ -81,8 +81,8 @@ class TableGraph:
 
     @property
     def triples(self) -> npt.NDArray[np.integer]:
-        """Head, relation and tail. [num_triples, 3]"""
-        return np.concatenate(self._parts)
+        """Head, relation and tail of each triple once, in the order of their first rows. [num_triples, 3]"""
+        return pd.DataFrame(np.concatenate(self._parts)).drop_duplicates().to_numpy()
 
     def add(self, triples: Triples, links: Any, item: str | int) -> dict[str, int]:
         """Add triples, whose ends are items where their ids say so, or links; return what there was."""
@@ -140,7 +140,7 @@ class TableGraph:
 
     def items_with_triples(self) -> int:
         """Return how many items have a triple."""
-        ends = np.unique(self.triples[:, ::2])
+        ends = np.unique(np.concatenate(self._parts)[:, ::2])
         return int((ends < self.num_items).sum())
 
     def _link(self, triples: Triples, items: Ids, entities: Ids) -> dict[str, int]:

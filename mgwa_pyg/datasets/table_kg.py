@@ -119,7 +119,8 @@ class TableKG(KGRecDataset):
             triples (DataFrame or path, optional): The knowledge graph: a table with the columns ``head``,
                 ``relation`` and ``tail`` (or ``head_id``, …; of a frame, any three), or a file in
                 N-Triples (``.nt``) or Turtle (``.ttl``, with the extra :obj:`tables`), also packed.
-                There, the id of a node is its IRI without brackets. (default: :obj:`None`)
+                There, the id of a node is its IRI without brackets. A triple that is repeated counts once.
+                (default: :obj:`None`)
             links (DataFrame, path or mapping, optional): Which entity of the graph an item is: a table with
                 the columns ``item`` and ``entity`` (or ``item_id`` and ``entity_id``; of a frame,
                 any two), or ids by ids. An entity that several items are linked to belongs to the last.

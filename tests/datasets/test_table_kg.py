@@ -137,6 +137,14 @@ def test_ends_of_triples_are_items_or_anything_else():
     assert (summary["items with triples"], summary["ids of the graph"], summary["rows"]) == (2, 4, 6)
 
 
+def test_a_triple_counts_once():
+    graph = pd.concat([GRAPH, GRAPH.iloc[::-1], pd.DataFrame([("7", "kind", "kind=a")], columns=GRAPH.columns)])
+    dataset = TableKG.from_tables(PLAYS.assign(kind="a"), triples=graph, attributes=["kind"])
+    wanted = {*map(tuple, graph.to_numpy().tolist()), ("8", "kind", "kind=a"), ("9", "kind", "kind=a")}
+    assert triples(dataset) == sorted(wanted)
+    assert dataset.summary()["triples"] == len(wanted)
+
+
 def test_links_say_which_entity_an_item_is():
     graph = GRAPH.replace({"7": "m.7", "8": "m.8"})
     links = {7: "m.7", 8: "m.8", 5: "m.5", 9: "nowhere"}
