@@ -108,6 +108,10 @@ class TableGraph:
     def call_by_id(self, ids: Ids, names: Ids) -> None:
         """Give entities names by their ids in the graph."""
         rows = np.array([self._row.get(written, -1) for written in ids.written])[ids.code]
+        if (rows < 0).all():
+            self._warn_of_strangers(
+                "entity_names: it names none of the entities", next(iter(self._row)), ids.written[0]
+            )
         self.call(
             (row, names.written[name])
             for row, name in zip(rows.tolist(), names.code.tolist(), strict=True)
@@ -120,6 +124,11 @@ class TableGraph:
         """Add what a table says of items: their names, and triples of their attributes."""
         ids = columns["item"]
         rows = np.array([self.item_row.get(written, -1) for written in ids.written])[ids.code]
+        count = len({*self.item_row} & {*ids.written})
+        if count < _FEW * self.num_items:
+            other = next((written for written in ids.written if written not in self.item_row), "")
+            problem = f"{table.what}: only {count} of the {self.num_items} items are in it"
+            self._warn_of_strangers(problem, next(iter(self.item_row)), other)
         if "name" in columns:
             self._name_items(rows, columns["name"])
         for role, column in attributes.items():
@@ -181,6 +190,13 @@ class TableGraph:
             f"Only {count} of the {self.num_items} items have triples: the first item is "
             f"{next(iter(self.item_row))!r:.60}, and the first other id of the graph {first!r:.60}.{hints} "
             f"See whether both are written alike, or pass links=, a table of items' ids and the graph's.",
+            stacklevel=4,
+        )
+
+    def _warn_of_strangers(self, problem: str, ours: str, other: str) -> None:
+        warnings.warn(
+            f"{problem}: the first there is {ours!r:.60}, and the first other id {other!r:.60}. See whether "
+            f"both are written alike.",
             stacklevel=4,
         )
 

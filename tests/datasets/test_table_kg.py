@@ -138,7 +138,9 @@ def test_ends_of_triples_are_items_or_anything_else():
 
 
 def test_a_triple_counts_once():
-    graph = pd.concat([GRAPH, GRAPH.iloc[::-1], pd.DataFrame([("7", "kind", "kind=a")], columns=GRAPH.columns)])
+    graph = pd.concat(
+        [GRAPH, GRAPH.iloc[::-1], pd.DataFrame([("7", "kind", "kind=a")], columns=GRAPH.columns)]
+    )
     dataset = TableKG.from_tables(PLAYS.assign(kind="a"), triples=graph, attributes=["kind"])
     wanted = {*map(tuple, graph.to_numpy().tolist()), ("8", "kind", "kind=a"), ("9", "kind", "kind=a")}
     assert triples(dataset) == sorted(wanted)
@@ -208,6 +210,14 @@ def test_few_items_in_the_graph_are_loudly_warned_of():
         UserWarning, match="Only 0 of the 3 items have triples.*2 items would be found by the end"
     ):
         TableKG.from_tables(PLAYS, triples=pd.DataFrame([(node, "by", "x") for node in nodes]))
+
+
+def test_tables_that_match_nothing_are_loudly_warned_of():
+    items = pd.DataFrame({"item": ["07", "08", "09"], "title": ["Seven", "Eight", "Nine"]})
+    with pytest.warns(UserWarning, match="items: only 0 of the 3 items are in it.*'7'.*'07'"):
+        TableKG.from_tables(PLAYS, items=items, name="title")
+    with pytest.warns(UserWarning, match="entity_names: it names none of the entities.*'7'.*'OSLO'"):
+        TableKG.from_tables(PLAYS, triples=GRAPH, entity_names={"OSLO": "Oslo"})
 
 
 @pytest.mark.parametrize(
