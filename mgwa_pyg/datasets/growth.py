@@ -16,6 +16,7 @@ from torch_geometric.data import HeteroData
 
 from mgwa_pyg.datasets.base import KGRecDataset
 from mgwa_pyg.datasets.fixed import fixed
+from mgwa_pyg.datasets.ids import by_entity_id
 from mgwa_pyg.datasets.interactions import interactions as links_of
 from mgwa_pyg.datasets.names import checked_ids
 from mgwa_pyg.datasets.rdf import Triples
@@ -40,6 +41,8 @@ class Growth(NamedTuple):
     """The names of new relations, which are the last ones."""
     num_interactions: int
     """How many interactions are new; they are training positives."""
+    num_held_out: int
+    """How many were there as validation or test positives, and stay there."""
     num_triples: int
     """How many triples are new."""
 
@@ -55,7 +58,8 @@ def grow(
     there are passed over.
 
     Ids are those of the data set. In triples, an entity is called by :obj:`entity_ids`, an item also by its
-    :obj:`item_ids`. An entity of which there are interactions becomes an item.
+    :obj:`item_ids` where the graph has nothing else of that id. An entity of which there are interactions
+    becomes an item, unless the graph calls items by other ids than their own.
 
     Args:
         dataset (KGRecDataset): The data set. It stays as it is.
@@ -64,12 +68,14 @@ def grow(
         triples (DataFrame or path, optional): As for :meth:`TableKG.from_tables`. (default: :obj:`None`)
         items (list, mapping, DataFrame or path, optional): The new items among the heads of the triples: ids,
             names by ids, or a table of both (:obj:`item` and :obj:`name`). :obj:`None` takes every new head
-            for an item. Those with interactions are items in any case. (default: :obj:`None`)
+            for an item. Those with interactions are items in any case. Items that were there are called by
+            the names that are given. (default: :obj:`None`)
 
     Raises:
         TypeError: If an argument is of another type.
         ValueError: If there is nothing to add, or a new id is the head of one triple and the tail of another
-            and nothing says whether it is an item.
+            and nothing says whether it is an item, or an id may be an item's or that of something else in
+            the graph.
         FileNotFoundError: If there is no such file.
         RawDataError: If a table has no such column, or a row is not what it should be.
         ImportError: If a file needs the extra :obj:`tables`.
@@ -92,13 +98,14 @@ def grow(
     data = copy.copy(dataset[0])
     data["user"].num_nodes, data["entity"].num_nodes = len(users.ids), len(entities.ids)
     num_triples = _add_triples(data, dataset.num_relations, len(relations.ids), entities.new_row, triple)
-    num_interactions = _add_interactions(data, entities.new_row, user, item)
+    num_interactions, num_held_out = _add_interactions(data, entities.new_row, user, item)
 
     grown = copy.copy(dataset)
     grown.data = data
+    grown._forget_tables()
     grown.__dict__.pop("fingerprint", None)  # It is of the data as they were.
     num_items = len(entities.item_ids)
-    entity_names = entities.names(names | graph.names)
+    entity_names = entities.names(names, graph.names)
     grown._names = {
         "user_ids": users.ids,
         "item_ids": entities.item_ids,
@@ -122,6 +129,7 @@ def grow(
         entities.others,
         relations.ids[dataset.num_relations :],
         num_interactions,
+        num_held_out,
         num_triples,
     )
 
@@ -160,7 +168,11 @@ class _Entities:
         self.ids = [*dataset.entity_ids]
         self.item_ids = [*dataset.item_ids]
         self._item_row = {str(id_): row for row, id_ in enumerate(self.item_ids)}
-        self._entity_row = {str(id_): row for row, id_ in enumerate(self.ids)}
+        self._entity_row = self._rows_of_graph()
+        #: Whether the graph calls items otherwise: ids of items say nothing of its entities then.
+        self._is_linked = any(str(id_) != str(self.ids[row]) for row, id_ in enumerate(self.item_ids))
+        #: Whether the id of an item is that of something else in the graph.
+        self._overlaps = any(self._entity_row.get(id_, row) != row for id_, row in self._item_row.items())
         #: For each old row the new one.
         self.new_row = np.arange(len(self.ids))
         #: The ids of new entities that are no items.
@@ -183,6 +195,13 @@ class _Entities:
                         f"new items among the heads as items=, or [] if none is"
                     )
                 new[str(id_)] = id_
+        of_graph = [id_ for written, id_ in new.items() if written in self._entity_row]
+        if self._is_linked and of_graph:
+            raise ValueError(
+                f"item {of_graph[0]!r:.60} is new, and the knowledge graph has an entity of this id, but it "
+                f"calls items by other ids, so that they may be two things: give the item an id that the "
+                f"graph does not have, or make the data set anew with the item in its links"
+            )
         # An entity that has become an item leaves its row.
         first, num_old = self._num_items, len(self.ids)
         before = [row if (row := self._entity_row.get(written, -1)) >= first else -1 for written in new]
@@ -194,8 +213,11 @@ class _Entities:
         self.item_ids += new.values()
         self._item_row |= {written: first + at for at, written in enumerate(new)}
         self.ids = [*self.ids[:first], *new.values(), *(self.ids[row] for row in stays.tolist())]
-        self._entity_row = {str(id_): row for row, id_ in enumerate(self.ids)}
+        self._entity_row = self._rows_of_graph()
         return {str(id_): name for id_, name in (named or {}).items() if name is not None}
+
+    def _rows_of_graph(self) -> dict[str, int]:
+        return {str(self.ids[row]): row for row in by_entity_id(self.item_ids, self.ids).tolist()}
 
     def item_rows(self, ids: Sequence[int | str]) -> _Rows:
         return np.array([self._item_row[str(id_)] for id_ in ids], dtype=np.int64)
@@ -206,20 +228,34 @@ class _Entities:
 
     def _entity(self, id_: int | str) -> int:
         written = str(id_)
-        row = self._entity_row.get(written, self._item_row.get(written))
+        row = self._entity_row.get(written)
+        if row is None and (item := self._item_row.get(written)) is not None:
+            if self._overlaps:
+                raise ValueError(
+                    f"triples: {id_!r:.60} may be a new entity or item {id_!r:.60}, which the graph "
+                    f"calls {self.ids[item]!r:.60}, as ids of items are ids of other things in the graph, "
+                    f"too: call the item {self.ids[item]!r:.60}, or a new entity otherwise"
+                )
+            row = item
         if row is None:
             row = self._entity_row[written] = len(self.ids)
             self.ids.append(id_)
             self.others.append(id_)
         return row
 
-    def names(self, given: Mapping[str, str]) -> list[str]:
-        """Return the names of all entities: those that they have, that are given, or their ids."""
+    def names(self, of_items: Mapping[str, str], given: Mapping[str, str]) -> list[str]:
+        """Return the names of all entities: those given for items, that they have, that are given, or their
+        ids.
+        """
         old = [*self._old_row.tolist(), *[-1] * len(self.others)]
-        return [
+        names = [
             self._names[row] if row >= 0 else given.get(str(id_), str(id_))
             for row, id_ in zip(old, self.ids, strict=True)
         ]
+        names[: len(self.item_ids)] = [
+            of_items.get(str(id_), name) for id_, name in zip(self.item_ids, names, strict=False)
+        ]
+        return names
 
 
 def _read_interactions(source: Any) -> dict[str, Ids]:
@@ -271,8 +307,8 @@ def _add_triples(data: HeteroData, num_old: int, num_relations: int, new_row: _R
     return head.numel()
 
 
-def _add_interactions(data: HeteroData, new_row: _Rows, user: _Rows, item: _Rows) -> int:
-    """Add those that are not there to the training positives, and return how many."""
+def _add_interactions(data: HeteroData, new_row: _Rows, user: _Rows, item: _Rows) -> tuple[int, int]:
+    """Add those that are not there to the training positives; return how many, and how many are held out."""
     links, num_nodes = links_of(data), data["entity"].num_nodes
     move = torch.from_numpy(new_row)
     for name in ("edge_index", "edge_label_index"):
@@ -280,7 +316,9 @@ def _add_interactions(data: HeteroData, new_row: _Rows, user: _Rows, item: _Rows
         links[name] = torch.stack([pairs[0], move[pairs[1]]])
     known = torch.cat([links.edge_index, links.edge_label_index[:, links.edge_label == 1]], dim=1)
     key = torch.from_numpy(user * num_nodes + item).unique()
-    key = key[~torch.isin(key, known[0] * num_nodes + known[1])]
+    seen, known_key = links.edge_index[0] * num_nodes + links.edge_index[1], known[0] * num_nodes + known[1]
+    num_held_out = int((torch.isin(key, known_key) & ~torch.isin(key, seen)).sum())
+    key = key[~torch.isin(key, known_key)]
     new = torch.stack([key // num_nodes, key % num_nodes])
     # What was drawn as a negative may have become a positive.
     labelled = links.edge_label_index
@@ -294,4 +332,4 @@ def _add_interactions(data: HeteroData, new_row: _Rows, user: _Rows, item: _Rows
     for name in ("edge_weight", "edge_time"):  # Of the new ones nothing is known.
         if name in links:
             del links[name]
-    return key.numel()
+    return key.numel(), num_held_out

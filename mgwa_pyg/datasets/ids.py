@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
@@ -58,19 +59,42 @@ class Rows(NamedTuple):
         An item is the item of its id or, where there was none, the entity of its id: what others were linked
         to may have become an item.
         """
-        item, entity = _rows(old.item, new.item), _rows(old.entity, new.entity)
+        item = _rows(old.item, new.item)
+        entity = _rows(old.entity, new.entity, by_entity_id(*old[1:3]), by_entity_id(*new[1:3]))
         num_items = len(new.item)
         entity[:num_items] = torch.where(item >= 0, item, entity[:num_items])
         return cls(_rows(old.user, new.user), item, entity, _rows(old.relation, new.relation))
 
 
-def _rows(old: Sequence[str], new: Sequence[str]) -> Tensor:
-    """Return for each of the new ids the row of the same among the old ones, or -1. Of equal ids the last
-    counts.
+def by_entity_id(item: Sequence[int | str], entity: Sequence[int | str]) -> npt.NDArray[np.int64]:
+    """Return the rows that the ids of entities mean, each id once.
+
+    Items that the graph does not know are in the list of entities by their own ids, which may be those of
+    something else in the graph: that counts then, and otherwise the last of equal ids.
+
+    Args:
+        item (sequence): The ids of items.
+        entity (sequence): The ids of all entities, the items first.
     """
-    index = pd.Index(old, dtype=object)
-    last = np.flatnonzero(~index.duplicated(keep="last"))
-    place = index[last].get_indexer(pd.Index(new, dtype=object))
-    rows = np.where(place >= 0, np.append(last, -1)[place], -1)
-    rows[pd.Index(new, dtype=object).duplicated(keep="last")] = -1
+    own = np.zeros(len(entity), dtype=bool)
+    own[: len(item)] = [str(id_) == str(of_graph) for id_, of_graph in zip(item, entity, strict=False)]
+    order = np.argsort(~own, kind="stable")
+    ids = pd.Index([str(entity[row]) for row in order.tolist()], dtype=object)
+    return np.sort(order[~ids.duplicated(keep="last")])
+
+
+def _rows(
+    old: Sequence[str],
+    new: Sequence[str],
+    old_rows: npt.NDArray[np.int64] | None = None,
+    new_rows: npt.NDArray[np.int64] | None = None,
+) -> Tensor:
+    """Return for each of the new ids the row of the same among the old ones, or -1; only some rows count if
+    that is said, and otherwise of equal ids the last.
+    """
+    index, wanted = pd.Index(old, dtype=object), pd.Index(new, dtype=object)
+    known = np.flatnonzero(~index.duplicated(keep="last")) if old_rows is None else old_rows
+    asked = np.flatnonzero(~wanted.duplicated(keep="last")) if new_rows is None else new_rows
+    rows = np.full(len(new), -1)
+    rows[asked] = np.append(known, -1)[index[known].get_indexer(wanted[asked])]
     return torch.from_numpy(rows)

@@ -154,7 +154,7 @@ class Table:
                 assert self.path is not None
                 frame = _parquet(self.path, [self.names[at] for at in place.values()])
                 place = {role: frame.columns.get_loc(self.names[at]) for role, at in place.items()}
-            for role, reader in readers.items():
+            for role, reader in readers.items() if len(frame) else ():
                 reader.add_series(_usual(frame.iloc[:, place[role]]))
             num_rows = len(frame)
         if num_rows == 0:

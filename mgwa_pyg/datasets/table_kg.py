@@ -220,9 +220,16 @@ class TableKG(KGRecDataset):
     def summary(self) -> pd.Series:
         r"""Return what was read, by name: how many rows, users, items, interactions, entities and triples,
         how many items have triples, what of the graph matches an item, and how many interactions are in each
-        part.
+        part. Of data that have grown it is what there is, without what is of tables.
         """
-        return pd.Series(self._summary, name=type(self).__name__, dtype=np.int64)
+        # What there is; what was read of it, in its place, if all of it was read.
+        ends = self._data["entity", "kg", "entity"].edge_index.unique()
+        there = {
+            **self._statistics,
+            "items with triples": int((ends < self.num_items).sum()),
+            **self._sizes(),
+        }
+        return pd.Series({**self._summary, **there}, name=type(self).__name__, dtype=np.int64)
 
     def to_file(self, path: str | os.PathLike[str]) -> None:
         r"""Keep the data set in a file that :obj:`TableKG(path)` opens, without its transform.
@@ -239,7 +246,7 @@ class TableKG(KGRecDataset):
             "seed": self.seed,
             "split": self.split,
             "interaction": tuple(self.interaction),
-            "summary": self._summary,
+            "summary": {name: int(count) for name, count in self.summary().items()},
         }
         content = {
             "kind": type(self._data).__name__,
@@ -266,6 +273,9 @@ class TableKG(KGRecDataset):
         self.negatives, self.seed, self.split, self.interaction = negatives, seed, split, interaction
         self._root = self._processed = None
         InMemoryDataset.__init__(self, None, transform, log=False)
+
+    def _forget_tables(self) -> None:
+        self._summary = {}
 
     def _arguments(self) -> dict[str, Any]:
         return {"path": _FILE}

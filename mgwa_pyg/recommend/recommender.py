@@ -275,16 +275,18 @@ class Recommender:
                 <mgwa_pyg.datasets.TableKG.from_tables>`. (default: :obj:`None`)
             items (list, mapping, DataFrame or path, optional): The new items among the heads of the triples:
                 ids, names by ids, or a table with the columns ``item`` and ``name``. :obj:`None` takes every
-                new head for an item. (default: :obj:`None`)
+                new head for an item. Items that were there take the names. (default: :obj:`None`)
 
         Returns:
             Series: How many users, items, entities (that are no items), relations, interactions and triples
-            were new.
+            were new; and ``held out``, how many interactions are validation or test positives of the data
+            set, which they stay, so that they change nothing.
 
         Raises:
             TypeError: If an argument is of another type.
             ValueError: If there is nothing to add, a new id is the head of one triple and the tail of another
-                and nothing says whether it is an item, or the model can know nothing of a new item.
+                and nothing says whether it is an item, an id may be an item's or that of something else in
+                the graph, or the model can know nothing of a new item.
             FileNotFoundError: If there is no such file.
             RawDataError: If a table has no such column, or a row is not what it should be.
             ImportError: If a file needs the extra ``tables``.
@@ -304,6 +306,7 @@ class Recommender:
         self.__dict__ = updated.__dict__
         counts = {kind: len(getattr(growth, kind)) for kind in ("users", "items", "entities", "relations")}
         counts |= {"interactions": growth.num_interactions, "triples": growth.num_triples}
+        counts |= {"held out": growth.num_held_out}
         return pd.Series(counts, name="new")
 
     @_asked

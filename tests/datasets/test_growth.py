@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mgwa_pyg.datasets import RawDataError, SyntheticKG
+from mgwa_pyg.datasets import RawDataError, SyntheticKG, TableKG
 from mgwa_pyg.datasets.growth import grow
 from mgwa_pyg.datasets.schema import check_data
 from tests.tables import OfTables, tables_of
@@ -62,7 +62,8 @@ def test_what_is_new_joins_what_was_there(data):
     assert triples == before[2] | {*new_facts}
     assert (grown.users, grown.items) == (["someone"], ["i99", "fresh"])
     assert (grown.entities, grown.relations) == (["nowhere"], ["made in"])
-    assert grown.num_interactions == 3
+    assert (grown.num_interactions, grown.num_held_out) == (3, 1)
+    assert grow(data, plays(sorted(before[1])[0])).num_held_out == 0
     assert grown.num_triples == len(triples) - len(before[2])
     made = grown.dataset
     check_data(made, made[0])
@@ -101,6 +102,52 @@ def test_an_entity_that_has_users_becomes_an_item(data):
     assert content(made)[2] == before
 
 
+@pytest.fixture(scope="module")
+def linked():
+    """Item 1 is the graph's 2, item 4 its 7; item 2 is not in the graph."""
+    seen = pd.DataFrame({"user": [0, 0, 1, 1, 2, 2, 2, 3, 3], "item": [1, 2, 1, 3, 2, 3, 4, 1, 4]})
+    graph = facts((2, "r", 50), (3, "r", 50), (7, "r", 51), (9, "r", 51))
+    return TableKG.from_tables(seen, triples=graph, links={1: 2, 3: 3, 4: 7}, split="none")
+
+
+def test_triples_speak_of_ids_of_the_graph(linked):
+    made = grow(linked, triples=facts((2, "r", 51), (77, "r", 2)), items=[]).dataset
+    kg = made[0]["entity", "kg", "entity"]
+    found = kg.edge_index[:, kg.rel_type == 0].t().tolist()
+    assert [made.item_ids.index(1), [*made.entity_ids].index(51)] in found
+    assert [[*made.entity_ids].index(77), made.item_ids.index(1)] in found
+    assert all(made.item_ids.index(2) not in ends for ends in found)
+    assert grow(linked, triples=facts((78, "r", 51)), items=[78]).items == [78]
+
+
+def test_ids_that_may_be_two_things_are_refused(linked):
+    with pytest.raises(ValueError, match="item 9 is new, and the knowledge graph has an entity of this id"):
+        grow(linked, plays((0, 9)))
+    with pytest.raises(ValueError, match="4 may be a new entity or item 4, which the graph calls 7"):
+        grow(linked, triples=facts((4, "r", 51)))
+
+
+def test_the_summary_is_of_what_there_is(linked, tmp_path):
+    was = linked.summary()
+    made = grow(linked, plays((9, 1), (9, 10)), facts((10, "r", 51))).dataset
+    got = made.summary().to_dict()
+    assert got == {
+        "users": 5, "items": 5, "interactions": 11, "entities": made.num_entities, "relations": 1,
+        "triples": 5, "items with triples": 4, "interactions for train": 11, "interactions for val": 0,
+        "interactions for test": 0,
+    }  # fmt: skip
+    made.to_file(tmp_path / "made.pt")
+    assert TableKG(tmp_path / "made.pt").summary().to_dict() == got
+    assert linked.summary().equals(was)
+    assert was["rows"] == 9
+
+
+def test_items_that_were_there_take_names(data):
+    made = grow(data, plays(("u0", "i1")), items={"i3": "Another name"}).dataset
+    assert made.item_names[3] == made.entity_names[3] == "Another name"
+    assert [*made.item_names[:3]] == [*data.item_names[:3]]
+
+
 def test_a_negative_that_was_played_is_none_any_more(data):
     links = data[0]["user", "listens", "entity"]
     user, item = links.edge_label_index[:, links.edge_label == 0][:, 0].tolist()
@@ -117,5 +164,7 @@ def test_wrong_tables_are_refused(data):
         grow(data, pd.DataFrame({"user": [1], "what": [2]}))
     with pytest.raises(RawDataError, match=r"interactions.iloc\[1\]: the user is missing"):
         grow(data, plays(("u0", "i0"), (None, "i1")))
+    with pytest.raises(RawDataError, match="interactions: it has no row"):
+        grow(data, pd.DataFrame({"user": [], "item": []}))
     with pytest.raises(TypeError, match="items=3"):
         grow(data, plays(("u0", "i1")), items=3)

@@ -24,6 +24,13 @@ def test_an_item_is_that_of_its_id_whatever_triples_call_it():
     assert got["entity"] == [1, 0, 4, 1]  # Of two entities that are called alike the last counts.
 
 
+def test_an_item_without_a_link_is_nothing_else_of_its_id():
+    old = DataIds(user=[], item=["1", "2"], entity=["2", "2", "9"], relation=[])
+    new = old._replace(item=["2", "9", "1"], entity=["2", "9", "2", "9"])
+    assert Rows.between(old, new).entity.tolist() == [1, -1, 0, 2]
+    assert Rows.between(old, old._replace(item=[], entity=["2", "9"])).entity.tolist() == [0, 2]
+
+
 def test_an_entity_that_has_become_an_item():
     got = rows(item=["x", "r", "new"], entity=["x", "r", "new", "q"])
     assert got["item"] == [0, -1, -1]

@@ -30,7 +30,7 @@ def test_what_is_new_is_known_seen_and_found(make_model_of, own, kind):
     whole = recommender.recommend_batch()
     got = recommender.update(PLAYS, FACTS, items={"i30": "The thirtieth", "i31": "Like it"})
     assert got.to_dict() == {
-        "users": 1, "items": 2, "entities": 0, "relations": 0, "interactions": 4, "triples": 2
+        "users": 1, "items": 2, "entities": 0, "relations": 0, "interactions": 4, "triples": 2, "held out": 0
     }  # fmt: skip
     assert repr(recommender).endswith("users=21, items=32)")
     table = recommender.recommend("new", k=32)
