@@ -138,9 +138,17 @@ class Table:
             dict: For each an :class:`Ids`, an array of weights, or :class:`Times`.
 
         Raises:
+            ValueError: If two roles of ids have the same column.
             RawDataError: If there is no such column or no row, or a row is not what it should be.
         """
         place = {role: self._place(role, column) for role, column in columns.items()}
+        ids: dict[int, str] = {}
+        for role, column in columns.items():
+            if column.kind == "id" and ids.setdefault(place[role], role) != role:
+                raise ValueError(
+                    f"{self._name}: the column {self.names[place[role]]!r} cannot be both the "
+                    f"{ids[place[role]]} and the {role}: name another one"
+                )
         readers = {role: _READERS[column.kind](self, role) for role, column in columns.items()}
         num_rows = 0
         if self._frame is None and self._is_text:
@@ -152,8 +160,9 @@ class Table:
             frame = self._frame
             if frame is None:
                 assert self.path is not None
-                frame = _parquet(self.path, [self.names[at] for at in place.values()])
-                place = {role: frame.columns.get_loc(self.names[at]) for role, at in place.items()}
+                needed = sorted({*place.values()})  # A column may be wanted for several things.
+                frame = _parquet(self.path, [self.names[at] for at in needed])
+                place = {role: needed.index(at) for role, at in place.items()}
             for role, reader in readers.items() if len(frame) else ():
                 reader.add_series(_usual(frame.iloc[:, place[role]]))
             num_rows = len(frame)
@@ -309,7 +318,9 @@ def _parquet(path: Path, columns: list[str] | None) -> Any:
     try:
         if columns is None:
             return pq.read_schema(path).names
-        return pq.read_table(path, columns=columns).to_pandas()
+        table = pq.read_table(path, columns=columns).select(columns)
+        # An index of pandas is a column like the others, and whole numbers stay whole where some are missing.
+        return table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
     except (OSError, pa.ArrowException) as error:
         raise_at(path, None, f"it cannot be read as a Parquet file ({error})", "Take another copy.")
 
@@ -410,7 +421,11 @@ class _Ids(_Reader):
             self._number_codes(code, values.tolist())
         elif pd.api.types.is_float_dtype(dtype):
             self.add_floats(series)
-        elif pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype):
+        elif (
+            pd.api.types.is_object_dtype(dtype)
+            or pd.api.types.is_string_dtype(dtype)
+            or isinstance(dtype, pd.IntervalDtype)
+        ):
             for start in range(0, len(series), _CHUNK):
                 self._add_objects(series.iloc[start : start + _CHUNK].tolist(), start)
         else:
@@ -531,7 +546,7 @@ class _Categories(_Ids):
             return cell
         if _is_missing(cell):
             return None
-        if isinstance(cell, (bool, np.bool_, int, np.integer)):
+        if isinstance(cell, (pd.Interval, bool, np.bool_, int, np.integer)):
             return str(cell)
         if isinstance(cell, (float, np.floating)) and np.isfinite(cell):
             return str(int(cell)) if cell == int(cell) else repr(float(cell))

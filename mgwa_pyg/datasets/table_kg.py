@@ -155,6 +155,10 @@ class TableKG(KGRecDataset):
             interaction = INTERACTIONS[check_choice("interaction", interaction, INTERACTIONS)]
         if isinstance(attributes, (str, int)) or not isinstance(attributes, Sequence):
             raise TypeError(f"attributes={attributes!r:.60}: a list of columns is needed")
+        if repeated := [column for column in attributes if [*attributes].count(column) > 1]:
+            raise ValueError(f"attributes={attributes!r:.60}: {repeated[0]!r} is there twice, leave one out")
+        if separator is not None and not (isinstance(separator, str) and separator):
+            raise ValueError(f"separator={separator!r:.60}: text such as '|' is needed, or None")
 
         plays = Table("interactions", interactions)
         wanted = {"user": Column([user], "id"), "item": Column([item], "id")}

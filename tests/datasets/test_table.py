@@ -146,6 +146,12 @@ def test_a_parquet_file_is_its_frame(tmp_path):
     frame = pd.DataFrame({"y": [1.5, 2.5], "x": ["b", "a"]})
     frame.to_parquet(tmp_path / "plays.parquet")
     assert read(tmp_path / "plays.parquet", "id").values == ["b", "a"]
+    again = Table("plays", tmp_path / "plays.parquet").read({n: Column(["x"], "category") for n in "ab"})
+    assert again["a"].values == again["b"].values == ["b", "a"]
+    frame.set_index("x").to_parquet(tmp_path / "index.parquet")
+    assert read(tmp_path / "index.parquet", "id").values == ["b", "a"]
+    frame.assign(x=pd.Series([2**53 + 1, None], dtype="Int64")).to_parquet(tmp_path / "gap.parquet")
+    assert read(tmp_path / "gap.parquet", "category").values == [str(2**53 + 1)]
     frame.assign(x=["b", None]).to_parquet(tmp_path / "plays.parquet")
     with pytest.raises(RawDataError, match=r"plays.parquet', row 2: the x is missing"):
         read(tmp_path / "plays.parquet", "id")

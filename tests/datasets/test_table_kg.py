@@ -202,6 +202,11 @@ def test_numbers_that_nobody_shares_are_no_categories():
         with pytest.raises(RawDataError, match=r"'price' has 60 different numbers.*pandas\.cut"):
             TableKG.from_tables(many.assign(price=price), attributes=["price"])
     assert TableKG.from_tables(many.assign(price=[*range(30)] * 2), attributes=["price"]).num_triples == 60
+    # As the message advises.
+    classes = pd.cut(many["price"], 3)
+    for price in (classes, classes.astype(object), classes.astype(classes.cat.categories.dtype)):
+        dataset = TableKG.from_tables(many.assign(price=price), attributes=["price"])
+        assert dataset.entity_names[60:] == [*map(str, classes.cat.categories)]
 
 
 def test_few_items_in_the_graph_are_loudly_warned_of():
@@ -233,6 +238,10 @@ def test_tables_that_match_nothing_are_loudly_warned_of():
         ({"negatives": "none"}, "negatives='none' is unknown"),
         ({"links": {7: "x"}}, "pass it as triples="),
         ({"interaction": "eats"}, "interaction='eats' is unknown"),
+        ({"item": "user"}, "interactions: the column 'user' cannot be both the user and the item"),
+        ({"attributes": ["plays", "plays"]}, r"attributes=\['plays', 'plays'\]: 'plays' is there twice"),
+        ({"separator": ""}, "separator='': text such as"),
+        ({"separator": 5}, "separator=5: text such as"),
         ({"weight": "user"}, r"iloc\[0\]: the weight 'giulia.2' is text"),
     ],
 )
