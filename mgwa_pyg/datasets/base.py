@@ -452,8 +452,17 @@ def _absolute(path: str | os.PathLike[str]) -> str:
     return str(Path(path).expanduser().absolute())
 
 
-def load_content(path: Path, remedy: str = "pass `force_reload=True` to make it anew") -> dict[str, Any]:
+def load_content(
+    path: Path,
+    problem: str = "is damaged",
+    remedy: str = "Delete it, or pass `force_reload=True` to make it anew.",
+) -> dict[str, Any]:
     r"""Return what :func:`save_content` wrote. Nothing in it is run.
+
+    Args:
+        path (Path): The file.
+        problem (str): What a message says of a file that cannot be read.
+        remedy (str): What it advises.
 
     Raises:
         OSError: If the file cannot be read.
@@ -473,8 +482,8 @@ def load_content(path: Path, remedy: str = "pass `force_reload=True` to make it 
     except pickle.UnpicklingError:
         problem = "holds more than tensors and plain values, and is not opened, as it could run code"
     except Exception as error:
-        problem = f"is damaged ({error})"
-    raise RuntimeError(f"'{path}' {problem}. Delete it, or {remedy}.")
+        problem = f"{problem} ({error})"
+    raise RuntimeError(f"'{path}' {problem}. {remedy}")
 
 
 def save_content(path: Path, content: dict[str, Any]) -> None:

@@ -22,6 +22,10 @@ from mgwa_pyg.utils.checks import check_choice, check_count
 _COLUMN = "column:"
 _PARTS = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
 _FILE = "dataset.pt"
+_REMEDY = (
+    f"Pass a file that TableKG.to_file wrote, such as {_FILE} in a run folder; "
+    f"TableKG.from_tables reads tables."
+)
 _ARGUMENTS = ("negatives", "seed", "split", "interaction", "summary")
 
 
@@ -41,7 +45,8 @@ class TableKG(KGRecDataset):
         transform (callable, optional): Applied to the data at every access. (default: :obj:`None`)
 
     Raises:
-        OSError: If the file cannot be read.
+        TypeError: If it is no path.
+        OSError: If the file cannot be read, is a folder, or does not exist.
         RuntimeError: If it is damaged, or not such a file.
     """
 
@@ -52,11 +57,17 @@ class TableKG(KGRecDataset):
         path: str | os.PathLike[str],
         transform: Callable[[HeteroData], HeteroData] | None = None,
     ) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"path={path!r:.60}: a path is needed. {_REMEDY}")
         path = Path(path).expanduser()
-        content = load_content(path, "keep the data set again, by `to_file`")
+        if path.is_dir():
+            raise IsADirectoryError(f"'{path}' is a folder. {_REMEDY}")
+        if not path.exists():
+            raise FileNotFoundError(f"'{path}' does not exist. {_REMEDY}")
+        content = load_content(path, "is no file of a data set, or is damaged", _REMEDY)
         arguments = {**content["origin"].get("arguments", {})}
         if content["origin"]["class"] != _CLASS or not arguments.keys() >= {*_ARGUMENTS}:
-            raise RuntimeError(f"'{path}' was not written by TableKG.to_file: pass such a file")
+            raise RuntimeError(f"'{path}' was not written by TableKG.to_file. {_REMEDY}")
         self._summary: dict[str, int] = arguments.pop("summary")
         self._begin(
             **{**arguments, "interaction": Interaction(*arguments["interaction"])}, transform=transform
@@ -243,8 +254,11 @@ class TableKG(KGRecDataset):
 
         Raises:
             TypeError: If the data hold anything else.
-            OSError: If the file cannot be written.
+            OSError: If the file cannot be written, or is a folder.
         """
+        path = Path(path).expanduser()
+        if path.is_dir():
+            raise IsADirectoryError(f"'{path}' is a folder: pass the path of a file, such as {path / _FILE}")
         arguments = {
             "negatives": self.negatives,
             "seed": self.seed,
@@ -260,7 +274,7 @@ class TableKG(KGRecDataset):
             "pre_transform": (),
             "origin": {"class": _CLASS, "code": "", "files": {}, "arguments": arguments},
         }
-        save_content(Path(path).expanduser(), content)
+        save_content(path, content)
 
     def keep(self, folder: Path) -> None:
         self.to_file(folder / _FILE)

@@ -275,9 +275,26 @@ def test_a_file_holds_all_of_it(tmp_path):
     assert (again.seed, again.negatives, again.split) == (3, "entities", "random")
     assert again.entity_ids == dataset.entity_ids
     assert from_spec({"class": "TableKG", "arguments": {"path": "data.pt"}}, tmp_path).num_items == 3
-    (tmp_path / "data.pt").write_bytes(b"damaged")
-    with pytest.raises(RuntimeError, match=r"damaged.*to_file"):
-        TableKG(tmp_path / "data.pt")
+
+
+def test_what_is_no_file_of_a_data_set_says_what_is(tmp_path):
+    plays, other = tmp_path / "plays.csv", tmp_path / "best.ckpt"
+    PLAYS.to_csv(plays, index=False)
+    torch.save({"kind": "mine"}, other)
+    none = tmp_path / "none.pt"
+    kinds = {plays: RuntimeError, other: RuntimeError, tmp_path: IsADirectoryError, none: FileNotFoundError}
+    for path, kind in kinds.items():
+        with pytest.raises(kind, match=r"Pass a file that TableKG.to_file wrote.*from_tables") as error:
+            TableKG(path)
+        assert str(path) in str(error.value)
+        assert "elete" not in str(error.value)
+    with pytest.raises(TypeError, match=r"a path is needed.*from_tables"):
+        TableKG(PLAYS)
+    with pytest.raises(
+        IsADirectoryError, match=r"is a folder: pass the path of a file, such as .*dataset.pt"
+    ):
+        TableKG.from_tables(PLAYS).to_file(tmp_path)
+    assert {*tmp_path.iterdir()} == {plays, other}
 
 
 @pytest.mark.parametrize("split", ["random", "none"])
