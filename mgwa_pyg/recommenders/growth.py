@@ -45,6 +45,10 @@ class Start(NamedTuple):
         """
         path = Path(run_folder).expanduser()
         path = path / "best.ckpt" if path.is_dir() else path
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} does not exist: pass the folder of a run that has finished, or a checkpoint"
+            )
         content = read_checkpoint(path)
         model = content["hyper_parameters"]["config"].get("model")
         if model != config.model:

@@ -82,6 +82,7 @@ def evaluate(
         model's own row.
 
     Raises:
+        TypeError: If an argument is of another type.
         FileNotFoundError: If there is no checkpoint.
         CheckpointError: If it cannot be used, or its data set cannot be opened.
         ValueError: If there are no test positives, fewer than :math:`k` items are left to recommend to a
@@ -90,9 +91,13 @@ def evaluate(
     if not isinstance(folder, str | os.PathLike):
         raise TypeError(f"folder={folder!r:.60}: a path is needed")
     k, device = check_count("k", k), chosen_device(device)
+    if isinstance(beside, str):
+        raise TypeError(f"beside={beside!r:.60}: a list of heuristics is needed, such as [{beside!r:.60}]")
     for other in beside or ():
         check_choice("beside", other, HEURISTICS)
     folder = Path(folder).expanduser().absolute()
+    if not (folder / "best.ckpt").exists():
+        raise FileNotFoundError(f"{folder} has no best.ckpt: pass the folder of a run that has finished")
     recommender = restore(folder / "best.ckpt", dataset, device)
     dataset, name = recommender.dataset, recommender.config.model
     data, num_items = dataset[0], dataset.num_items

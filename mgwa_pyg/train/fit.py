@@ -156,11 +156,13 @@ def fit(
             (default: :obj:`None`)
 
     Raises:
-        TypeError: If the data set, the hyper-parameters or the folder are of another type.
+        TypeError: If the data set, the hyper-parameters, the folder, a logger or a callback are of another
+            type, or a callback keeps more than plain data in checkpoints.
         ValueError: If the device is unknown or not there, the seed is out of range, the data are not what
             the data set promises, or cannot be learned from, or validation rows cannot tell which epoch was
             best.
         IndexError: If a user, an entity, an item or a relation of the data is out of range.
+        FileNotFoundError: If there is no checkpoint to start from.
         BlockingIOError: If another fit works in ``folder``.
         CheckpointError: If ``folder`` holds an interrupted fit of other data, hyper-parameters or seed, or
             its checkpoint or that of ``warm_start`` is damaged, or of another model.
@@ -180,6 +182,11 @@ def fit(
         )
     if not isinstance(folder, str | os.PathLike):
         raise TypeError(f"folder={folder!r:.60}: a path is needed")
+    if warm_start is not None and not isinstance(warm_start, str | os.PathLike):
+        raise TypeError(f"warm_start={warm_start!r:.60}: the path of a run folder is needed")
+    callbacks = _all_of("callbacks", callbacks, Callback)
+    if not isinstance(logger, bool | Logger):
+        logger = _all_of("logger", logger, Logger)
     seed, device = check_count("seed", seed, minimum=0), chosen_device(device)
     if seed > _MAX_SEED:
         raise ValueError(f"seed={seed}: a whole number of at most {_MAX_SEED} is needed")
@@ -315,6 +322,17 @@ def _warn_of_start(recommender: KGRecommender, rows: Rows) -> None:
             f"'column:NAME', or none to judge by, split='none'; Recommender.update keeps the parts, too",
             stacklevel=5,
         )
+
+
+def _all_of(name: str, values: Any, kind: type) -> list[Any]:
+    """Return the values as a list, or raise a :class:`TypeError` if one is of another kind."""
+    wanted = f"a list of objects of lightning.pytorch's {kind.__name__} is needed"
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise TypeError(f"{name}={values!r:.60}: {wanted}")
+    for at, value in enumerate(values):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}[{at}]={value!r:.60}: {wanted}")
+    return [*values]
 
 
 def _is_of(checkpoint: Path, fit: dict[str, Any]) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import pickle
 import signal
 import threading
 import warnings
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
@@ -64,13 +67,34 @@ class WholeCheckpoints(CheckpointIO):
     """How Lightning writes and reads checkpoints here: whole or not at all, and as plain data."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        save_tensors(Path(path), checkpoint)
+        try:
+            save_tensors(Path(path), checkpoint, try_to_load=True)
+        except (pickle.PickleError, AttributeError, TypeError) as error:
+            states = checkpoint.get("callbacks", {})
+            wrong = next((name for name, state in states.items() if not _is_plain(state)), None)
+            what = "a callback's on_save_checkpoint()" if wrong is None else f"the state_dict() of {wrong}"
+            raise TypeError(
+                f"{what} holds more than plain data, of which no checkpoint can be made: have it return "
+                f"tensors, numbers, strings, lists and dicts"
+            ) from error
 
     def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
         return read_checkpoint(path)
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def _is_plain(state: Any) -> bool:
+    """Whether a checkpoint may hold it."""
+    file = io.BytesIO()
+    try:
+        torch.save(state, file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except (pickle.PickleError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def make_trainer(

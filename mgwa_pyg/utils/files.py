@@ -95,7 +95,8 @@ def _remove_leftovers(path: Path) -> None:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[bool]:
-    r"""Keeps a folder, which is made if need be, to oneself until the block ends or the process dies.
+    r"""Keeps a folder, which is made if need be, to oneself until the block ends or the process dies. If it
+    was made, and nothing is in it then, it goes.
 
     Yields whether somebody died who worked there. There are file systems without locks, where nobody is
     kept out; nor is anybody on Windows, where this does nothing.
@@ -110,6 +111,7 @@ def locked_folder(folder: Path) -> Iterator[bool]:
     """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file: choose a folder")
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":
         yield False
@@ -139,6 +141,9 @@ def locked_folder(folder: Path) -> Iterator[bool]:
             path.unlink(missing_ok=True)
         finally:
             os.close(file)
+            if is_new:
+                with suppress(OSError):  # Something is in it.
+                    folder.rmdir()
 
 
 def save_tensors(path: Path, content: Any, try_to_load: bool = False) -> None:

@@ -690,3 +690,31 @@ def test_loggers_have_the_figures_of_each_epoch(small, tmp_path, held_out):
         assert all(value == pytest.approx(entry[name], rel=1e-5) for name, value in there.items())
     # Nothing is logged by default.
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best.ckpt"]
+
+
+def test_other_loggers_callbacks_and_starts_are_refused_at_the_door(small, tmp_path):
+    for wrong, error, message in (
+        ({"callbacks": Callback()}, TypeError, r"callbacks=<.*: a list of objects of .* Callback is needed"),
+        ({"callbacks": None}, TypeError, "callbacks=None: a list"),
+        ({"callbacks": [print]}, TypeError, r"callbacks\[0\]=<built-in function print>"),
+        ({"callbacks": [Callback]}, TypeError, r"callbacks\[0\]=<class"),
+        ({"logger": "csv"}, TypeError, "logger='csv': a list of objects of .* Logger"),
+        ({"logger": ["csv"]}, TypeError, r"logger\[0\]='csv'"),
+        ({"warm_start": 5}, TypeError, "warm_start=5: the path of a run folder"),
+        ({"warm_start": tmp_path / "no"}, FileNotFoundError, "no does not exist: pass the folder of a run"),
+        ({"warm_start": tmp_path}, FileNotFoundError, "best.ckpt does not exist: pass the folder of a run"),
+    ):
+        with pytest.raises(error, match=message):
+            fit(small, KGCNConfig(epochs=1), tmp_path / "fit", device="cpu", **wrong)
+    assert not (tmp_path / "fit").exists()
+
+
+@pytest.mark.parametrize("state", [object(), lambda: 0], ids=["object", "function"])
+def test_a_callback_that_no_checkpoint_can_hold_is_named(small, tmp_path, state):
+    class Keeps(Callback):
+        def state_dict(self):
+            return {"kept": state}
+
+    with pytest.raises(TypeError, match=r"the state_dict\(\) of .*Keeps holds more than plain data"):
+        fit(small, KGCNConfig(epochs=2), tmp_path, device="cpu", callbacks=[Keeps()])
+    assert not [*tmp_path.glob("*.ckpt")]
