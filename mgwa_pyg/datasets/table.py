@@ -30,7 +30,7 @@ _SEPARATORS |= dict.fromkeys(_RECBOLE, "\t")
 _PARQUET = (".parquet", ".pq")
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _BOOLS = (bool, np.bool_)
-_WHOLE = re.compile("0|-?[1-9][0-9]{0,17}")  # A number that reads as it was written, of 64 bits.
+_WHOLE = re.compile("0|-?[1-9][0-9]{0,18}")  # A number that reads as it was written.
 
 
 class Column(NamedTuple):
@@ -502,7 +502,9 @@ class _Ids(_Reader):
             code = place[code]
             values = [values[at] for at in kept.tolist()]
         if self.is_text and all(map(_WHOLE.fullmatch, values)):
-            values = [*map(int, values)]
+            numbers = [*map(int, values)]
+            if min(numbers) >= -(2**63) and max(numbers) < 2**63:
+                values = numbers
         plain = [str(value) if isinstance(value, str) else int(value) for value in values]
         ids = Ids(code, plain)
         self._check_twins(ids)

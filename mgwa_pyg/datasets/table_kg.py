@@ -105,8 +105,8 @@ class TableKG(KGRecDataset):
         :obj:`user_id`. In CSV files, quotes enclose cells with commas; between tabs, a quote is a quote.
 
         Ids are whole numbers or strings, and stay what they are; a column of a text file in which all are
-        whole numbers has whole numbers. Ids are compared as they are written, 7 with :obj:`"7"`. Users and
-        items are those with an interaction, in the order of their first one.
+        whole numbers of 64 bits has whole numbers. Ids are compared as they are written, 7 with :obj:`"7"`.
+        Users and items are those with an interaction, in the order of their first one.
 
         Args:
             interactions (DataFrame or path): Who did what: a row for each time, or for each pair.
