@@ -129,8 +129,11 @@ def _turtle(path: Path) -> Any:
     with opened(path) as file:
         text = "".join(file)
     number: dict[str, str] = {}
+    quoted: list[str] = []
 
     def token(node: Any) -> str:
+        if isinstance(node, ox.Triple):
+            quoted.append(str(node))
         if isinstance(node, ox.BlankNode):
             return number.setdefault(node.value, f"_:b{len(number)}")
         return str(node)
@@ -143,6 +146,9 @@ def _turtle(path: Path) -> Any:
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
         raise_at(path, line, f"it is no Turtle ({getattr(error, 'msg', error)})", _REMEDY)
+    if quoted:
+        problem = f"the triple {quoted[0]!r:.200} is the end of another one (RDF-star), which is not read"
+        raise_at(path, None, problem, "Leave triples about triples out.")
     if triples:
         yield zip(*triples, strict=True)
 

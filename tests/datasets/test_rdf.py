@@ -101,6 +101,8 @@ def test_turtle_says_the_same(tmp_path):
     assert (found.names, found.left_out) == ({"http://x/a": "A"}, 1)
     with pytest.raises(RawDataError, match=r"kg.ttl', line 2: it is no Turtle"):
         read(tmp_path / "kg.ttl", "<http://x/a>\n  by <http://x/b> .", ".ttl")
+    with pytest.raises(RawDataError, match=r"kg.ttl': the triple '<x:c> .*' is the end of another one"):
+        read(tmp_path / "kg.ttl", "<x:a> <x:b> <<( <x:c> <x:d> <x:e> )>> .", ".ttl")
 
 
 def test_what_has_no_name_is_called_by_the_end_of_its_id():
