@@ -164,7 +164,7 @@ def _processes(root: Path, num_triples: int, settings: Settings) -> list[dict[st
         measured, _ = _run(root, settings, options, number)
         speeds = [float(value) for value in measured["rows_per_second"][1:]]
         rows.append(figure("scale", case, f"{number} processes", "training throughput", "rows/s", speeds))
-        losses.append([float(value) for value in measured["train_loss"]])
+        losses.append([float(value) for value in measured["step_loss"]])
     difference = max(abs(one - two) for one, two in zip(*losses, strict=True))
     name = "2 processes against 1"
     rows.append(

@@ -199,7 +199,7 @@ class SharedClicks(ClickModule):
         # Unlike that of any other row, epoch and seed.
         key = number + (self.current_epoch << 40) + (self.seed << 50)
         loss = super().training_step((*rows, key), batch_idx)
-        self.log("train_loss", loss, sync_dist=True)
+        self.log("step_loss", loss, sync_dist=True)
         return loss
 
     def on_train_epoch_end(self) -> None:

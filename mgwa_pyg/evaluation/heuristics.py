@@ -432,15 +432,17 @@ class _RidgeScores(_SeenScores):
 
     def __init__(self, seen: sp.csr_array, inverse: Tensor, target: IntArray, l2: float) -> None:
         super().__init__(seen, inverse.contiguous().numpy(), target)
-        by_item, size = seen.tocsc(), max(1, _CELLS // max(1, seen.shape[0]))
+        # Differences of single precision would be multiplied.
+        by_item, size = seen.astype(np.float64).tocsc(), max(1, _CELLS // max(1, seen.shape[0]))
         itself = [
             (part := by_item[:, start : start + size]).multiply(self._matrix @ part).sum(axis=0)
             for start in range(0, seen.shape[1], size)
         ]
-        self._shrink = np.float32(l2) / (1 - np.concatenate([np.zeros(0, np.float32), *itself]))
+        self._shrink = l2 / (1 - np.concatenate([np.zeros(0), *itself]))
 
     def _of_targets(self, user: IntArray) -> FloatArray:
-        return self._seen[user].toarray() - (self._matrix[user] @ self._seen) * self._shrink
+        fitted = self._matrix[user].astype(np.float64) @ self._seen
+        return self._seen[user].toarray() - fitted * self._shrink
 
 
 def _ridge_inverse(gram: sp.csr_array, l2: float) -> Tensor:

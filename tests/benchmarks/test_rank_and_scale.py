@@ -54,7 +54,7 @@ def test_the_memory_model_counts_what_is_kept():
 def test_scale_runs_the_example(tmp_path):
     options = ["--triples", 20_000, "--steps", 1, "--epochs", 2, "--batch-size", 500]
     logged, peak = scale._run(tmp_path, Settings(quick=True), options)
-    assert len(logged["train_loss"]) == len(logged["rows_per_second"]) == 2
+    assert len(logged["step_loss"]) == len(logged["rows_per_second"]) == 2
     assert peak > 2**27  # Python and torch alone take more.
 
 
@@ -65,7 +65,7 @@ def test_scale_compares_two_processes_with_one(tmp_path, monkeypatch):
         launched = arguments[:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         folder = Path(arguments[arguments.index("--out") + 1], "logs", "version_0")
         folder.mkdir(parents=True)
-        rows = ["train_loss,rows_per_second", "0.5,1", f"{0.25 + launched / 64},{10 + launched}", ",30"]
+        rows = ["step_loss,rows_per_second", "0.5,1", f"{0.25 + launched / 64},{10 + launched}", ",30"]
         (folder / "metrics.csv").write_text("\n".join(rows))
         return 0
 

@@ -26,7 +26,7 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-def logged(run, name="train_loss", version=0):
+def logged(run, name="step_loss", version=0):
     """What was logged by this name."""
     table = pd.read_csv(run / "logs" / f"version_{version}" / "metrics.csv")
     return torch.tensor(table[name].dropna().to_numpy())
