@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mgwa_pyg.utils.files import whole_file
 
 _Vectors = npt.NDArray[np.float32]
+_LEAST, _MOST = -(2**63), 2**63 - 1
 _INSTALL = "`pip install mgwa_pyg[export]`"
 
 
@@ -49,8 +50,8 @@ def _write_parquet(folder: Path, vectors: dict[str, _Vectors], ids: dict[str, Se
     except ImportError as error:
         raise ImportError(f"Parquet files need pyarrow: {_INSTALL}, or take NumPy's") from error
     for kind, of_kind in vectors.items():
-        # Ids of both kinds can only be kept as text.
-        texts = any(isinstance(id_, str) for id_ in ids[kind])
+        # Ids of both kinds, and numbers of more than 64 bits, can only be kept as text.
+        texts = any(isinstance(id_, str) or not _LEAST <= id_ <= _MOST for id_ in ids[kind])
         column = pa.array([str(id_) for id_ in ids[kind]] if texts else [*ids[kind]])
         lists = pa.FixedSizeListArray.from_arrays(pa.array(of_kind.reshape(-1)), of_kind.shape[1])
         with whole_file(folder / f"{kind}.parquet") as file:

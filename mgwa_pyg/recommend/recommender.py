@@ -325,7 +325,8 @@ class Recommender:
             folder (path): Where ``users.json`` and ``items.json`` are written, the ids in the order of the
                 vectors, and beside them the vectors.
             file_format (str, optional): ``"numpy"``, which is ``users.npy`` and ``items.npy``; ``"parquet"``,
-                ``users.parquet`` and ``items.parquet`` with the columns ``id`` and ``vector``; or
+                ``users.parquet`` and ``items.parquet`` with the columns ``id``, text where not all ids are
+                whole numbers of 64 bits, and ``vector``; or
                 ``"safetensors"``, ``vectors.safetensors`` with ``users`` and ``items``.
                 (default: :obj:`"numpy"`)
             dimensions (int, optional): How many dimensions approximate what is no inner product.
@@ -334,7 +335,8 @@ class Recommender:
         Returns:
             Series: The numbers of ``users`` and ``items``, the ``size`` of the vectors, and the measured
             ``overlap@10``: the share of the model's ten best items of a user, those seen left out, that are
-            among the ten best by the vectors, of at most 1000 users.
+            among the ten best by the vectors, of at most 1000 users; :obj:`None` if these have seen all
+            items.
 
         Raises:
             ValueError: If the model has no such vectors, or not without ``dimensions``, or the format is
@@ -360,7 +362,9 @@ class Recommender:
             shared += int((want.unsqueeze(2) == got.unsqueeze(1)).any(dim=2)[there].sum())
             total += int(there.sum())
         counts = {"users": len(user), "items": len(item), "size": user.shape[1]}
-        return pd.Series({**counts, "overlap@10": shared / max(total, 1)}, dtype=object, name="exported")
+        return pd.Series(
+            {**counts, "overlap@10": shared / total if total else None}, dtype=object, name="exported"
+        )
 
     @_asked
     def explain(

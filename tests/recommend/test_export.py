@@ -4,9 +4,11 @@ import builtins
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from mgwa_pyg.datasets import TableKG
 from mgwa_pyg.recommend import Recommender
 from mgwa_pyg.recommenders import make_recommender
 from mgwa_pyg.train import CollaborativeConfig, LightGCNConfig
@@ -99,6 +101,20 @@ def test_other_formats_hold_the_same(made, own_data, tmp_path):
         table = parquet.read_table(tmp_path / f"{kind}.parquet").to_pandas()
         assert table["id"].tolist() == [*ids]
         np.testing.assert_array_equal(np.stack(table["vector"]), want)
+
+
+def test_ids_of_all_kinds_and_nothing_to_compare(tmp_path):
+    """Everybody has seen everything."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    users, items = [2**64 - 1, 5, -(2**70)], [1, "b"]
+    table = pd.DataFrame({"user": [*users, *users], "item": [*items * 3]}, dtype=object)
+    with pytest.warns(UserWarning, match="negatives"):
+        data = TableKG.from_tables(table, split="none")
+    got = Recommender(make_recommender(data, CONFIGS["collaborative"], seed=0)).export(tmp_path, "parquet")
+    assert got["overlap@10"] is None
+    for kind, ids in (("users", users), ("items", items)):
+        assert ids_in(tmp_path, kind) == ids
+        assert parquet.read_table(tmp_path / f"{kind}.parquet")["id"].to_pylist() == [*map(str, ids)]
 
 
 def test_faiss_finds_the_same(made, tmp_path):
