@@ -96,8 +96,8 @@ def evaluate(
     for other in beside or ():
         check_choice("beside", other, HEURISTICS)
     folder = Path(folder).expanduser().absolute()
-    if not (folder / "best.ckpt").exists():
-        raise FileNotFoundError(f"{folder} has no best.ckpt: pass the folder of a run that has finished")
+    if not (checkpoint := folder / "best.ckpt").exists():
+        raise FileNotFoundError(f"{checkpoint} does not exist: pass the folder of a run that has finished")
     recommender = restore(folder / "best.ckpt", dataset, device)
     dataset, name = recommender.dataset, recommender.config.model
     data, num_items = dataset[0], dataset.num_items

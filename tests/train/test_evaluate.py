@@ -172,7 +172,7 @@ def test_what_cannot_be_evaluated(small, run, tmp_path):
         evaluate(3)
     with pytest.raises(TypeError, match=r"beside='ease': a list of heuristics is needed"):
         evaluate(folder, beside="ease")
-    with pytest.raises(FileNotFoundError, match=r"nothing has no best\.ckpt: pass the folder of a run"):
+    with pytest.raises(FileNotFoundError, match=r"best\.ckpt does not exist: pass the folder of a run"):
         evaluate(tmp_path / "nothing")
 
 
