@@ -30,6 +30,8 @@ class TopItems(NamedTuple):
     r"""The users, ascending, :math:`(n)`."""
     item: Tensor
     r"""Their items, :math:`(n, k)`; -1 where no item is left."""
+    score: Tensor
+    r"""The items' scores, :math:`(n, k)`; :math:`-\infty` where no item is left."""
 
 
 def full_ranking(
@@ -105,7 +107,7 @@ def top_items(
         raise ValueError(f"split={split!r} has no positive: there is nothing to find")
     masked = _positives(data, _MASKED[split], num_items)
     users = truth[0].unique_consecutive()
-    items = []
+    items, scores = [], []
     for user in users.split(users_per_step):
         score = score_all(user)
         if score.shape != (len(user), num_items):
@@ -118,8 +120,10 @@ def top_items(
                 f"score_all returned {int((~score.isfinite()).sum())} values that are not finite for the "
                 f"users {int(user[0])} to {int(user[-1])}"
             )
-        items.append(_top(score, _of_users(masked, user).to(score.device), k).to(truth.device))
-    return TopItems(users, torch.cat(items))
+        item, score = _top(score, _of_users(masked, user).to(score.device), k)
+        items.append(item.to(truth.device))
+        scores.append(score.to(truth.device))
+    return TopItems(users, torch.cat(items), torch.cat(scores))
 
 
 def ranking_metrics(
@@ -153,7 +157,7 @@ def ranking_metrics(
         IndexError: If a user is out of range.
     """
     _check_split(split)
-    user, item = top
+    user, item = top[:2]
     num_users = int(data["user"].num_nodes)
     check_tensors(_FORMS, {"user": user, "item": item})
     check_range("user", user, num_users, "the number of users")
@@ -203,8 +207,10 @@ def _of_users(pairs: Tensor, user: Tensor) -> Tensor:
     return torch.stack([row, pairs[1, place]])
 
 
-def _top(score: Tensor, hidden: Tensor, k: int) -> Tensor:
-    """Return the k best items of each row but the hidden cells, filled up with -1 where they run out."""
+def _top(score: Tensor, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k best items of each row but the hidden cells, filled up with -1 where they run out, and
+    their scores.
+    """
     score = score.clone() if score.is_floating_point() else score.double()
     score[hidden[0], hidden[1]] = float("-inf")
     length = min(k, score.size(1))
@@ -214,8 +220,10 @@ def _top(score: Tensor, hidden: Tensor, k: int) -> Tensor:
     index[shared] = _in_order(score[shared])[:, :length]
     index = index.sort(dim=1).values
     index = index.gather(1, _in_order(score.gather(1, index)))
-    index = index.masked_fill(score.gather(1, index) == float("-inf"), -1)
-    return F.pad(index, (0, k - length), value=-1)
+    best = score.gather(1, index)
+    index = index.masked_fill(best == float("-inf"), -1)
+    left = (0, k - length)
+    return F.pad(index, left, value=-1), F.pad(best, left, value=float("-inf"))
 
 
 def _in_order(score: Tensor) -> Tensor:

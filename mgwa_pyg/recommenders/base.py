@@ -312,6 +312,11 @@ class KGRecommender(ABC):
         generator = generator or torch.Generator(user.device).manual_seed(self.seed)
         return self.score(*pairs, generator).view(user.numel(), self.num_items)
 
+    @property
+    def users_per_step(self) -> int:
+        """How many users' items are scored at once outside training."""
+        return max(64, self.eval_batch_size // self.num_items)
+
     def scorer(self, generator: torch.Generator | None = None) -> Callable[[Tensor], Tensor]:
         """Return :meth:`score_all` for many calls with the same parameters, which may share work."""
         return partial(self.score_all, generator=generator)

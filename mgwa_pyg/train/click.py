@@ -279,15 +279,14 @@ class ClickModule(L.LightningModule):
         return figures
 
     def _val_recall(self) -> float:
-        num_items = self.dataset.num_items
         score_all = self.recommender.scorer(self._generator)
         ranked = full_ranking(
             lambda user: score_all(user.to(self.device)),
             self.dataset[0],
-            num_items,
+            self.dataset.num_items,
             ks=(10,),
             split="val",
-            users_per_step=max(64, self.recommender.eval_batch_size // num_items),
+            users_per_step=self.recommender.users_per_step,
         )
         return ranked["recall@10"]
 

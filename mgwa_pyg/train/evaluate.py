@@ -115,14 +115,13 @@ def evaluate(
             f"keeps them among the training rows, such as split='time'",
             stacklevel=2,
         )
-    score_all = scorer_of(recommender)
     ranked = partial(top_items, data=data, num_items=num_items, k=k)
-    top = ranked(score_all, users_per_step=users_at_once(recommender))
+    top = ranked(scorer_of(recommender), users_per_step=recommender.users_per_step)
+    if (top.item < 0).any():
+        raise ValueError(f"k={k}: some user has fewer items left that could be recommended; take a smaller k")
     rankings = {name: top}
     for other in _fitting(dataset) if beside is None else beside:
         rankings[other] = ranked(HEURISTICS[other](data, num_items).score_all)
-    if (top.item < 0).any():
-        raise ValueError(f"k={k}: some user has fewer items left that could be recommended; take a smaller k")
 
     of_users = [
         ranking_metrics(ranking, data, num_items, ks=(k,))[f"recall@{k}"] for ranking in rankings.values()
@@ -140,7 +139,7 @@ def evaluate(
         shown = {f"{metric}@{k}": f"{title}@{k}" for metric, title in _SHOWN.items()}
         plot_metrics(table.assign(negatives="test rows"), shown, f"{name} and heuristics", file)
     with whole_file(folder / "recommendations.csv") as file:
-        _recommendations(dataset, top, score_all).to_csv(file, index=False)
+        _recommendations(dataset, top).to_csv(file, index=False)
     return table
 
 
@@ -150,11 +149,6 @@ def scorer_of(recommender: KGRecommender) -> Callable[[Tensor], Tensor]:
     with torch.no_grad():
         score_all = recommender.scorer(torch.Generator(device).manual_seed(recommender.seed))
     return lambda user: score_all(user.to(device))
-
-
-def users_at_once(recommender: KGRecommender) -> int:
-    """Return how many users' items are scored at once."""
-    return max(64, recommender.eval_batch_size // recommender.num_items)
 
 
 def _fitting(dataset: KGRecDataset) -> Iterator[str]:
@@ -203,20 +197,15 @@ def _figures(top: TopItems, data: HeteroData, num_items: int, k: int) -> dict[st
     return {name: float(value) for name, value in metrics.compute().items()}
 
 
-def _recommendations(
-    dataset: KGRecDataset, top: TopItems, score_all: Callable[[Tensor], Tensor]
-) -> pd.DataFrame:
+def _recommendations(dataset: KGRecDataset, top: TopItems) -> pd.DataFrame:
     """What is recommended, by the ids of the data's files."""
-    users_per_step, k = 64, top.item.size(1)
-    parts = zip(top.user.split(users_per_step), top.item.split(users_per_step), strict=True)
-    with torch.no_grad():
-        score = [score_all(user).cpu().gather(1, item) for user, item in parts]
+    k = top.item.size(1)
     users, items = pd.Index(dataset.user_ids), pd.Index(dataset.item_ids)
     return pd.DataFrame(
         {
             "user": users.take(top.user.repeat_interleave(k).numpy()),
             "item": items.take(top.item.flatten().numpy()),
             "rank": np.tile(np.arange(1, k + 1), len(top.user)),
-            "score": torch.cat(score).flatten().numpy(),
+            "score": top.score.flatten().numpy(),
         }
     )

@@ -21,7 +21,7 @@ from mgwa_pyg.datasets.fixed import fixed
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import holm, paired_test, ranking_metrics, top_items, user_aucs
 from mgwa_pyg.recommenders import FitConfig, restore
-from mgwa_pyg.train.evaluate import scorer_of, users_at_once
+from mgwa_pyg.train.evaluate import scorer_of
 from mgwa_pyg.train.fit import FitResult, fit
 from mgwa_pyg.train.plots import plot_worth
 from mgwa_pyg.train.processes import num_processes, side_by_side
@@ -225,7 +225,7 @@ def _of_users(dataset: KGRecDataset, result: FitResult, job: _Job) -> npt.NDArra
         score = result.val_score if job.split == "val" else result.score
         return user_aucs(links.edge_label[rows], score, links.edge_label_index[0, rows])[1]
     recommender = restore(result.checkpoint, dataset, job.device)
-    data, num_items, per_step = result.data, dataset.num_items, users_at_once(recommender)
+    data, num_items, per_step = result.data, dataset.num_items, recommender.users_per_step
     top = top_items(scorer_of(recommender), data, num_items, split=job.split, users_per_step=per_step)
     return ranking_metrics(top, data, num_items, job.split, ks=(10,))["recall@10"]
 

@@ -9,7 +9,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.metrics import LinkPredMRR, LinkPredNDCG, LinkPredRecall
 
 from mgwa_pyg.datasets import LastFMKG
-from mgwa_pyg.evaluation.ranking import TopItems, full_ranking, ranking_metrics, top_items
+from mgwa_pyg.evaluation.ranking import full_ranking, ranking_metrics, top_items
 
 USERS, ITEMS = 23, 15
 
@@ -111,6 +111,8 @@ def test_the_best_items_equal_the_loops(split, levels, k):
     users, rankings = naive_top(score.tolist(), data, k, split)
     assert top.user.tolist() == users
     assert top.item.tolist() == rankings
+    for user, items, scores in zip(users, rankings, top.score, strict=True):
+        assert scores.tolist() == [score[user, item] if item >= 0 else -torch.inf for item in items]
     assert k == 1 or (top.item == -1).any()
     assert len(users) < USERS
 
@@ -153,7 +155,7 @@ def test_rankings_that_cannot_be_measured():
     with pytest.raises(ValueError, match=r"ks=\(5, 10\): from 1 to 5 is needed"):
         ranking_metrics(top, data, ITEMS, ks=(5, 10))
     with pytest.raises(ValueError, match="user 0 has no positive in split='test'"):
-        ranking_metrics(TopItems(top.user - top.user[0], top.item), data, ITEMS, ks=(5,))
+        ranking_metrics(top._replace(user=top.user - top.user[0]), data, ITEMS, ks=(5,))
     with pytest.raises(ValueError, match=r"item has shape \(2, 5\) .*, but whole numbers of shape"):
         ranking_metrics((top.user, top.item[:2]), data, ITEMS, ks=(5,))
     with pytest.raises(IndexError, match=f"user .*{USERS}"):
