@@ -147,11 +147,6 @@ class TableGraph:
             found = cells.merge(entities, on="code")[["item", "entity"]].drop_duplicates().to_numpy()
             self._add(found[:, 0], [column], np.zeros(len(found), dtype=np.int64), found[:, 1])
 
-    def items_with_triples(self) -> int:
-        """Return how many items have a triple."""
-        ends = np.unique(np.concatenate(self._parts)[:, ::2])
-        return int((ends < self.num_items).sum())
-
     def _link(self, triples: Triples, items: Ids, entities: Ids) -> dict[str, int]:
         rows = np.array([self.item_row.get(written, -1) for written in items.written])[items.code]
         number = {str(id_): at for at, id_ in enumerate(triples.ids)}

@@ -223,13 +223,7 @@ class TableKG(KGRecDataset):
             times=pairs.times,
         ).checked()
         dataset._take(dataset._made(tables))
-        dataset._summary = {
-            "rows": num_rows,
-            **tables.statistics,
-            "items with triples": graph.items_with_triples(),
-            **found,
-            **dataset._sizes(),
-        }
+        dataset._summary = {"rows": num_rows, **found}
         return dataset
 
     def summary(self) -> pd.Series:
@@ -237,14 +231,18 @@ class TableKG(KGRecDataset):
         how many items have triples, what of the graph matches an item, and how many interactions are in each
         part. Of data that have grown it is what there is, without what is of tables.
         """
-        # What there is; what was read of it, in its place, if all of it was read.
         ends = self._data["entity", "kg", "entity"].edge_index.unique()
-        there = {
+        links = self._data["user", self.interaction.edge, "entity"]
+        masks = {part: links[f"{part}_mask"] & (links.edge_label == 1) for part in ("train", "val", "test")}
+        of_tables = dict(self._summary)
+        counts = {
+            **({"rows": of_tables.pop("rows")} if of_tables else {}),
             **self._statistics,
             "items with triples": int((ends < self.num_items).sum()),
-            **self._sizes(),
+            **of_tables,
+            **{f"interactions for {part}": int(mask.sum()) for part, mask in masks.items()},
         }
-        return pd.Series({**self._summary, **there}, name=type(self).__name__, dtype=np.int64)
+        return pd.Series(counts, name=type(self).__name__, dtype=np.int64)
 
     def to_file(self, path: str | os.PathLike[str]) -> None:
         r"""Keep the data set in a file that :obj:`TableKG(path)` opens, without its transform.
@@ -264,7 +262,7 @@ class TableKG(KGRecDataset):
             "seed": self.seed,
             "split": self.split,
             "interaction": tuple(self.interaction),
-            "summary": {name: int(count) for name, count in self.summary().items()},
+            "summary": self._summary,
         }
         content = {
             "kind": type(self._data).__name__,
@@ -297,11 +295,6 @@ class TableKG(KGRecDataset):
 
     def _arguments(self) -> dict[str, Any]:
         return {"path": _FILE}
-
-    def _sizes(self) -> dict[str, int]:
-        links = self._data["user", self.interaction.edge, "entity"]
-        masks = {part: links[f"{part}_mask"] & (links.edge_label == 1) for part in ("train", "val", "test")}
-        return {f"interactions for {part}": int(mask.sum()) for part, mask in masks.items()}
 
 
 _CLASS = f"{TableKG.__module__}.{TableKG.__qualname__}"
