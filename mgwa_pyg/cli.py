@@ -68,7 +68,7 @@ Recommend items to a user of a run's data, or to somebody new.
 
 example:
   mgwa-pyg recommend runs/mine --user giulia.2 -k 10
-  mgwa-pyg recommend runs/mine --items "The Velvet Otters" "Brass Umbrella" --exclude "Velour Fog" --json"""
+  mgwa-pyg recommend runs/mine --items "The Velvet Otters" "Brass Umbrella" --exclude "No Mow May" --json"""
 
 _SIMILAR = """\
 List the items most like another.
@@ -103,13 +103,13 @@ example:
 _TABLES = {
     "user": ("COLUMN", "the column of the users (default: user)"),
     "item": ("COLUMN", "the column of the items (default: item)"),
-    "weight": ("COLUMN", "the column of how much a row weighs, such as plays"),
-    "time": ("COLUMN", "the column of the times"),
+    "weight": ("COLUMN", "the column of what a row weighs, such as plays: kept, but no model uses it yet"),
+    "time": ("COLUMN", "the column of the times, for splits"),
     "items": ("FILE", "a table of what is known of items"),
     "name": ("COLUMN", "the column of the items' names"),
     "attributes": ("COLUMN", "columns of categories of items, which become triples"),
     "separator": ("TEXT", "what stands between several categories in a cell"),
-    "triples": ("FILE", "the knowledge graph: a table of head, relation and tail, N-Triples or Turtle"),
+    "triples": ("FILE", "the graph: a table with the columns head, relation and tail, or N-Triples, Turtle"),
     "links": ("FILE", "a table of items and the entities that they are in the graph"),
     "entity_names": ("FILE", "a table of entities and their names"),
     "interaction": ("WORD", "what users do with items: listens, reads, watches or interacts"),
@@ -198,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--format", choices=["numpy", "parquet", "safetensors"], default="numpy",
            help="how vectors are written (default: numpy)")
     option("--dimensions", type=int, metavar="N",
-           help="dimensions for what of a score is no inner product, where a model asks for them")
+           help="for what of a score is no inner product: collaborative needs it if trained to rank")
 
     option = add("kg-worth", _kg_worth, "measure what a knowledge graph is worth", _KG_WORTH)
     option("--run", type=Path, metavar="RUN", help="a run folder: its data and its hyper-parameters")

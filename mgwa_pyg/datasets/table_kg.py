@@ -114,7 +114,7 @@ class TableKG(KGRecDataset):
             item (str): Its column of the items' ids. (default: :obj:`"item"`)
             weight (str, optional): Its column of positive numbers that say how much a row weighs, such as
                 plays. The weights of a pair add up; without a column each row weighs 1. They become
-                :obj:`edge_weight`. (default: :obj:`None`)
+                :obj:`edge_weight`, which no model here uses yet. (default: :obj:`None`)
             time (str, optional): Its column of times: numbers, or dates in ISO 8601, which become seconds
                 since 1970. The last time of a pair counts. They become :obj:`edge_time`.
                 (default: :obj:`None`)
