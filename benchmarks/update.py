@@ -66,7 +66,9 @@ def measured(dataset: KGRecDataset, job: Job) -> Figures:
     users, items = (one_of(size, _PARTS, job.fold) for size in (dataset.num_users, dataset.num_items))
     if job.what == "nothing":
         recommender, figures = Recommender(_fitted(dataset, job)), Figures()
+        everything = recall(recommender, dataset)
         for fold in range(job.folds):
+            figures["nothing", fold, "all test rows"] = everything
             masks = (one_of(size, _PARTS, fold) for size in (dataset.num_users, dataset.num_items))
             users, items = masks
             figures["nothing", fold, "new users"] = recall(recommender, dataset, users=users)
@@ -92,7 +94,11 @@ def measured(dataset: KGRecDataset, job: Job) -> Figures:
         recommender.update(triples=triples_of(dataset, items), items=ids)
         seconds = time.perf_counter() - started
         after = recall(recommender, dataset, items=~items)
-        more = {("items", job.fold, "seconds"): seconds, ("items", job.fold, "others"): after / before}
+        more = {
+            ("items", job.fold, "seconds"): seconds,
+            ("items", job.fold, "others"): after / before,
+            ("items", job.fold, "all test rows"): recall(recommender, dataset),
+        }
     else:
         recommender = Recommender(_fitted(part_of(dataset, items=items, keep_triples=True), job))
         more = {}
@@ -165,6 +171,10 @@ def _rows(found: Figures, folds: int) -> Iterator[dict]:
             yield row(case, f"recall@10, trained with {words}", "1", of(other, case))
             if any(of(other, case)):
                 yield row(case, f"recall@10, share of trained with {words}", "%", share("items", other, case))
+    case = "all test rows"
     yield row("new items", "update", "s", of("items", "seconds"))
+    yield row("new items", f"recall@10 of {case}, updated", "1", of("items", case))
+    yield row("new items", f"recall@10 of {case}, trained with them", "1", of("nothing", case))
+    yield row("new items", f"recall@10 of {case}, share", "%", share("items", "nothing", case))
     others = [100 * value for value in of("items", "others")]
     yield row("other items", "recall@10 after an update, share of before", "%", others)

@@ -56,7 +56,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         ) from error
     except DamagedFileError as error:
         raise CheckpointError(
-            f"{path} is damaged, or no checkpoint ({error}): take another copy, or delete it and train again"
+            f"{path} is damaged, or no checkpoint ({error}): take another copy of it, or train again"
         ) from error
     version = content.get(FORMAT_KEY) if isinstance(content, dict) else None
     if not isinstance(version, int) or version < 1:
