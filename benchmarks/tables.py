@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness import NoDataError, Report, Settings, child_process, figure
+from benchmarks.weights import worth
 from benchmarks.wrong_tables import failures
 from mgwa_pyg.datasets import RecBoleKG, TableKG
 from mgwa_pyg.datasets.download import RAW_VARIABLE
@@ -55,19 +57,21 @@ def run(settings: Settings) -> Report:
     if not (raw / "recbole" / "ml-100k").is_dir() or not (raw / "lastfm" / "artists.dat").is_file():
         raise NoDataError(f"'{raw}' has no recbole/ml-100k or no lastfm/artists.dat.")
     rows += _as_recbole(raw)
-    for case, make in (("Last.FM's raw log", lastfm), ("MovieLens-100k", movielens)):
-        for split in ("random", "time"):
-            rows += _worth(case, split, make, raw, settings)
-            settings.record.keep("tables", rows)
+    for case, make in _LOGS.items():
+        start = time.perf_counter()
+        dataset = make(raw)
+        rows += _fitted(case, dataset, time.perf_counter() - start, settings)
+        for how, recall in worth(dataset).items():
+            name = f"item-knn, history weighed {how}"
+            rows.append(figure("tables", case, name, "recall@10 on validation rows", "1", [recall]))
+        settings.record.keep("tables", rows)
     return Report(rows)
 
 
-def lastfm(raw: Path, split: str) -> TableKG | None:
+def lastfm(raw: Path) -> TableKG:
     """Return the whole log of HetRec, 92,834 rows, with artists by their names, and Satori's triples of those
     that have them. It says how often, but not when: there is no split by time.
     """
-    if split == "time":
-        return None
     folder = raw / "lastfm"
     options: dict[str, Any] = {"sep": "\t", "quoting": 3, "keep_default_na": False}
     artists = pd.read_csv(folder / "artists.dat", usecols=["id", "name"], dtype={"name": str}, **options)
@@ -80,7 +84,6 @@ def lastfm(raw: Path, split: str) -> TableKG | None:
         weight="weight",
         triples=pd.read_csv(folder / "kg.txt", names=["head", "relation", "tail"], **options),
         links=links.merge(artists, on="id")[["name", "entity"]],
-        split=split,
     )
 
 
@@ -93,17 +96,18 @@ def movielens(raw: Path, split: str) -> TableKG:
     )  # fmt: skip
 
 
-def _worth(
-    case: str, split: str, make: Callable[[Path, str], TableKG | None], raw: Path, settings: Settings
-) -> list[dict[str, Any]]:
-    """Read a log, fit to the best epoch and evaluate beside item-kNN and EASE."""
+_LOGS: dict[str, Callable[[Path], TableKG]] = {
+    "Last.FM's raw log, split random": lastfm,
+    "MovieLens-100k, split random": partial(movielens, split="random"),
+    "MovieLens-100k, split time": partial(movielens, split="time"),
+}
+
+
+def _fitted(name: str, dataset: TableKG, read: float, settings: Settings) -> list[dict[str, Any]]:
+    """Fit to the best epoch and evaluate beside item-kNN and EASE."""
     from mgwa_pyg.train import CollaborativeConfig, evaluate, fit
 
-    start = time.perf_counter()
-    dataset = make(raw, split)
-    if dataset is None:
-        return []
-    seconds = {"read": time.perf_counter() - start}
+    seconds = {"read": read}
     config = CollaborativeConfig.for_ranking()
     if settings.quick:
         config = replace(config, epochs=2)
@@ -114,7 +118,6 @@ def _worth(
         start = time.perf_counter()
         found = evaluate(folder, beside=["item-knn", "ease"], device=settings.device)
         seconds["evaluate"] = time.perf_counter() - start
-    name = f"{case}, split {split}"
     rows = [
         figure("tables", name, "TableKG", f"seconds to {what}", "s", [value])
         for what, value in seconds.items()
