@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # What a command ends with, in one line.
 _ERRORS = (ImportError, IndexError, OSError, RuntimeError, TypeError, ValueError)
+# How the library's messages call an argument: `name=`, with a value or without, or a word like `warm_start`.
+_ARGUMENT = re.compile(r"(?<![^\s(`])(?:([a-z_]+)=(?=([\w'\"\[-])?)|([a-z]+_[a-z_]+)(?![^\s,:;)]))")
 
 _DATA = """\
 DATA is a table of who did what, such as plays.csv (CSV, TSV or Parquet, also .gz); or lastfm, bookcrossing or
@@ -124,13 +127,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(arguments)
     try:
-        with _ended_by_signals(), _short_warnings():
+        with _ended_by_signals(), _short_warnings(args.options):
             args.run_command(args)
     except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
         return 128 + int(error.args[0] if error.args else signal.SIGINT)
     except _ERRORS as error:
-        text = " ".join(str(error).split())
+        text = _as_typed(str(error), args.options)
         if isinstance(error, ImportError) and "pip install" not in text:
             text += ": pip install 'mgwa_pyg[search]'"
         print(f"error: {text}", file=sys.stderr)
@@ -142,12 +145,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mgwa-pyg", description="Recommendation over knowledge graphs.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def add(name: str, run: Callable[[argparse.Namespace], None], short: str, text: str) -> Any:
+    def add(
+        name: str, run: Callable[[argparse.Namespace], None], short: str, text: str
+    ) -> Callable[..., None]:
         command = commands.add_parser(
             name, help=short, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        command.set_defaults(run_command=run)
-        return command.add_argument
+        options: dict[str, str] = {}
+        command.set_defaults(run_command=run, options=options)
+
+        def option(*names: str, **settings: Any) -> None:
+            action = command.add_argument(*names, **settings)
+            if action.option_strings:
+                options[action.dest] = action.option_strings[0]
+
+        return option
 
     # fmt: off
     option = add("fit", _fit, "train a model on your tables", _FIT)
@@ -495,15 +507,25 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _short_warnings() -> Iterator[None]:
+def _short_warnings(options: Mapping[str, str]) -> Iterator[None]:
     """Show warnings in one line each."""
 
-    def show(message: Warning | str, *args: Any, **options: Any) -> None:
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    def show(message: Warning | str, *args: Any, **settings: Any) -> None:
+        print(f"warning: {_as_typed(str(message), options)}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+def _as_typed(text: str, options: Mapping[str, str]) -> str:
+    """A message in one line, with the options of the command in the place of the arguments of Python."""
+
+    def typed(found: re.Match[str]) -> str:
+        option = options.get(found[1] or found[3])
+        return found[0] if option is None else option + (" " if found[2] else "")
+
+    return _ARGUMENT.sub(typed, " ".join(text.split()))
 
 
 if __name__ == "__main__":

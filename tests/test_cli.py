@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -210,17 +211,28 @@ def test_evaluate_prints_and_writes_the_table(plays, tmp_path, capsys):
         ("fit", "which data? Pass one: a table, such as plays.csv"),
         ("fit plays.csv --data plays.csv", "which data? Pass one"),
         ("fit synthetic --time when", "--time is for tables of your own: synthetic is none"),
-        ("fit plays.csv --item artist --split last", "split='last' goes by time"),
+        (
+            "fit plays.csv --item artist --split last",
+            "--split 'last' goes by time: name the column of the times as --time",
+        ),
         ("fit plays.csv --item song", "song"),
         ("evaluate nothing", "nothing/best.ckpt"),
         ("recommend nothing --user 1", "nothing/best.ckpt is missing"),
         ("recommend nothing", "for whom? Pass either --user ID, or --items"),
         ("explain nothing --item 1 --user 1 --items 2", "for whom? Pass either --user ID, or --items"),
         ("similar nothing --item 1", "nothing/best.ckpt is missing"),
-        ("tune --data synthetic --model other", "model='other' is unknown: choose"),
-        ("tune --data synthetic --split files", "split='files'"),
+        ("tune --data synthetic --model other", "--model 'other' is unknown: choose"),
+        ("tune --data synthetic --split files", "--split 'files'"),
         ("tune --data synthetic --min-rating 4", "--min-rating is for RecBole's files"),
-        ("tune --data synthetic --trials 0", "trials=0: a whole number of at least 1 is needed"),
+        ("tune --data synthetic --trials 0", "--trials 0: a whole number of at least 1 is needed"),
+        (
+            "fit plays.csv --item artist --links l.csv",
+            "--links and --entity-names are of a graph: pass it as --triples",
+        ),
+        (
+            "fit plays.csv --item artist --attributes user user",
+            "--attributes ['user', 'user']: 'user' is there twice",
+        ),
         ("kg-worth", "Pass either --run RUN or DATA"),
         ("kg-worth --run here --data synthetic", "Pass either --run RUN or DATA"),
         ("kg-worth --run nothing", "nothing/best.ckpt"),
@@ -236,6 +248,34 @@ def test_errors_are_one_line(command, message, tmp_path, monkeypatch, capsys):
     assert printed.err.startswith("error: ")
     assert message in printed.err
     assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("Pass dimensions=, such as 256", "Pass --dimensions, such as 256"),
+        ("k=3: take a smaller k (k=2)", "-k 3: take a smaller k (-k 2)"),
+        ("warm_start has learned from 3 rows", "--warm-start has learned from 3 rows"),
+        (
+            "Fit without warm_start, or\n with split='time'.",
+            "Fit without --warm-start, or with --split 'time'.",
+        ),
+        # What is no option of the command, or of somebody's own.
+        ("item_item=True with k_2=1", "item_item=True with k_2=1"),
+        ("/data/k=3/warm_start.csv, line 2: 'split=3'", "/data/k=3/warm_start.csv, line 2: 'split=3'"),
+        ("the column 'warm_start' and split", "the column 'warm_start' and split"),
+        ("a warm_start.csv", "a warm_start.csv"),
+    ],
+)
+def test_messages_speak_of_options(message, shown):
+    options = {"dimensions": "--dimensions", "k": "-k", "split": "--split", "warm_start": "--warm-start"}
+    assert cli._as_typed(message, options) == shown
+
+
+def test_warnings_speak_of_options(capsys):
+    with cli._short_warnings({"minutes": "--minutes"}):
+        warnings.warn("minutes=1 is little", stacklevel=1)
+    assert capsys.readouterr().err == "warning: --minutes 1 is little\n"
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch, capsys):
