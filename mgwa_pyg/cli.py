@@ -129,6 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _ended_by_signals(), _short_warnings(args.options):
             args.run_command(args)
+            sys.stdout.flush()
+    except BrokenPipeError:  # Whoever reads, such as `head`, has what they want.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at the end.
+        return 141  # What a shell has for SIGPIPE.
     except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
         return 128 + int(error.args[0] if error.args else signal.SIGINT)
@@ -378,7 +382,10 @@ def _load(args: argparse.Namespace) -> Recommender:
 
 def _is_newcomer(args: argparse.Namespace) -> bool:
     if (args.user is None) == (args.items is None):
-        raise ValueError("for whom? Pass either --user ID, or --items that somebody new has seen")
+        given = "none of them is" if args.user is None else "both are"
+        raise ValueError(
+            f"for whom? Pass either --user ID, or --items that somebody new has seen: {given} given"
+        )
     return args.user is None
 
 

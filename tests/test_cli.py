@@ -167,6 +167,16 @@ def test_answers_are_those_of_the_recommender(plays, capsys):
     assert like == recommender.similar_items(some[0], 2).to_dict("records")
 
 
+def test_who_stops_reading_hears_of_no_error(plays, monkeypatch, capfd):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        assert cli.main(["recommend", str(plays), "--user", "giulia.2"]) == 141
+        print("what is left at the end of the process", flush=True)
+    assert capfd.readouterr().err == ""
+
+
 def test_an_explanation_is_that_of_the_recommender(plays, tmp_path, capsys):
     recommender = Recommender.load(plays)
     for whom, user in (["--user", "giulia.2"], "giulia.2"), (["--items", 1, 2], [1, 2]):
@@ -218,7 +228,11 @@ def test_evaluate_prints_and_writes_the_table(plays, tmp_path, capsys):
         ("fit plays.csv --item song", "song"),
         ("evaluate nothing", "nothing/best.ckpt"),
         ("recommend nothing --user 1", "nothing/best.ckpt is missing"),
-        ("recommend nothing", "for whom? Pass either --user ID, or --items"),
+        ("recommend nothing", "for whom? Pass either --user ID, or --items that somebody new has seen: none"),
+        (
+            "recommend nothing --user 1 --items 2",
+            "for whom? Pass either --user ID, or --items that somebody new has seen: both are given",
+        ),
         ("explain nothing --item 1 --user 1 --items 2", "for whom? Pass either --user ID, or --items"),
         ("similar nothing --item 1", "nothing/best.ckpt is missing"),
         ("tune --data synthetic --model other", "--model 'other' is unknown: choose"),
