@@ -344,13 +344,17 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _recommend(args: argparse.Namespace) -> None:
     options = {"k": args.k, "candidates": args.candidates, "exclude": args.exclude}
     if _is_newcomer(args):
-        _show(_load(args).recommend_for(args.items, **options), args.json)
+        table = _load(args).recommend_for(args.items, **options)
     else:
-        _show(_load(args).recommend(args.user, **options), args.json)
+        table = _load(args).recommend(args.user, **options)
+    those = "the items of the data" if args.candidates is None else "the items of --candidates"
+    left_out = "" if args.exclude is None else " or in --exclude"
+    _show(table, args.json, f"There is nothing to recommend: all {those} are seen{left_out}.")
 
 
 def _similar(args: argparse.Namespace) -> None:
-    _show(_load(args).similar_items(args.item, args.k), args.json)
+    table = _load(args).similar_items(args.item, args.k)
+    _show(table, args.json, "There is nothing like it: the data have no other item.")
 
 
 def _explain(args: argparse.Namespace) -> None:
@@ -389,10 +393,12 @@ def _is_newcomer(args: argparse.Namespace) -> bool:
     return args.user is None
 
 
-def _show(table: pd.DataFrame, as_json: bool) -> None:
-    """Print an answer."""
+def _show(table: pd.DataFrame, as_json: bool, nothing: str) -> None:
+    """Print an answer; in words where it is empty."""
     if as_json:
         print(json.dumps(_records(table), ensure_ascii=False, indent=2))
+    elif table.empty:
+        print(nothing)
     else:
         print(table.to_string(index=False, float_format="{:.3f}".format))
 

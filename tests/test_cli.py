@@ -167,6 +167,23 @@ def test_answers_are_those_of_the_recommender(plays, capsys):
     assert like == recommender.similar_items(some[0], 2).to_dict("records")
 
 
+def test_an_answer_that_is_empty_says_why(plays, capsys):
+    recommender = Recommender.load(plays)
+    left = set(recommender.recommend("giulia.2", 60)["item"])
+    one, *_ = sorted(left)
+    seen = [item for item in recommender.dataset.item_ids if item not in left]
+    asked = ["recommend", plays, "--user", "giulia.2"]
+    nothing = "There is nothing to recommend: all the items of"
+    assert printed(capsys, *asked, "--candidates", *seen) == f"{nothing} --candidates are seen.\n"
+    assert json.loads(printed(capsys, *asked, "--candidates", *seen, "--json")) == []
+    found = printed(capsys, *asked, "--candidates", one, "--exclude", one)
+    assert found == f"{nothing} --candidates are seen or in --exclude.\n"
+    found = printed(capsys, "recommend", plays, "--items", *seen, "--exclude", *left)
+    assert found == f"{nothing} the data are seen or in --exclude.\n"
+    cli._show(recommender.similar_items(one, candidates=[one]), False, "nothing like it")
+    assert capsys.readouterr().out == "nothing like it\n"
+
+
 def test_who_stops_reading_hears_of_no_error(plays, monkeypatch, capfd):
     read, write = os.pipe()
     os.close(read)
