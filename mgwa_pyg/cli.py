@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mgwa_pyg.datasets import KGRecDataset
     from mgwa_pyg.recommend import Recommender
     from mgwa_pyg.recommenders import FitConfig
-    from mgwa_pyg.train import FitResult
 
 # What a command ends with, in one line.
 _ERRORS = (ImportError, IndexError, OSError, RuntimeError, TypeError, ValueError)
@@ -288,15 +287,8 @@ def _fit(args: argparse.Namespace) -> None:
     dataset, config = _dataset(args), _config(args)
     if isinstance(dataset, TableKG):  # Whether all was read as it was meant.
         print(dataset.summary().to_string(), file=sys.stderr)
-    _say(fit(dataset, config, args.out, seed=args.seed, device=args.device), args.out)
-
-
-def _say(result: FitResult, out: Path) -> None:
-    """Print what a fit came to."""
-    judged = "no validation rows"
-    if result.judged_by is not None:
-        judged = f"{result.judged_by} {result.history[result.best_epoch - 1][result.judged_by]:.4f}"
-    print(f"{judged} after {result.best_epoch} epochs; the fit is in {out}")
+    result = fit(dataset, config, args.out, seed=args.seed, device=args.device, warm_start=args.warm_start)
+    print(f"{result.sentence()} The fit is in {args.out}")
 
 
 def _tune(args: argparse.Namespace) -> None:
@@ -321,7 +313,7 @@ def _tune(args: argparse.Namespace) -> None:
         if getattr(chosen, field.name) != getattr(config, field.name)
     ]
     print(f"chosen: {', '.join(changed) or 'what the search began with'}")
-    _say(result, args.out)
+    print(f"{result.sentence()} The fit is in {args.out}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:

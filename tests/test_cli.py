@@ -78,8 +78,8 @@ def test_tune_leaves_a_run_that_recommends(folder, tmp_path, capsys):
     printed = capsys.readouterr()
     channels = kept["chosen"]["config"]["channels"]
     what = "what the search began with" if channels == 64 else f"channels={channels}"
-    assert printed.out.startswith(f"chosen: {what}\nval_recall ")
-    assert f"{kept['chosen']['value']:.4f} after 1 epochs" in printed.out
+    best = f"val Recall@10 {kept['chosen']['value']:.4f} at epoch 1, the only one."
+    assert printed.out == f"chosen: {what}\n{best} The fit is in {out}\n"
     assert printed.err.startswith("trial 1 of 2: val Recall@10 ")
 
 

@@ -52,7 +52,7 @@ _HELD_OUT = {"val": "validation", "test": "test"}
 MEASURES = {"val_auc": "val AUC", "val_recall": "val Recall@10"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FitResult:
     """What a fit leaves behind."""
 
@@ -79,6 +79,27 @@ class FitResult:
     judged_by: str | None
     """The figure of :attr:`history` that chose the checkpoint, ``"val_auc"`` or ``"val_recall"``; :obj:`None`
     where there were no validation rows, and all epochs were trained."""
+    model: str
+    """The name of the model."""
+    dataset: str
+    """The data set, as it is printed."""
+
+    def sentence(self) -> str:
+        """Say in words how good the best epoch was, and which it is, of how many."""
+        total = len(self.history)
+        if self.judged_by is None:
+            epochs = f"All {total} epochs were" if total > 1 else "The only epoch was"
+            return f"{epochs} trained, with no validation rows to judge by."
+        best = self.history[self.best_epoch - 1][self.judged_by]
+        which = f"the best of {total}" if total > 1 else "the only one"
+        return f"{MEASURES[self.judged_by]} {best:.4f} at epoch {self.best_epoch}, {which}."
+
+    def __repr__(self) -> str:
+        return (
+            f"FitResult of {self.model} on {self.dataset}\n"
+            f"  {self.sentence()}\n"
+            f"  checkpoint: {self.checkpoint}"
+        )
 
 
 class _ProgressBar(Callback):
@@ -302,6 +323,8 @@ def _fit(
         rows_per_second=len(history) * rows.rows_per_epoch / sum(e["train_seconds"] for e in history),
         transe=read_json(transe, (), "delete the folder") if from_transe else None,
         judged_by=monitor,
+        model=config.model,
+        dataset=repr(dataset),
     )
 
 

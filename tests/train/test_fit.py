@@ -280,6 +280,22 @@ def test_without_validation_rows_all_epochs_are_trained(small, tmp_path, config)
     torch.testing.assert_close(result.score, score)
 
 
+def test_a_result_says_what_it_came_to(small, tmp_path):
+    config = CollaborativeConfig(epochs=3, patience=3, channels=4, passes=1, loss="ranking")
+    result = fit(small, config, tmp_path)
+    recall = [entry["val_recall"] for entry in result.history]
+    best = f"val Recall@10 {max(recall):.4f} at epoch {1 + recall.index(max(recall))}, the best of 3."
+    assert result.sentence() == best
+    assert repr(result).splitlines() == [
+        f"FitResult of collaborative on {small!r}", f"  {best}", f"  checkpoint: {tmp_path / 'best.ckpt'}",
+    ]  # fmt: skip
+    short = replace(result, history=result.history[:1], best_epoch=1)
+    assert short.sentence() == f"val Recall@10 {recall[0]:.4f} at epoch 1, the only one."
+    unjudged = "trained, with no validation rows to judge by."
+    assert replace(result, judged_by=None).sentence() == f"All 3 epochs were {unjudged}"
+    assert replace(short, judged_by=None).sentence() == f"The only epoch was {unjudged}"
+
+
 def test_all_rows_may_be_trained_on(tmp_path):
     everything = moved(train=lambda mask, label: torch.ones_like(mask), val=nothing, test=nothing)
     whole = fit(everything, MGWAConfig(epochs=3), tmp_path / "whole")
