@@ -43,7 +43,8 @@ same command goes on with an interrupted fit.
 example:
   mgwa-pyg fit plays.csv --user user --item artist --weight plays --time when --split last \\
       --items artists.csv --name name --attributes genre country --triples triples.tsv --out runs/mine
-  mgwa-pyg recommend runs/mine --user giulia.2"""
+  mgwa-pyg recommend runs/mine --user giulia.2
+  mgwa-pyg fit grown.csv --item artist --epochs 2 --warm-start runs/mine --out runs/grown"""
 
 _TUNE = f"""\
 Choose the hyper-parameters of a model for a data set, on its validation rows, and fit the model with them.
@@ -169,6 +170,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(option)
     option("--out", type=Path, default=Path("runs/mine"), metavar="RUN",
            help="the run folder that is made (default: runs/mine)")
+    option("--warm-start", type=Path, metavar="RUN",
+           help="start from this run of the same model, if data have grown since: few --epochs are enough")
     _add_device(option)
 
     option = add("tune", _tune, "choose hyper-parameters for a data set, and fit", _TUNE)

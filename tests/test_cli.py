@@ -22,6 +22,7 @@ from mgwa_pyg import cli
 from mgwa_pyg.datasets import RecBoleKG
 from mgwa_pyg.recommend import Recommender
 from mgwa_pyg.recommenders import read_checkpoint
+from mgwa_pyg.recommenders.growth import Start
 from mgwa_pyg.train import CollaborativeConfig, fit, kg_worth
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,6 +145,20 @@ def test_a_fit_of_a_table_learns_to_rank(plays):
     config = read_checkpoint(plays / "best.ckpt")["hyper_parameters"]["config"]
     assert config == {**CollaborativeConfig.for_ranking().to_dict(), "epochs": 1}
     assert Recommender.load(plays).dataset.split == "per_user"
+
+
+def test_a_fit_starts_from_a_run(plays, tmp_path, capsys):
+    grown, out = tmp_path / "grown.csv", tmp_path / "warm"
+    grown.write_text("user,artist\n" + "".join(f"giulia.2,{item}\n" for item in range(9)) + "new,1\n")
+    command = ["fit", str(grown), "--item", "artist", "--split", "none", "--epochs", "1", "--device", "cpu"]
+    command += ["--out", str(out), "--warm-start"]
+    assert cli.main([*command, str(plays)]) == 0
+    what = "The only epoch was trained, with no validation rows to judge by."
+    assert capsys.readouterr().out == f"{what} The fit is in {out}\n"
+    start = Start.of(plays, CollaborativeConfig())
+    assert read_checkpoint(out / "best.ckpt")["hyper_parameters"]["started_from"] == start.digest
+    assert cli.main([*command, "nothing"]) == 1
+    assert "error: nothing does not exist" in capsys.readouterr().err
 
 
 def test_answers_are_those_of_the_recommender(plays, capsys):
