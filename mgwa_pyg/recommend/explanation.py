@@ -6,7 +6,6 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-from unicodedata import east_asian_width
 
 import pandas as pd
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from mgwa_pyg.datasets.interactions import LISTENS, Interaction
 from mgwa_pyg.recommend.catalog import Catalog, one_line
 from mgwa_pyg.recommenders.contributions import Contributions
-from mgwa_pyg.utils.looks import new_figure, plain
+from mgwa_pyg.utils.looks import new_figure, plain, room, shortened
 
 if TYPE_CHECKING:
     from torch_geometric.explain import Explanation as PyGExplanation
@@ -105,9 +104,9 @@ class Explanation:
         if self.history is not None:
             tables.insert(0, (f"What was {self.interaction.done}", self.history))
         bars = [_bars(table, self.interaction) for _, table in tables]
-        name, user = _shortened(one_line(self.name), 2 * _WIDTH), _shortened(one_line(self.user), 4 * _WIDTH)
+        name, user = shortened(one_line(self.name), 2 * _WIDTH), shortened(one_line(self.user), 4 * _WIDTH)
         title = f"{name} for {user}: {self.score:.2f}"
-        lines = textwrap.wrap(title, _room(title, 30 + 40 * len(tables)))
+        lines = textwrap.wrap(title, room(title, 30 + 40 * len(tables)))
         height = 1.1 + 0.2 * len(lines) + 0.26 * max(len(rows) for rows in bars)
         style = {"fontsize": 11, "usetex": False}
         figure, axes = new_figure(6.4 * len(tables), height, "\n".join(lines), 1, len(tables), **style)
@@ -204,17 +203,7 @@ def _bars(table: pd.DataFrame, interaction: Interaction) -> list[tuple[str, floa
     links = _links(table, interaction, between="\n")
     shown = sum(abs(score) >= _SMALL * abs(links[0][1]) for _, score in links[:_BARS])
     for name, score in links[:shown]:
-        rows.append(("\n".join(_shortened(line, _WIDTH) for line in name.split("\n")), score))
+        rows.append(("\n".join(shortened(line, _WIDTH) for line in name.split("\n")), score))
     if len(links) > shown:
         rows.append((f"{len(links) - shown} more", sum(score for _, score in links[shown:])))
     return rows
-
-
-def _shortened(text: str, width: int) -> str:
-    width = _room(text, width)
-    return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
-
-
-def _room(text: str, width: int) -> int:
-    """How many letters fit where so many of usual width do: Chinese ones, say, take the room of two."""
-    return width // 2 if any(east_asian_width(letter) in "FW" for letter in text) else width

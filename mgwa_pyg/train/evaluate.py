@@ -32,9 +32,10 @@ from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import HEURISTICS, TopItems, holm, paired_test, ranking_metrics, top_items
 from mgwa_pyg.recommenders import KGRecommender, restore
 from mgwa_pyg.recommenders.growth import held_out_but_learned
-from mgwa_pyg.train.plots import plot_metrics
+from mgwa_pyg.train.plots import plot_evaluation
 from mgwa_pyg.utils.checks import check_choice, check_count
 from mgwa_pyg.utils.files import whole_file
+from mgwa_pyg.utils.looks import shortened
 from mgwa_pyg.utils.modes import chosen_device
 
 # What the plot is of.
@@ -58,9 +59,10 @@ def evaluate(
     users' lists have in common; ``popularity@k``, how many training positives the recommended items have;
     and ``novelty@k``, the bits of :math:`-\log_2` of the share of users who have seen them.
 
-    It writes ``evaluation.csv``, the table, ``evaluation.png``, a plot, and ``recommendations.csv``, what the
-    model recommends, in the columns ``user``, ``item``, ``rank`` (from 1) and ``score``, with the ids of the
-    data's own files, into ``folder``.
+    It writes into ``folder`` the table, ``evaluation.csv``; a plot of four of the metrics, with 95 %
+    intervals of the means over users, ``evaluation.png``; and what the model recommends,
+    ``recommendations.csv``, in the columns ``user``, ``item``, ``rank`` (from 1) and ``score``, with the ids
+    of the data's own files.
 
     Args:
         folder (path): A run folder: what :func:`fit` left.
@@ -123,10 +125,9 @@ def evaluate(
     for other in _fitting(dataset) if beside is None else beside:
         rankings[other] = ranked(HEURISTICS[other](data, num_items).score_all)
 
-    of_users = [
-        ranking_metrics(ranking, data, num_items, ks=(k,))[f"recall@{k}"] for ranking in rankings.values()
-    ]
-    tests = [_tested(of_users[0] - others) for others in of_users[1:]]
+    of_users = [ranking_metrics(ranking, data, num_items, ks=(k,)) for ranking in rankings.values()]
+    recalls = [users[f"recall@{k}"] for users in of_users]
+    tests = [_tested(recalls[0] - others) for others in recalls[1:]]
     table = pd.DataFrame(
         [{"model": model, **_figures(ranking, data, num_items, k)} for model, ranking in rankings.items()]
     )
@@ -136,8 +137,9 @@ def evaluate(
     with whole_file(folder / "evaluation.csv") as file:
         table.to_csv(file, index=False)
     with whole_file(folder / "evaluation.png") as file:
-        shown = {f"{metric}@{k}": f"{title}@{k}" for metric, title in _SHOWN.items()}
-        plot_metrics(table.assign(negatives="test rows"), shown, f"{name} and heuristics", file)
+        title = f"{shortened(name, 30)} and heuristics, test rows"
+        note = f"lines: 95 % intervals of the means, bootstrap over users (n = {len(top.user):,})"
+        plot_evaluation(_shown(table, of_users, k), title, note, file)
     with whole_file(folder / "recommendations.csv") as file:
         _recommendations(dataset, top).to_csv(file, index=False)
     return table
@@ -166,9 +168,25 @@ def _fitting(dataset: KGRecDataset) -> Iterator[str]:
         yield "shared-tails"
 
 
-def _tested(difference: npt.NDArray[np.float64]) -> dict[str, float]:
+def _shown(
+    table: pd.DataFrame, of_users: Sequence[dict[str, npt.NDArray[np.float64]]], k: int
+) -> pd.DataFrame:
+    """What the plot is of. Where users have values of their own, their mean has an interval: that of the test
+    beside a model that finds nothing.
+    """
+    rows = []
+    for metric, title in _SHOWN.items():
+        name = f"{metric}@{k}"
+        for model, value, users in zip(table["model"], table[name], of_users, strict=True):
+            ends = _tested(users[name], num_resamples=1000) if name in users else {}
+            row = {"metric": f"{title}@{k}", "model": model, "value": value}
+            rows.append({**row, "low": ends.get("low", np.nan), "high": ends.get("high", np.nan)})
+    return pd.DataFrame(rows)
+
+
+def _tested(difference: npt.NDArray[np.float64], **options: int) -> dict[str, float]:
     if len(difference) > 1:
-        return paired_test(difference)
+        return paired_test(difference, **options)
     return {"mean": float(difference.mean()), "low": np.nan, "high": np.nan, "p": 1.0}
 
 

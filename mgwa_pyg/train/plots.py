@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from mgwa_pyg.utils.looks import is_ours, label_lines, look, new_figure, plain
+from mgwa_pyg.utils.looks import is_ours, label_lines, look, new_figure, plain, shortened
 
 PROTOCOL_TITLES = {"entities": "paper protocol", "items": "item protocol"}
 _TRAIN, _VAL, _OTHER = "#8aa4c8", "#1f4e9c", "#c8682a"
@@ -177,6 +177,42 @@ def plot_metrics(
         style = {"marker": "D", "mec": "0.3", "mfc": "white", "ms": 5, "ls": "none"}
         axes[0, 0].plot([], [], **style, label="published")
         axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right")
+    _save(figure, file)
+
+
+def plot_evaluation(rows: pd.DataFrame, title: str, note: str, file: Path) -> None:
+    """Plot metrics as bars from zero, one pair of axes a metric, two pairs a row; the models stay in order.
+
+    Beside each bar stands its value; a line goes from one end of its interval to the other.
+
+    Args:
+        rows (DataFrame): One row a metric and model, with the columns ``metric``, ``model``, ``value``,
+            ``low`` and ``high``; the last two are missing where there is no interval.
+        title (str): What stands above the plot.
+        note (str): What stands below it.
+        file (path): The PNG file to write.
+    """
+    metrics, models = rows.groupby("metric", sort=False), list(rows["model"].unique())
+    # What has no colour of its own gets one that the usual heuristics do not have.
+    colors = [look(model, 3 if number else 0)["color"] for number, model in enumerate(models)]
+    height = 0.55 + 0.23 * len(models)
+    figure, axes = _figure(title, rows=len(metrics) // 2, columns=2, width=3.2, height=height)
+    figure.supxlabel(note, fontsize=9)
+    for (metric, values), ax in zip(metrics, axes.flat, strict=True):
+        value, ends = values["value"].to_numpy(), values[["low", "high"]].to_numpy()
+        known = None if np.isnan(ends).any() else abs(ends.T - value)
+        bars = ax.barh(range(len(models)), value, xerr=known, color=colors, ecolor=colors, alpha=0.5)
+        ax.bar_label(bars, fmt="{:.4f}", padding=3, fontsize=9)
+        ax.set_yticks(range(len(models)), [plain(shortened(model, 24)) for model in models], fontsize=9)
+        for label, color, model in zip(ax.get_yticklabels(), colors, models, strict=True):
+            label.set(color=color, weight="bold" if is_ours(model) else "normal")
+        ax.tick_params(axis="y", length=0, labelleft=ax in axes[:, 0])
+        ax.tick_params(axis="x", labelsize=9)
+        ax.locator_params(axis="x", nbins=4)
+        ax.set_xlim(0, ax.get_xlim()[1] if value.any() else 1)
+        ax.invert_yaxis()
+        ax.set_title(plain(metric), fontsize=10)
+        ax.spines[["top", "right"]].set_visible(False)
     _save(figure, file)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 import numpy as np
 
@@ -59,6 +60,17 @@ _SIZE = 8  # Points of a label.
 def plain(text: str) -> str:
     """Text that matplotlib draws as it is: a dollar sign would begin a formula."""
     return text.replace("$", r"\$")
+
+
+def shortened(text: str, width: int) -> str:
+    """Text of no more letters than fit, with an ellipsis where it was longer."""
+    width = room(text, width)
+    return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
+
+
+def room(text: str, width: int) -> int:
+    """How many letters fit where so many of usual width do: Chinese ones, say, take the room of two."""
+    return width // 2 if any(east_asian_width(letter) in "FW" for letter in text) else width
 
 
 def new_figure(

@@ -13,7 +13,7 @@ from mgwa_pyg.datasets import KGRecDataset, KGRecTables, SyntheticKG
 from mgwa_pyg.evaluation import HEURISTICS, full_ranking, holm, paired_test
 from mgwa_pyg.recommend import Recommender
 from mgwa_pyg.recommenders import restore
-from mgwa_pyg.train import CollaborativeConfig, LightGCNConfig, RippleNetConfig, evaluate, fit
+from mgwa_pyg.train import CollaborativeConfig, LightGCNConfig, RippleNetConfig, evaluate, fit, plots
 from tests.graphs import SIZES
 
 K = 4
@@ -107,6 +107,29 @@ def test_what_is_left_in_the_run_folder(small, run):
         assert list(rows["item"]) == list(known["item"])
         assert list(rows["rank"]) == [1, 2, 3, 4]
         np.testing.assert_allclose(rows["score"], known["score"], rtol=1e-4, atol=1e-4)
+
+
+def test_the_plot_has_the_values_of_the_table_and_intervals_over_users(small, run, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, file: figures.append(figure))
+    names = ["collaborative", "ease", "popularity"]
+    table = evaluate(run[0], k=K, beside=names[1:])
+    axes, generator = figures[0].axes, np.random.default_rng(1)
+    assert [ax.get_title() for ax in axes] == ["Recall@4", "NDCG@4", "MRR@4", "coverage@4"]
+    for ax in axes:
+        assert ax.yaxis_inverted()  # The first one stands on top.
+        values = list(table[ax.get_title().lower()])
+        assert [bar.get_width() for bar in ax.patches] == pytest.approx(values)
+        assert [text.get_text() for text in ax.texts] == [f"{value:.4f}" for value in values]
+    for ax in axes[::2]:  # The names stand on the left alone.
+        assert [label.get_text() for label in ax.get_yticklabels()] == names
+    assert [len(ax.collections) for ax in axes] == [1, 1, 1, 0]  # Coverage is of all users together.
+    with torch.no_grad():
+        _, recall, _ = by_hand(small, restore(run[0] / "best.ckpt").score_all)
+    means = generator.choice(recall, (4000, len(recall))).mean(axis=1)
+    line = axes[0].collections[0].get_segments()[0]
+    assert line[:, 0] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.02)
+    assert f"bootstrap over users (n = {len(recall)})" in figures[0].get_supxlabel()
 
 
 @pytest.mark.parametrize(

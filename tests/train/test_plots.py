@@ -19,6 +19,7 @@ ROWS = {
     "label": [0, 1, 0, 1],
     "score": [0.1, 0.9] * 2,
 }
+EVALUATION = {"metric": [NAME, "NDCG"], "model": NAME, "value": 0.5, "low": 0.4, "high": 0.6}
 
 
 @pytest.mark.parametrize(
@@ -28,8 +29,9 @@ ROWS = {
         (lambda file: plots.plot_roc(plots.roc_curves(pd.DataFrame(ROWS)), NAME, file), 3),
         (lambda file: plots.plot_validation(pd.DataFrame(VALIDATION), NAME, file), 3),
         (lambda file: plots.plot_metrics(pd.DataFrame(ROWS), {"score": NAME}, NAME, file), 3),
+        (lambda file: plots.plot_evaluation(pd.DataFrame(EVALUATION), NAME, "note", file), 3),
     ],
-    ids=["curves", "roc", "validation", "metrics"],
+    ids=["curves", "roc", "validation", "metrics", "evaluation"],
 )
 def test_names_are_drawn_as_they_are(plot, times, monkeypatch):
     out = io.BytesIO()
@@ -69,6 +71,24 @@ def test_metrics_are_sorted_and_what_is_published_stands_beside_them(monkeypatch
     assert means == [pytest.approx(point) for point in ([0.4, 0], [0.25, 1], [0.09, 2])]
     diamonds = [line.get_xydata().tolist() for line in first.lines if line.get_marker() == "D"]
     assert [[0.77, 1.0]] in diamonds
+
+
+@pytest.mark.parametrize("value", [0.0, 0.004, 1.0])
+def test_an_evaluation_of_long_names_and_any_values_is_readable(value, monkeypatch):
+    rows = [
+        {"metric": metric, "model": model, "value": value, "low": low, "high": low}
+        for metric, low in (("Recall@20", value), ("coverage@20", float("nan")))
+        for model in (NAME * 9, "ease")
+    ]
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, file: figures.append(figure))
+    plots.plot_evaluation(pd.DataFrame(rows), NAME, "note", None)
+    figures[0].draw_without_rendering()
+    for ax in figures[0].axes:
+        assert ax.get_position().width > 0.25
+        assert ax.get_xlim()[0] == 0 < ax.get_xlim()[1]
+        assert [text.get_text() for text in ax.texts] == [f"{value:.4f}"] * 2
+    assert figures[0].axes[0].get_yticklabels()[0].get_text().endswith("…")
 
 
 def test_roc_curves_are_those_of_the_seeds_and_listed_by_auc(monkeypatch):
