@@ -360,7 +360,7 @@ def _explain(args: argparse.Namespace) -> None:
     if not args.json:
         print(why)
         return
-    answer = {name: getattr(why, name) for name in ("user", "item", "name", "score")}
+    answer = {name: getattr(why, name) for name in ("user", "item", "name", "score", "is_seen")}
     answer["sentence"] = why.sentence()
     for name, table in (("parts", why.parts), ("history", why.history)):
         answer[name] = None if table is None else _records(table)

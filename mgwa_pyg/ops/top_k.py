@@ -140,6 +140,10 @@ class Pairs:
         self._item = pairs[1][order]
         self._ptr = index2ptr(user, num_users)
 
+    def has(self, user: int, item: int) -> bool:
+        """Whether a pair is one of these."""
+        return item in self._item[self._ptr[user] : self._ptr[user + 1]]
+
     def cells(self, users: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Where the pairs lie in a matrix of these users and the items from ``start`` to before ``stop``."""
         begin = self._ptr[users]

@@ -56,6 +56,8 @@ class Explanation:
     column ``mask`` of :attr:`parts`, 0 for what is no edge."""
     interaction: Interaction = LISTENS
     """What users do with items, for the sentences."""
+    is_seen: bool = False
+    """Whether the user has seen the item, which is not recommended then."""
 
     @property
     def shares(self) -> dict[str, float]:
@@ -88,7 +90,10 @@ class Explanation:
             text += f". The model's constant adds {self._sum('constant'):+.2f}"
         if self._sum("popularity") != 0.0:
             text += f". Its popularity adds {self._sum('popularity'):+.2f}"
-        return text + "."
+        text += "."
+        if self.is_seen:
+            text += f" It was {self.interaction.done} already, and is not recommended."
+        return text
 
     def plot(self, file: Path | str | IO[bytes], kind: str | None = None) -> None:
         """Draw the parts as bars, the largest ones by themselves and the others together.
@@ -181,7 +186,9 @@ def _links(
         added[name] = added.get(name, 0.0) + row.score
     rows = list(added.items())
     if from_user.any():
-        people = f"its {from_user.sum()} {interaction.people}"
+        count = int(from_user.sum())
+        one = f"the one user who {interaction.done} it"
+        people = f"its {count} {interaction.people}" if count > 1 else one
         rows.append((people, float(edges.loc[from_user, "score"].sum())))
     return sorted(rows, key=lambda row: -abs(row[1]))
 

@@ -397,10 +397,12 @@ class Recommender:
         if is_one(user):
             row = self.catalog.user(user)
             label = self.catalog.name(self.dataset.num_entities + row)
+            is_seen = self._seen.has(row, number)
         else:
             row = self.catalog.items(user).to(self._device)
             names = [self.catalog.name(item) for item in row.tolist()]
             label = f"a new user who {self.catalog.interaction.done} {_and(names)}"
+            is_seen = number in row
         neighbors, seen = self._model.explain(row, number)
         found = mask = None
         if algorithm is not None:
@@ -431,6 +433,7 @@ class Recommender:
             interaction=self.catalog.interaction,
             gate=neighbors.gate,
             pyg=found,
+            is_seen=is_seen,
         )
 
     def _hidden(self, candidates: Items | None, exclude: Items | None) -> Tensor | None:

@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch_geometric.explain.algorithm import AttentionExplainer, DummyExplainer, GNNExplainer
 
-from mgwa_pyg.datasets.interactions import LISTENS
+from mgwa_pyg.datasets.interactions import LISTENS, READS
 from mgwa_pyg.recommend import Explanation, Recommender
 from mgwa_pyg.recommend.explanation import _bars
 
@@ -186,6 +186,27 @@ def test_a_sentence_says_it_in_words():
         "ABBA has the score -1.75 for user 3; against it: Blur (-2.00) and Air (-0.12). "
     )
     assert disliked.reason == "pop through genre (+0.50) and its 2 listeners (+0.50)"
+
+
+def test_a_sentence_counts_one_user_as_one():
+    renamed = TABLE.drop(2).replace({"relation": {"listens": "reads"}})
+    why = Explanation("user 3", 7, "Emma", 2.0, renamed, None, None, interaction=READS)
+    assert "pop through genre (+0.50) and the one user who read it (+0.25)" in str(why)
+
+
+def test_an_explanation_says_that_the_item_is_seen(make_recommender, data):
+    recommender, links = make_recommender("collaborative"), data[0]["user", "listens", "entity"]
+    for user in (0, 7):
+        part = (links.edge_label_index[0] == user) & (links.edge_label == 1)
+        held_out = part & ~links.train_mask
+        left = recommender.recommend(user, 1)["item"]
+        for mask, is_seen in ((part & links.train_mask, True), (held_out, True), (None, False)):
+            item = int(left[0] if mask is None else links.edge_label_index[1, mask][0])
+            why = recommender.explain(user, item)
+            assert why.is_seen is is_seen
+            assert str(why).endswith(" It was listened to already, and is not recommended.") is is_seen
+    assert recommender.explain(HEARD, HEARD[1]).is_seen
+    assert not recommender.explain(HEARD, HEARD[1] + 1).is_seen
 
 
 class Interrupted(GNNExplainer):
