@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -62,7 +63,7 @@ def evaluate(
     It writes into ``folder`` the table, ``evaluation.csv``; a plot of four of the metrics, with 95 %
     intervals of the means over users, ``evaluation.png``; and what the model recommends,
     ``recommendations.csv``, in the columns ``user``, ``item``, ``rank`` (from 1) and ``score``, with the ids
-    of the data's own files.
+    of the data's own files. Those of another :math:`k` are replaced, with a warning.
 
     Args:
         folder (path): A run folder: what :func:`fit` left.
@@ -134,6 +135,12 @@ def evaluate(
     for column, key in (("difference", "mean"), ("low", "low"), ("high", "high")):
         table[column] = [np.nan, *(test[key] for test in tests)]
     table["p"] = [np.nan, *holm([test["p"] for test in tests])]
+    if (former := _k_of(folder / "evaluation.csv")) not in (None, k):
+        warnings.warn(
+            f"evaluation.csv, evaluation.png and recommendations.csv in {folder} were those of k={former}, "
+            f"and are those of k={k} now: evaluate with k={former} makes the former again",
+            stacklevel=2,
+        )
     with whole_file(folder / "evaluation.csv") as file:
         table.to_csv(file, index=False)
     with whole_file(folder / "evaluation.png") as file:
@@ -166,6 +173,15 @@ def _fitting(dataset: KGRecDataset) -> Iterator[str]:
         )
     if dataset.num_triples > 0:
         yield "shared-tails"
+
+
+def _k_of(table: Path) -> int | None:
+    """The length of the rankings that a table in a run folder is of, if there is one."""
+    if not table.exists():
+        return None
+    with table.open(encoding="utf-8", errors="replace") as file:
+        found = re.search(r"recall@(\d+)", file.readline())
+    return int(found[1]) if found else None
 
 
 def _shown(

@@ -3,6 +3,7 @@
 import math
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -197,6 +198,18 @@ def test_what_cannot_be_evaluated(small, run, tmp_path):
         evaluate(folder, beside="ease")
     with pytest.raises(FileNotFoundError, match=r"best\.ckpt does not exist: pass the folder of a run"):
         evaluate(tmp_path / "nothing")
+
+
+def test_an_evaluation_of_another_length_is_replaced_with_a_warning(small, tmp_path):
+    fit(small, replace(CONFIG, epochs=1), tmp_path, device="cpu")
+    (tmp_path / "evaluation.csv").write_text("a table of somebody's own")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            evaluate(tmp_path, k=2, beside=["popularity"])
+    with pytest.warns(UserWarning, match=r"evaluation\.csv, .* were those of k=2, and are those of k=3 now"):
+        table = evaluate(tmp_path, k=3, beside=["popularity"])
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "evaluation.csv"), table)
 
 
 def test_ease_is_left_out_where_its_table_would_be_too_large(small, run, monkeypatch):
