@@ -431,7 +431,11 @@ def _kg_worth(args: argparse.Namespace) -> None:
         device=args.device,
     )
     print(table.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
-    print(f"Below zero a change does harm; p is adjusted for {len(table) - 1} tests. Also in {out}")
+    print(
+        f"Below zero a change does harm; p is over users, adjusted for {len(table) - 1} tests. Also in {out}"
+    )
+    if args.seeds == 1:
+        print("One seed says nothing of what another would give: take --seeds 3 or more to decide by.")
 
 
 def _dataset(args: argparse.Namespace) -> KGRecDataset:

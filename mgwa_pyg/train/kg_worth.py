@@ -73,7 +73,8 @@ def kg_worth(
     The figure is Recall@10 of each user if the model is judged by recall, and else the AUC of each user's own
     rows. Differences are those to the fits with the knowledge graph, as means over users of means over seeds:
     below zero where a change does harm, and the knowledge graph is worth something.
-    :func:`~mgwa_pyg.evaluation.paired_test` tests them over users.
+    :func:`~mgwa_pyg.evaluation.paired_test` tests them over users: of what another seed might give it says
+    nothing, and with one seed nothing is known of that.
 
     It writes ``kg_worth.csv`` and ``kg_worth.png`` into ``folder``. Scripts call this below
     ``if __name__ == "__main__":``, as new processes import them.
@@ -162,7 +163,8 @@ def kg_worth(
     )
     with whole_file(folder / "kg_worth.csv") as file:
         table.to_csv(file, index=False)
-    title = f"The knowledge graph of {type(dataset).__name__}, to {config.model}"
+    fits = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    title = f"The knowledge graph of {type(dataset).__name__}, to {config.model} ({fits})"
     with whole_file(folder / "kg_worth.png") as file:
         plot_worth(table, words, title, file)
     return table

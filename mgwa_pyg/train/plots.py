@@ -233,7 +233,7 @@ def plot_worth(table: pd.DataFrame, metric: str, title: str, file: Path) -> None
     ax.barh(range(len(rows)), difference, xerr=ends, color=colors, ecolor="0.3", capsize=3, height=0.6)
     ax.set_yticks(range(len(rows)), [plain(variant) for variant in rows["variant"]], fontsize=8)
     ax.axvline(0, color="0.3", lw=0.8)
-    ax.set_xlabel(f"change of {plain(metric)} (orange: p < .05)")
+    ax.set_xlabel(f"change of {plain(metric)} (orange: p < .05 over users)")
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
     _save(figure, file)
