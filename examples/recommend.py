@@ -97,7 +97,6 @@ def page(run: Path, given: str, explanations: list[Explanation], scores: pd.Data
                 "reason": why.reason,
                 "sentence": why.sentence(),
                 "picture": picture(why),
-                "narrow": why.history is None,
                 "parts": parts.fillna("").assign(part=kind, attention=attention).to_dict("records"),
                 "more": len(rest),
                 "rest": rest["score"].sum(),

@@ -96,7 +96,7 @@ class Explanation:
         return text
 
     def plot(self, file: Path | str | IO[bytes], kind: str | None = None) -> None:
-        """Draw the parts as bars, the largest ones by themselves and the others together.
+        """Draw the parts as bars with their values, the largest ones by themselves and the others together.
 
         Args:
             file (path or file): Where to write the picture.
@@ -105,24 +105,32 @@ class Explanation:
         Raises:
             ModuleNotFoundError: If matplotlib is not installed; the extra ``train`` brings it.
         """
-        tables = [("What it is and what it is linked to", self.parts)]
-        if self.history is not None:
-            tables.insert(0, (f"What was {self.interaction.done}", self.history))
-        bars = [_bars(table, self.interaction) for _, table in tables]
         name, user = shortened(one_line(self.name), 2 * _WIDTH), shortened(one_line(self.user), 4 * _WIDTH)
+        linked = "by what the item is and is linked to"
+        tables = [(f"The score {linked}", self.parts)]
+        if self.history is not None:
+            seen = f"The score by what was {self.interaction.done}"
+            tables = [(seen, self.history), (f"The same score {linked}", self.parts)]
+        bars = [_bars(table, self.interaction, name) for _, table in tables]
         title = f"{name} for {user}: {self.score:.2f}"
-        lines = textwrap.wrap(title, room(title, 30 + 40 * len(tables)))
-        height = 1.1 + 0.2 * len(lines) + 0.26 * max(len(rows) for rows in bars)
+        lines = textwrap.wrap(title, room(title, 70))
+        height = 0.3 + 0.2 * len(lines) + sum(0.6 + 0.3 * len(rows) for rows in bars)
         style = {"fontsize": 11, "usetex": False}
-        figure, axes = new_figure(6.4 * len(tables), height, "\n".join(lines), 1, len(tables), **style)
-        for ax, (title, _), rows in zip(axes[0], tables, bars, strict=True):
+        figure, axes = new_figure(6.4, height, "\n".join(lines), len(tables), **style)
+        axes[0, 0].get_gridspec().set_height_ratios([max(1, len(rows)) for rows in bars])
+        for ax, (title, _), rows in zip(axes[:, 0], tables, bars, strict=True):
             labels, values = [plain(label) for label, _ in rows], [value for _, value in rows]
-            ax.barh(range(len(rows)), values, color=[_UP if value >= 0 else _DOWN for value in values])
-            ax.set_yticks(range(len(rows)), labels, fontsize=8, usetex=False)
+            colors = [_UP if value >= 0 else _DOWN for value in values]
+            drawn = ax.barh(range(len(rows)), values, color=colors)
+            ax.bar_label(drawn, fmt="{:+.2f}", padding=2, fontsize=8)
+            ax.set_yticks(range(len(rows)), labels, fontsize=8.5, usetex=False)
             ax.invert_yaxis()
             ax.axvline(0.0, color="0.4", lw=0.8)
             ax.set_title(title, fontsize=10)
-            ax.set_xlabel("adds to the score")
+            ax.margins(x=0.15)
+            if ax is not axes[0, 0]:
+                ax.sharex(axes[0, 0])
+        ax.set_xlabel("adds to the score", fontsize=9)
         figure.savefig(
             Path(file).expanduser() if isinstance(file, str | Path) else file, dpi=130, format=kind
         )
@@ -203,9 +211,11 @@ def _named(table: pd.DataFrame, interaction: Interaction, sign: int) -> str:
     return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + words[-1:])
 
 
-def _bars(table: pd.DataFrame, interaction: Interaction) -> list[tuple[str, float]]:
-    """What a picture shows of a table."""
-    others = {"item": "the item itself", "constant": "constant", "popularity": "its popularity"}
+def _bars(table: pd.DataFrame, interaction: Interaction, name: str) -> list[tuple[str, float]]:
+    """What a picture shows of a table, for the item of this name."""
+    name = shortened(name, _WIDTH)
+    others = {"item": f"{name}\nitself", "popularity": f"{name}\nits popularity"}
+    others["constant"] = "the model's constant"
     rows = [(others[row.part], row.score) for row in table.itertuples() if row.part in others]
     links = _links(table, interaction, between="\n")
     shown = sum(abs(score) >= _SMALL * abs(links[0][1]) for _, score in links[:_BARS])

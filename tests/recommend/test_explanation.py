@@ -271,8 +271,8 @@ def test_table_sentence_and_picture_agree_on_what_weighs_most(make_recommender, 
         else:
             assert said not in why.reason
             assert f"against it: {said}" in str(why)
-        bars = [bar for bar in _bars(table, LISTENS) if bar[0] not in ("the item itself", "constant")]
-        bars = [bar for bar in bars if bar[0] != "its popularity"]
+        own = ("x\nitself", "x\nits popularity", "the model's constant")
+        bars = [bar for bar in _bars(table, LISTENS, "x") if bar[0] not in own]
         assert bars[0][0].startswith(name)
         assert bars[0][1] == pytest.approx(first[name, relation])
         negative += first[name, relation] < 0
@@ -306,6 +306,43 @@ def drawn(explanation):
     return [html.unescape(line) for line in re.findall("<!-- (.*?) -->", out.getvalue().decode())]
 
 
+def axes_and_lines(explanation):
+    """The axes of a picture, and its lines."""
+    figures = []
+    with pytest.MonkeyPatch.context() as patch:
+        subplots = Figure.subplots
+        patch.setattr(Figure, "subplots", lambda *a, **k: figures.append(a[0]) or subplots(*a, **k))
+        lines = drawn(explanation)
+    return figures[0].axes, lines
+
+
+def test_each_bar_of_a_picture_is_named_for_what_it_is():
+    history = TABLE[:2].assign(part=["seen", "popularity"], neighbor=["Blur", None], score=[-2.0, 0.375])
+    why = Explanation("user 3", 7, "ABBA", 2.25, TABLE, history, None)
+    axes, _ = axes_and_lines(why)
+    bars = [
+        {
+            label.get_text(): (bar.get_width(), text.get_text())
+            for label, bar, text in zip(ax.get_yticklabels(), ax.patches, ax.texts, strict=True)
+        }
+        for ax in axes
+    ]
+    assert bars == [
+        {"ABBA\nits popularity": (0.375, "+0.38"), "Blur": (-2.0, "-2.00")},
+        {
+            "ABBA\nitself": (1.0, "+1.00"),
+            "the model's constant": (0.001, "+0.00"),
+            "ABBA\nits popularity": (0.375, "+0.38"),
+            "pop\ngenre": (0.5, "+0.50"),
+            "its 2 listeners": (0.5, "+0.50"),
+            "a \\$mall town\norigin": (-0.125, "-0.12"),
+        },
+    ]
+    assert axes[0].get_xlim() == axes[1].get_xlim()
+    titles = ["The score by what was listened to", "The same score by what the item is and is linked to"]
+    assert [ax.get_title() for ax in axes] == titles
+
+
 @pytest.mark.parametrize(
     "name",
     ["Ca$h & Ke$ha", "100% $\\frac{$", "$_$", "$$", "A$AP_", "a\\b", r"\$x\$", "^_^", "[/b] {x}", "<b>&"],
@@ -313,7 +350,7 @@ def drawn(explanation):
 def test_a_picture_shows_names_as_they_are(name):
     table = TABLE.assign(neighbor=TABLE["neighbor"].replace({"pop": name}))
     lines = drawn(Explanation(f"who heard {name}", 7, name, 2.25, table, table, None))
-    assert lines.count(name) == 2
+    assert lines.count(name) == 6  # Three bars in either panel: two of the item, one of what it is linked to.
     assert f"{name} for who heard {name}: 2.25" in lines
 
 
@@ -321,14 +358,7 @@ def test_a_picture_shows_names_as_they_are(name):
 def test_a_long_name_leaves_room_for_the_bars(name):
     rows = TABLE.assign(neighbor=name, relation=name[::-1])
     why = Explanation(name, 7, name, 2.25, rows[:1], None, None)
-    axes = []
-    with pytest.MonkeyPatch.context() as patch:
-        subplots = Figure.subplots
-        patch.setattr(
-            Figure, "subplots", lambda self, *a, **k: axes.append(subplots(self, *a, **k)) or axes[0]
-        )
-        lines = drawn(why)
-    (ax,) = axes[0].flat
+    (ax,), lines = axes_and_lines(why)
     assert ax.get_position().width > 0.4
     assert ax.get_position().height > 0.15
     assert max(map(len, lines)) < 100
@@ -350,8 +380,8 @@ def test_what_adds_next_to_nothing_is_not_shown_by_itself():
     parts = pd.DataFrame(rows, columns=["part", "relation", "neighbor", "score"])
     why = Explanation("user 1", 2, "x", 5.32, parts, None, None)
     assert why.reason == "A through by (+5.00) and B through in (+0.20)"
-    assert _bars(parts, LISTENS) == [
-        ("the item itself", 0.1),
+    assert _bars(parts, LISTENS, "x") == [
+        ("x\nitself", 0.1),
         ("A\nby", 5.0),
         ("B\nin", 0.2),
         ("2 more", pytest.approx(0.02)),
