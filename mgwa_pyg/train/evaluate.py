@@ -146,6 +146,7 @@ def evaluate(
     with whole_file(folder / "evaluation.png") as file:
         title = f"{shortened(name, 30)} and heuristics, test rows"
         note = f"lines: 95 % intervals of the means, bootstrap over users (n = {len(top.user):,})"
+        note = note if len(top.user) > 1 else "one user alone has test rows: there are no intervals"
         plot_evaluation(_shown(table, of_users, k), title, note, file)
     with whole_file(folder / "recommendations.csv") as file:
         _recommendations(dataset, top).to_csv(file, index=False)

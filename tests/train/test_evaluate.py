@@ -156,7 +156,7 @@ class Shop(KGRecDataset):
         return KGRecTables(pairs, [], 12, 10, [f"item {number}" for number in range(10)], [])
 
 
-def test_without_triples_and_with_few_users(tmp_path):
+def test_without_triples_and_with_few_users(tmp_path, monkeypatch):
     def one_user(data):
         links = data["user", "listens", "entity"]
         links.test_mask &= (
@@ -167,9 +167,13 @@ def test_without_triples_and_with_few_users(tmp_path):
 
     dataset = Shop(None, transform=one_user)
     fit(dataset, CollaborativeConfig(epochs=1, channels=4, loss="ranking"), tmp_path, device="cpu")
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, file: figures.append(figure))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         table = evaluate(tmp_path, dataset, k=2)
+    assert figures[0].get_supxlabel() == "one user alone has test rows: there are no intervals"
+    assert not any(ax.collections for ax in figures[0].axes)
     assert list(table["model"]) == ["collaborative", "popularity", "item-knn", "ease"]
     assert list(table["p"][1:]) == [1.0] * 3
     with pytest.raises(ValueError, match=r"k=10: some user has fewer items left .*; take a smaller k"):
