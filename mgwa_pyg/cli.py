@@ -147,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mgwa-pyg", description="Recommendation over knowledge graphs.")
+    options: dict[str, str] = {}  # By their arguments: also those of `fit`, to which others send back.
+    parser.set_defaults(options=options)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def add(
@@ -155,8 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(
             name, help=short, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        options: dict[str, str] = {}
-        command.set_defaults(run_command=run, options=options)
+        command.set_defaults(run_command=run)
 
         def option(*names: str, **settings: Any) -> None:
             action = command.add_argument(*names, **settings)
@@ -531,7 +532,7 @@ def _short_warnings(options: Mapping[str, str]) -> Iterator[None]:
 
 
 def _as_typed(text: str, options: Mapping[str, str]) -> str:
-    """A message in one line, with the options of the command in the place of the arguments of Python."""
+    """A message in one line, with the options that people type in the place of the arguments of Python."""
 
     def typed(found: re.Match[str]) -> str:
         option = options.get(found[1] or found[3])

@@ -161,6 +161,8 @@ def test_a_fit_starts_from_a_run(plays, tmp_path, capsys):
     assert read_checkpoint(out / "best.ckpt")["hyper_parameters"]["started_from"] == start.digest
     assert cli.main([*command, "nothing"]) == 1
     assert "error: nothing does not exist" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(out)]) == 1  # It has options of `fit` to advise.
+    assert capsys.readouterr().err.endswith(", such as --split 'per_user'\n")
 
 
 def test_answers_are_those_of_the_recommender(plays, capsys):

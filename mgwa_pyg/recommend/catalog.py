@@ -94,7 +94,7 @@ class Catalog:
                 for row, id_ in ids.items()
             ]
             raise ValueError(
-                f"item={item!r:.60} may be one of {len(found)} items: choose one by its id, from "
+                f"the item {item!r:.60} may be one of {len(found)} items: choose one by its id, from "
                 f"{', '.join(some)}{', ...' if len(found) > 5 else ''}"
             )
         if not found:

@@ -168,6 +168,6 @@ def test_names_are_text(tmp_path):
     assert sorted(cells) == sorted(name for name in NAMES if name != "plain")
 
     complaint, _, _ = run_example("recommend", tmp_path / "run", "--items", "7")
-    assert "item='7' may be one of 2 items" in complaint
+    assert "the item '7' may be one of 2 items" in complaint
     status, out, _ = run_example("recommend", tmp_path / "run", "--user", "u1", "-k", 3)
     assert "For user u1." in out

@@ -165,7 +165,7 @@ OWN = {"users": ["196", "anna", "7"], "items": [400, 42, 43, 44, 45, 46, 47]}
         (lambda c: c.item("Abbba"), ValueError, "no item is called 'Abbba': did you mean 'ABBA'"),
         (lambda c: c.item("zzz"), ValueError, "no item is called 'zzz', nor anything like it"),
         (lambda c: c.item("Air"), ValueError, r"2 items: choose one by its id.* 3 \('Air'\), 4 \('Air'\)$"),
-        (lambda c: c.item("AIR"), ValueError, "item='AIR' may be one of 3 items"),
+        (lambda c: c.item("AIR"), ValueError, "the item 'AIR' may be one of 3 items"),
         (lambda c: c.item(7), IndexError, "item=7: whole numbers from 0 to 6"),
         (lambda c: c.item(-1), IndexError, "item=-1"),
         (lambda c: c.item(1.0), TypeError, r"item=1\.0: an id or a name is needed"),
