@@ -149,19 +149,26 @@ def test_figures_are_those_of_the_results():
 
 
 def test_rankings_are_those_of_the_results():
-    measured = measured_in("topk.json.gz")
     names = {
         "CollaborativeMGWA, trained for ranking": "CollaborativeMGWA",
+        "the same without the knowledge graph": "CollaborativeMGWA, no knowledge graph",
+        "shared tails, item-kNN and popularity, mixed": "tails+knn+pop",
         "item-kNN": "item-knn",
         "EASE": "ease",
     }
     lines = {name.strip(): cells for name, *cells in rows_below(README, "What comes out") if len(cells) == 2}
-    shown = {name: [float(cell) for cell in cells] for name, cells in lines.items()}
-    assert shown.pop("AdaKG, published") == list(topk.PUBLISHED["lastfm"]["AdaKG"])
-    assert shown.keys() == names.keys()
-    for name, model in names.items():
-        want = [measured["ranking", model, metric] for metric in ("recall@10", "mrr@10")]
-        assert shown[name] == pytest.approx(want, abs=6e-5), name
+    assert lines.keys() == {*names, "AdaKG, published", "LightKG, published"}
+    for column, (data, file) in enumerate(
+        {"lastfm": "topk.json.gz", "bookcrossing": "topk_bookcrossing.json.gz"}.items()
+    ):
+        measured = measured_in(file)
+        for name, cells in lines.items():
+            shown = tuple(float(figure) for figure in cells[column].split("/"))
+            if name.endswith(", published"):
+                assert shown == topk.PUBLISHED[data][name.removesuffix(", published")]
+            else:
+                want = [measured["ranking", names[name], metric] for metric in ("recall@10", "mrr@10")]
+                assert shown == pytest.approx(want, abs=6e-5), (name, data)
 
 
 def test_highlights_are_those_of_the_results():
@@ -172,7 +179,9 @@ def test_highlights_are_those_of_the_results():
         for name in ("ours, torch", "PyG softmax + scatter")
     ]
     recalls = [topk_rows["ranking", name, "recall@10"] for name in ("CollaborativeMGWA", "item-knn")]
-    recalls.append(max(recall for recall, _ in topk.PUBLISHED["lastfm"].values()))
+    of_books = measured_in("topk_bookcrossing.json.gz")
+    recalls += [of_books["ranking", name, "recall@10"] for name in ("CollaborativeMGWA", "tails+knn+pop")]
+    recalls += [max(recall for recall, _ in rows.values()) for rows in topk.PUBLISHED.values()]
     share = use["new against the same, trained with them", "CollaborativeMGWA", "recall@10"]
     error = max(value for (_, _, metric), value in use.items() if metric == "largest error of the sum")
     small, large = (
