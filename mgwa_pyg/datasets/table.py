@@ -644,8 +644,9 @@ class _Times(_Reader):
         elif pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype):
             cells = series.tolist()
             if isinstance(cells[0], str):
-                self.fail_if(np.array([not isinstance(cell, str) for cell in cells]), cells, 0, "is no text")
-                self.add_text(cells, 0)
+                is_text = np.array([isinstance(cell, str) for cell in cells])
+                self.add_text(cells[: len(cells) if is_text.all() else 1], 0)  # The first one may be neither.
+                self.fail_if(~is_text, cells, 0, "is no text, as the first time is")
                 return
             self.are_dates = isinstance(cells[0], (date, np.datetime64))
             kinds: tuple[type, ...] = (date, np.datetime64) if self.are_dates else (Real,)
