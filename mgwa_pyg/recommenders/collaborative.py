@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import cross_val_predict
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.nn import CollaborativeMGWA, GatedAggregationConv
@@ -20,9 +19,8 @@ from mgwa_pyg.nn.models.item_item import ItemItem, ItemPaths
 from mgwa_pyg.ops import RelationCSR
 from mgwa_pyg.recommenders.base import FitConfig, KGRecommender, Trial, UserOrItems
 from mgwa_pyg.recommenders.contributions import Contributions, Layers, LogitModel, contributions
+from mgwa_pyg.recommenders.softmax import cross_entropy
 
-# Scores of the ranking loss that are in memory at once; they are computed anew for the gradients.
-_CELLS = 2**24
 # So often the largest directions of a table are multiplied by it.
 _POWERS = 3
 # How small the weights of the regression are kept that places items that nobody has seen, and how much items
@@ -211,46 +209,19 @@ class CollaborativeRecommender(KGRecommender):
                 logit = logit + self.model.direct_pairs(user, item, paths)
             return F.binary_cross_entropy_with_logits(logit, label), logit, label
         distinct, row = user.unique(return_inverse=True)
-        z = z_user, z_item[: self.num_items]
-        log_sum, logit = self._of_candidates(z, distinct, row, item, visible, paths)
-        return (log_sum[row] - logit)[:num_positives].mean(), logit, label
 
-    def _of_candidates(
-        self,
-        z: tuple[Tensor, Tensor],
-        users: Tensor,
-        row: Tensor,
-        item: Tensor,
-        visible: Tensor,
-        paths: ItemPaths | None,
-    ) -> tuple[Tensor, Tensor]:
-        r"""The logarithm of the sum of the exponentials of each user's scores, :math:`(n)`, and the scores of
-        pairs of one of these users, by row, and an item, :math:`(B)`. What the graph shows a user to have
-        seen is no candidate, as it is none when recommending.
-        """
+        def scores(rows: Tensor, z_user: Tensor, z_item: Tensor) -> Tensor:
+            product = (z_item @ z_user.t()).t()  # It lies in memory as the other part does.
+            return product if paths is None else product + self.model.direct(distinct[rows], paths)
 
-        def scores(part: Tensor, cells: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            score = z[0][part] @ z[1].t()
-            if paths is not None:
-                score = score + self.model.direct(part, paths)
-            hidden = score.index_put(_cells(part, visible), score.new_tensor(-torch.inf))
-            return hidden.logsumexp(dim=1), score[cells]
-
-        size = max(1, _CELLS // self.num_items)
-        order = row.argsort(stable=True)
-        sums, values = [], []
-        for number, part in enumerate(users.split(size)):
-            here = order[row[order] // size == number]
-            cells = row[here] - number * size, item[here]
-            if users.numel() <= size:
-                log_sum, value = scores(part, cells)
-            else:  # Computed anew for the gradients: no table of all users is kept.
-                log_sum, value = checkpoint(
-                    scores, part, cells, use_reentrant=False, preserve_rng_state=False
-                )
-            sums.append(log_sum)
-            values.append(value)
-        return torch.cat(sums), torch.cat(values)[order.argsort()]
+        # What the graph shows a user to have seen is no candidate, as it is none when recommending.
+        seen, part = _cells(distinct, visible), self.model.item_item
+        weights = [] if part is None else [*part.parameters()]
+        z_item = z_item[: self.num_items]
+        loss, logit = cross_entropy(
+            scores, z_user[distinct], z_item, weights, (row, item), num_positives, seen
+        )
+        return loss, logit, label
 
     def calibrate(self, user: Tensor, item: Tensor, logit: Tensor, label: Tensor) -> Tensor:
         # A held-out graph says less of an item than the whole one: how much a count is worth there is learned
