@@ -438,10 +438,10 @@ class KGRecDataset(InMemoryDataset):
         count = np.bincount(tables.positives[:, 0])[user]
         ids = tables.user_ids or range(tables.num_users)
         others = int((lacking > 0).sum()) - 1
+        more = f", and so do {others} other users" if others else ""
         warnings.warn(
             f"User {ids[user]!r} has {count} of the {candidates} that negatives are drawn from: they get "
-            f"the {count - lacking[user]} that are left, instead of a negative for each positive, and so do "
-            f"{others} other users.",
+            f"the {count - lacking[user]} that are left, instead of a negative for each positive{more}.",
             stacklevel=6,
         )
 

@@ -121,6 +121,11 @@ class FitConfig:
         return self.loss == "ranking"
 
     @property
+    def least_seen(self) -> int:
+        """How many training positives a user must have for a fit to learn anything of them."""
+        return 1
+
+    @property
     def from_transe(self) -> bool:
         """Whether the embeddings of entities and relations start from TransE."""
         return False

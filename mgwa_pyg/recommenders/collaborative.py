@@ -109,6 +109,11 @@ class CollaborativeConfig(FitConfig):
         }
         return replace(self, **suggested)
 
+    @property
+    def least_seen(self) -> int:
+        # An item is ranked for those of whom the graph shows another.
+        return 2 if self.loss == "ranking" and self.hold_out > 0 else 1
+
     def deal(self, num_rows: int) -> tuple[int, int]:
         return math.ceil((self.hold_out or 1.0) * num_rows), self.passes
 

@@ -38,7 +38,7 @@ def cross_entropy(
         z_item (torch.Tensor): The items, :math:`(M, d)`.
         weights (sequence of torch.Tensor): The parameters that scores depend on besides.
         pairs (tuple): The row of each pair's user and its item, :math:`(B)`: the positives first.
-        num_positives (int): How many of them are positives. Each user has one.
+        num_positives (int): How many of them are positives. Each user has one. Without any, the loss is zero.
         hidden (tuple): The rows of users and the items that are no candidates, and no positives.
     """
     return _CrossEntropy.apply(scores, pairs, num_positives, hidden, z_user, z_item, *weights)
@@ -60,7 +60,8 @@ class _CrossEntropy(torch.autograd.Function):
         z_user, z_item = z_user.detach().requires_grad_(), z_item.detach().requires_grad_()
         inputs = [z_user, z_item, *weights]
         gradients = [torch.zeros_like(one) for one in inputs]
-        share = torch.bincount(pairs[0][:num_positives], minlength=len(z_user)).to(z_user) / num_positives
+        count = max(num_positives, 1)
+        share = torch.bincount(pairs[0][:num_positives], minlength=len(z_user)).to(z_user) / count
         loss, logit = z_user.new_zeros(()), z_user.new_zeros(pairs[0].shape)
         of_part, hidden_of_part = pairs[0] // size, hidden[0] // size
         for number, rows in enumerate(torch.arange(len(z_user), device=z_user.device).split(size)):
@@ -77,8 +78,8 @@ class _CrossEntropy(torch.autograd.Function):
             loss += (weight * (total.log() + most)).sum()
             table.mul_(weight / total)
             positive = here < num_positives
-            loss -= logit[here[positive]].sum() / num_positives
-            one = table.new_tensor(-1 / num_positives)
+            loss -= logit[here[positive]].sum() / count
+            one = table.new_tensor(-1 / count)
             table.index_put_((row[positive], item[positive]), one, accumulate=True)
             for whole, part in zip(gradients, torch.autograd.grad(score, inputs, table), strict=True):
                 whole += part

@@ -128,6 +128,13 @@ def check_rows(data: HeteroData, config: FitConfig) -> None:
     if config.draws_negatives:
         if links.edge_index.size(1) == 0:
             raise ValueError("there are no training positives: nothing can be learned")
+        most = int(links.edge_index[0].bincount().max())
+        if most < config.least_seen:
+            raise ValueError(
+                f"each user has {most} training positive at most, but model={config.model!r} with "
+                f"loss={config.loss!r} learns how to rank an item from what else its user has seen: take "
+                f"loss='click', another model, or data in which somebody has seen more"
+            )
     elif label.unique().numel() < 2:
         raise ValueError(
             f"the training rows are {kinds(label)}: rows of both labels are needed, unless negatives are "

@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import roc_auc_score
 from torch_geometric.transforms import ToUndirected
 
-from mgwa_pyg.datasets import KGRecDataset, KGRecTables, SyntheticKG
+from mgwa_pyg.datasets import KGRecDataset, KGRecTables, SyntheticKG, TableKG
 from mgwa_pyg.evaluation import Popularity, click_metrics
 from mgwa_pyg.recommenders import MGWARecommender, make_recommender
 from mgwa_pyg.train import (
@@ -326,6 +326,19 @@ def test_validation_rows_that_cannot_tell_are_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             fit(moved(**{part: which}), config, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_rankings_are_learned_from_few_rows(tmp_path):
+    plays = pd.DataFrame({"user": list("aabbcd"), "item": list("xyxzyz")})
+    config = CollaborativeConfig(epochs=2, passes=2, channels=2, loss="ranking", item_item=True)
+    # Each step holds out one row, of "c" and "d" the only one: nobody is left whom the graph shows.
+    result = fit(TableKG.from_tables(plays, split="none"), config, tmp_path / "few")
+    assert all(math.isfinite(entry["train_loss"]) for entry in result.history)
+    single = TableKG.from_tables(plays.drop_duplicates("user"), split="none")
+    with pytest.raises(ValueError, match=r"each user has 1 training positive at most, .* take loss='click'"):
+        fit(single, config, tmp_path / "single")
+    assert not (tmp_path / "single").exists()
+    assert fit(single, replace(config, loss="click", epochs=1), tmp_path / "clicks").best_epoch == 1
 
 
 def test_a_ranking_is_judged_without_negatives(tmp_path):
