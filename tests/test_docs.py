@@ -132,7 +132,7 @@ def test_the_first_page_shows_what_it_is_before_it_lists(site):
     text = (folder / "index.html").read_text()
     body = text[text.index('itemprop="articleBody"') :]
     order = [
-        "layer.png",
+        "_images/layer",
         "highlight-python",
         "highlight-text",
         "GatedAggregationConv</span>",

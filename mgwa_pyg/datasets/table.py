@@ -570,7 +570,7 @@ class _Weights(_Reader):
     """Positive numbers that 32 bits can hold."""
 
     def add_text(self, cells: Sequence[str], start: int) -> None:
-        numbers = pd.to_numeric(np.array(cells, dtype=object), errors="coerce").astype(np.float64, copy=False)
+        numbers = _numbers(cells).astype(np.float64, copy=False)
         self._add(numbers, cells, start)
 
     def add_series(self, series: pd.Series) -> None:
@@ -612,8 +612,7 @@ class _Times(_Reader):
         self.nanoseconds: list[npt.NDArray[np.int32]] = []
 
     def add_text(self, cells: Sequence[str], start: int) -> None:
-        array = np.array(cells, dtype=object)
-        numbers = pd.to_numeric(array, errors="coerce")
+        array, numbers = np.array(cells, dtype=object), _numbers(cells)
         is_number = np.isfinite(numbers)
         if self.are_dates is None:
             self.are_dates = not is_number[0]
@@ -689,6 +688,14 @@ class _Times(_Reader):
         if times.dtype.kind == "f" and not (times % 1).any() and np.abs(times).max(initial=0) < 2**53:
             times = times.astype(np.int64)
         return Times(times, None)
+
+
+def _numbers(cells: Sequence[str]) -> npt.NDArray[Any]:
+    """Return cells as numbers; what is none is NaN."""
+    try:
+        return pd.to_numeric(np.array(cells, dtype=object), errors="coerce")
+    except OverflowError:  # Before pandas 3: a whole number is larger than all floats.
+        return _numbers(["inf" if len(cell) > 308 else cell for cell in cells])
 
 
 def _dates(cells: npt.NDArray[np.object_]) -> pd.DatetimeIndex:

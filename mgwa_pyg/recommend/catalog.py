@@ -214,7 +214,8 @@ def listed(name: str, values: Any) -> list[Any]:
 
 def whole_number(value: Any) -> int | None:
     """Return a whole number as an integer, also an element of an array or a tensor; else nothing."""
-    is_truth = isinstance(value, bool) or getattr(value, "dtype", None) is torch.bool
+    dtype = getattr(value, "dtype", None)
+    is_truth = isinstance(value, bool) or dtype is torch.bool or getattr(dtype, "kind", "") == "b"
     if is_truth or getattr(value, "ndim", 0) != 0:
         return None
     try:

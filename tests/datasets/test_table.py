@@ -120,8 +120,8 @@ def test_times_go_by_their_full_value(cells):
     [
         ([1, 1e-50], "weight", "1e-50 is too small for a number of 32 bits"),
         ([1, 1e39], "weight", r"1e\+39 is no finite number of 32 bits"),
-        ([1, 10**400], "weight", "10000.* is no finite number of 32 bits"),
-        ([1, 10**400], "time", "10000.* is no finite number"),
+        (pd.Series([1, 10**400], dtype=object), "weight", "10000.* is no finite number of 32 bits"),
+        (pd.Series([1, 10**400], dtype=object), "time", "10000.* is no finite number"),
         (np.array([1, 2**64 - 1], dtype="uint64"), "time", "18446744073709551615 is too large for 64 bits"),
     ],
 )

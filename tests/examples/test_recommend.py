@@ -131,7 +131,7 @@ NAMES = ["[unknown]", "[/b] band", "[red]hot", ":smile: [link=x]y[/link]", "Ke$h
 NAMES += ["plain", "a\\b", "日本", "{{ 7 * 7 }}", "red \x1b[31m line", "7", "u1"]
 
 
-@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")  # The plot's has no such letters.
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from")  # The plot's has no such letters.
 def test_names_are_text(tmp_path):
     """Neither rich nor HTML nor jinja nor the terminal reads them."""
     folder = tmp_path / "bands"

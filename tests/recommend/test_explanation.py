@@ -301,7 +301,7 @@ def drawn(explanation):
     out = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Where names leave no room for the bars, matplotlib warns.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         explanation.plot(out, kind="svg")
     return [html.unescape(line) for line in re.findall("<!-- (.*?) -->", out.getvalue().decode())]
 
