@@ -116,8 +116,9 @@ class Catalog:
         return torch.tensor(rows)
 
     def some_items(self, name: str, items: Any) -> Tensor:
-        r"""Return which items are meant, :math:`(M)`, by their ids and names, or as a mask over all of them:
-        an array or a tensor of as many truth values as there are items, in the order of the data set.
+        r"""Return which items are meant, :math:`(M)`, by their ids and names, or as truth values: a mask over
+        all of them, an array or a tensor in the order of the data set; or a series, which goes by its index,
+        the items' ids.
 
         Args:
             name (str): What the argument is called.
@@ -126,9 +127,15 @@ class Catalog:
         Raises:
             TypeError: If they are no list, or one is neither a whole number nor a string.
             IndexError: If there is no item of a number.
-            ValueError: If no item or several have a name, or a mask is of another size.
+            ValueError: If no item or several have a name, a mask is of another size, or a truth value is
+                missing.
         """
-        if getattr(items, "dtype", None) in (torch.bool, bool):
+        by_index = isinstance(items, pd.Series) and pd.api.types.is_bool_dtype(items.dtype)
+        if by_index:
+            if missing := items.index[items.isna()].tolist():
+                raise ValueError(f"{name}[{missing[0]!r:.60}] is missing: True or False is needed")
+            items = items.index[items.to_numpy(bool)]
+        elif getattr(items, "dtype", None) in (torch.bool, bool):
             if tuple(items.shape) != (self.num_items,):
                 raise ValueError(
                     f"{name} is a mask of the shape {tuple(items.shape)}, but {(self.num_items,)} is needed: "
@@ -136,7 +143,11 @@ class Catalog:
                 )
             return torch.tensor(items.tolist(), dtype=torch.bool)
         mask = torch.zeros(self.num_items, dtype=torch.bool)
-        mask[[self.item(item) for item in listed(name, items)]] = True
+        try:
+            mask[[self.item(item) for item in listed(name, items)]] = True
+        except (IndexError, ValueError) as error:
+            by = f"{name}.index, by which a series of truth values goes" if by_index else name
+            raise type(error)(f"{by}: {error}") from None
         return mask
 
     def user_ids(self, rows: Tensor) -> pd.Index:
@@ -206,7 +217,9 @@ def is_one(value: Any) -> bool:
 
 
 def listed(name: str, values: Any) -> list[Any]:
-    """Return several values as a list, or raise a :class:`TypeError` if it is one."""
+    """Return several values as a list, or raise a :class:`TypeError` if it is one, or a table."""
+    if isinstance(values, Mapping | pd.DataFrame):
+        raise TypeError(f"{name} is a {type(values).__name__}: pass a list, such as one of its columns")
     if is_one(values) or isinstance(values, bytes | bytearray | memoryview):
         raise TypeError(f"{name}={values!r:.60}: pass a list, such as [{values!r:.60}]")
     return list(values)

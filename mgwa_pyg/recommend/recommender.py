@@ -123,9 +123,10 @@ class Recommender:
             k (int, optional): How many items; fewer are returned where fewer are left.
                 (default: :obj:`10`)
             candidates (iterable or mask, optional): The items that may be recommended, such as those in
-                stock: ids or names, or an array or a tensor of truth values, one for each item in the order
-                of :attr:`KGRecDataset.item_ids <mgwa_pyg.datasets.KGRecDataset.item_ids>`. What the user has
-                seen is left out all the same. :obj:`None` takes all. (default: :obj:`None`)
+                stock: ids or names; an array or a tensor of truth values, one for each item in the order
+                of :attr:`KGRecDataset.item_ids <mgwa_pyg.datasets.KGRecDataset.item_ids>`; or a series of
+                truth values, whose index has the ids. What the user has seen is left out all the same.
+                :obj:`None` takes all. (default: :obj:`None`)
             exclude (iterable or mask, optional): Items that may not, in the same forms.
                 (default: :obj:`None`)
             include_held_out (bool, optional): Whether the user's validation and test positives, which were

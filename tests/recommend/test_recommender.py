@@ -116,8 +116,9 @@ def test_only_candidates_that_are_not_excluded(recommender, data):
     allowed = sorted({*stock} - {*gone})
     everybody = recommender.recommend_batch(k=data.num_items)
     assert everybody["user"].unique().tolist() == list(range(data.num_users))
-    forms = [stock, [data.item_names[item] for item in stock], mask, torch.tensor(mask), pd.Series(mask)]
-    for form in forms:
+    series = pd.Series(mask).sort_values()  # Its index says what is meant, whatever the order.
+    forms = [stock, [data.item_names[item] for item in stock], mask, torch.tensor(mask), series]
+    for form in [*forms, series.astype("boolean"), series[series].rename(str)]:
         got = recommender.recommend_batch(k=4, candidates=form, exclude=gone)
         assert of(got) == among(everybody, allowed, 4)
     for user in (0, 9):
@@ -142,8 +143,16 @@ def test_wrong_candidates_are_named(recommender):
         recommender.recommend(0, candidates=torch.ones(29, dtype=torch.bool))
     with pytest.raises(TypeError, match=r"exclude='item 3': pass a list"):
         recommender.recommend(0, exclude="item 3")
-    with pytest.raises(IndexError, match="item=30: whole numbers from 0 to 29"):
+    with pytest.raises(IndexError, match=r"^exclude: item=30: whole numbers from 0 to 29"):
         recommender.recommend_for([1], exclude=[30])
+    series = pd.Series([True, None], index=[3, 4], dtype="boolean")
+    with pytest.raises(ValueError, match=r"candidates\[4\] is missing: True or False is needed"):
+        recommender.recommend(0, candidates=series)
+    with pytest.raises(ValueError, match=r"^candidates\.index, by which .* goes: no item is called 'nobody'"):
+        recommender.recommend(0, candidates=pd.Series([True], index=["nobody"]))
+    for table in (pd.DataFrame({"item": [3]}), {3: False}):
+        with pytest.raises(TypeError, match=rf"candidates is a {type(table).__name__}: pass a list"):
+            recommender.recommend(0, candidates=table)
     with pytest.raises(TypeError, match="item=True: an id or a name is needed"):
         recommender.similar_items(1, candidates=[True] * 30)
 
