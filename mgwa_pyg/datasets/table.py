@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from itertools import islice
 from numbers import Real
 from pathlib import Path
@@ -27,6 +28,7 @@ _CHUNK = 2**11  # Rows that are in memory at a time as text: Python's collector 
 _SEPARATORS = {".csv": ",", **dict.fromkeys((".tsv", ".tab", ".txt", ".dat"), "\t")}
 _RECBOLE = (".inter", ".kg", ".link", ".item", ".user")
 _SEPARATORS |= dict.fromkeys(_RECBOLE, "\t")
+_OTHER_SEPARATORS = ("::", ";", "\t", "|", ",")  # What other programs write, the likeliest first.
 _PARQUET = (".parquet", ".pq")
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _BOOLS = (bool, np.bool_)
@@ -101,7 +103,7 @@ class Table:
             self.names: list[Any] = source.columns.tolist()
             return
         if not isinstance(source, (str, os.PathLike)):
-            raise TypeError(f"{what}={source!r:.60}: a DataFrame or the path of a file is needed")
+            raise TypeError(f"{what}={source!r:.60}: a DataFrame of pandas or the path of a file is needed")
         self.path, suffix = existing_file(what, source)
         if suffix in _PARQUET:
             self.names = _parquet(self.path, None)
@@ -203,8 +205,22 @@ class Table:
         wanted = " or ".join(map(repr, column.names))
         raise RawDataError(
             f"{self._name}: it has no column {wanted} for the {role}. Its columns are {there}"
-            f"{', ...' if len(self.names) > 30 else ''}: name the right one, or give the file a header."
+            f"{', ...' if len(self.names) > 30 else ''}: {self._remedy_of_names(column.names)}."
         )
+
+    def _remedy_of_names(self, wanted: Sequence[str | int]) -> str:
+        if self._frame is not None:
+            is_index = any(name in self._frame.index.names for name in wanted)
+            return "make the index columns by .reset_index()" if is_index else "name the right one"
+        if self._is_text and len(self.names) == 1:
+            ours = self._form["delimiter"]
+            other = next((sign for sign in _OTHER_SEPARATORS if sign in self.names[0] and sign != ours), None)
+            if other is not None:
+                return (
+                    f"it seems to be separated by {other!r}, but in a file of this name it is {ours!r}: "
+                    f"write it so, or read it with pandas, and pass the DataFrame"
+                )
+        return "name the right one, or give the file a header"
 
     @property
     def _name(self) -> str:
@@ -342,7 +358,7 @@ def _is_missing(cell: Any) -> bool:
 
 
 def _is_number(cell: Any) -> bool:
-    return isinstance(cell, Real) and type(cell) not in _BOOLS
+    return isinstance(cell, (Real, Decimal)) and type(cell) not in _BOOLS
 
 
 def _floats(cells: Sequence[Any]) -> npt.NDArray[np.float64]:
@@ -467,7 +483,9 @@ class _Ids(_Reader):
         if _is_missing(cell):
             return None
         self.fail(
-            row, f"{_shown(cell)} is of the type {type(cell).__name__}, but ids are whole numbers or strings"
+            row,
+            f"{_shown(cell)} is of the type {type(cell).__name__}, but ids are whole numbers or strings",
+            "Make the column one of strings, as .astype(str) does.",
         )
 
     def _number(self, cells: Collection[Any]) -> None:
@@ -552,7 +570,11 @@ class _Categories(_Ids):
             return str(cell)
         if isinstance(cell, (float, np.floating)) and np.isfinite(cell):
             return str(int(cell)) if cell == int(cell) else repr(float(cell))
-        self.fail(row, f"{_shown(cell)} is of the type {type(cell).__name__}, but categories are words")
+        self.fail(
+            row,
+            f"{_shown(cell)} is of the type {type(cell).__name__}, but categories are words",
+            "Write several words as text, and say by separator= what stands between them.",
+        )
 
     def _add_objects(self, cells: list[Any], start: int) -> None:
         if {*map(type, cells)} != {str}:

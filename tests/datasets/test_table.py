@@ -3,6 +3,8 @@
 import gzip
 import sys
 import tracemalloc
+import uuid
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -64,6 +66,7 @@ def test_ids_of_frames_come_in_the_order_of_their_first_rows(column):
         (pd.Series([1, None]), r"plays.iloc\[1\]: the x is missing.*astype"),
         (pd.Series([True, False]), "of the type bool"),
         (pd.Series(["a", True]), r"plays.iloc\[1\]: the x True is of the type bool"),
+        (pd.Series([uuid.UUID(int=7)]), r"the x UUID.* of the type UUID, .* as \.astype\(str\) does"),
         (pd.to_datetime(pd.Series(["2024-05-17"])), "of the type datetime64"),
         (pd.Series(["a", "\ud800"], dtype=object), r"plays.iloc\[1\]: .*UTF-8 cannot hold"),
     ],
@@ -172,13 +175,50 @@ def test_what_pyarrow_is_needed_for_says_so(tmp_path, monkeypatch):
         read(tmp_path / "plays.parquet", "id")
 
 
+@pytest.mark.parametrize(
+    ("name", "header", "problem"),
+    [
+        ("plays.csv", "x;y", "it seems to be separated by ';', but in a file of this name it is ',': write"),
+        ("plays.csv", "x\ty", r"by '\\t', but in a file of this name it is ','"),
+        ("plays.tsv", "x,y", r"by ',', but in a file of this name it is '\\t'"),
+        ("plays.dat", "1::2", "by '::', but"),
+        ("plays.csv", "y", "Its columns are 'y': name the right one, or give the file a header"),
+    ],
+)
+def test_columns_that_are_not_there_are_looked_for(tmp_path, name, header, problem):
+    (tmp_path / name).write_text(header)
+    with pytest.raises(RawDataError, match=problem):
+        read(tmp_path / name, "id")
+
+
+def test_columns_may_be_the_index():
+    frame = pd.DataFrame({"x": [1], "y": [2]})
+    with pytest.raises(RawDataError, match=r"make the index columns by \.reset_index\(\)\."):
+        read(frame.set_index("x"), "id")
+    with pytest.raises(RawDataError, match="'y': name the right one\\."):
+        read(frame[["y"]], "id")
+
+
+def test_decimals_are_weights():
+    cells = [Decimal("1.50"), 2, Decimal("Infinity")]
+    assert read(pd.DataFrame({"x": cells[:2]}, dtype=object), "weight").tolist() == [1.5, 2.0]
+    with pytest.raises(RawDataError, match=r"plays.iloc\[2\]: the x Decimal.* is no finite number"):
+        read(pd.DataFrame({"x": cells}, dtype=object), "weight")
+
+
+def test_cells_of_several_words_say_what_stands_between():
+    for cell in (["a", "b"], np.array(["a", "b"])):
+        with pytest.raises(RawDataError, match=r"but categories are words. Write .* separator="):
+            read(pd.DataFrame({"x": [cell]}), "category")
+
+
 def test_a_table_that_cannot_be_is_refused(tmp_path):
     (tmp_path / "plays.xlsx").touch()
     with pytest.raises(ValueError, match="Read any other with pandas"):
         read(tmp_path / "plays.xlsx", "id")
     with pytest.raises(FileNotFoundError, match=r"plays='.*none.csv' does not exist"):
         read(tmp_path / "none.csv", "id")
-    with pytest.raises(TypeError, match="a DataFrame or the path of a file"):
+    with pytest.raises(TypeError, match="a DataFrame of pandas or the path of a file"):
         read([1, 2], "id")
 
 
