@@ -285,9 +285,6 @@ class KGRecDataset(InMemoryDataset):
         where files or a seed make the data set again.
         """
 
-    def _forget_tables(self) -> None:
-        """Leave out what was said of the tables that the data were read from: they are of more now."""
-
     def _arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments, as plain values."""
         arguments = {"root": self._root, "negatives": self.negatives, "seed": self.seed, "split": self.split}

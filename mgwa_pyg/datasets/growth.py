@@ -22,6 +22,7 @@ from mgwa_pyg.datasets.names import checked_ids
 from mgwa_pyg.datasets.rdf import Triples
 from mgwa_pyg.datasets.table import Column, Ids, Table
 from mgwa_pyg.datasets.table_graph import Source, read_pairs, read_triples
+from mgwa_pyg.datasets.table_kg import TableKG
 
 _KG = ("entity", "kg", "entity")
 _Rows = npt.NDArray[np.int64]
@@ -30,7 +31,7 @@ _Rows = npt.NDArray[np.int64]
 class Growth(NamedTuple):
     """A data set that has grown, and what is new in it."""
 
-    dataset: KGRecDataset
+    dataset: TableKG
     users: list[int | str]
     """The ids of new users, who are the last ones."""
     items: list[int | str]
@@ -54,8 +55,8 @@ def grow(
     items: Source | Mapping[Any, Any] | Iterable[int | str] | None = None,
 ) -> Growth:
     r"""Return a data set with more interactions and triples, and the users, items, entities and relations
-    that come with them. What was there keeps its split and its order; interactions and triples that were
-    there are passed over.
+    that come with them, as a :class:`TableKG`. What was there keeps its split and its order; interactions and
+    triples that were there are passed over.
 
     Ids are those of the data set. In triples, an entity is called by :obj:`entity_ids`, an item also by its
     :obj:`item_ids` where the graph has nothing else of that id. An entity of which there are interactions
@@ -100,10 +101,8 @@ def grow(
     num_triples = _add_triples(data, dataset.num_relations, len(relations.ids), entities.new_row, triple)
     num_interactions, num_held_out = _add_interactions(data, entities.new_row, user, item)
 
-    grown = copy.copy(dataset)
+    grown = TableKG.like(dataset)  # The files of the data set would make it as it was.
     grown.data = data
-    grown._forget_tables()
-    grown.__dict__.pop("fingerprint", None)  # It is of the data as they were.
     num_items = len(entities.item_ids)
     entity_names = entities.names(names, graph.names)
     grown._names = {

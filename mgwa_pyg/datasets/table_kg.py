@@ -226,6 +226,16 @@ class TableKG(KGRecDataset):
         dataset._summary = {"rows": num_rows, **found}
         return dataset
 
+    @classmethod
+    def like(cls, dataset: KGRecDataset) -> "TableKG":
+        """Return a data set with the settings of another, which needs no files to be opened again; whoever
+        calls this gives it data.
+        """
+        made = cls.__new__(cls)
+        made._begin(dataset.negatives, dataset.seed, dataset.split, dataset.interaction, None)
+        made._summary = {}
+        return made
+
     def summary(self) -> pd.Series:
         r"""Return what was read, by name: how many rows, users, items, interactions, entities and triples,
         how many items have triples, what of the graph matches an item, and how many interactions are in each
@@ -289,9 +299,6 @@ class TableKG(KGRecDataset):
         self.negatives, self.seed, self.split, self.interaction = negatives, seed, split, interaction
         self._root = self._processed = None
         InMemoryDataset.__init__(self, None, transform, log=False)
-
-    def _forget_tables(self) -> None:
-        self._summary = {}
 
     def _arguments(self) -> dict[str, Any]:
         return {"path": _FILE}

@@ -3,11 +3,13 @@
 import dataclasses
 import warnings
 
+import pandas as pd
 import pytest
 import torch
 
 from mgwa_pyg.datasets import SyntheticKG
-from mgwa_pyg.recommenders import read_checkpoint, restore
+from mgwa_pyg.recommend import Recommender
+from mgwa_pyg.recommenders import make_recommender, read_checkpoint, restore
 from mgwa_pyg.train import CheckpointError, KGCNConfig, LightGCNConfig, MGWAConfig, evaluate, fit
 from mgwa_pyg.utils.files import save_tensors
 from tests.fits import interrupted
@@ -95,6 +97,17 @@ def test_rows_to_judge_by_that_were_learned_from_are_told(tables, run, tmp_path)
         warnings.simplefilter("error")
         fit(old, once, tmp_path / "c", warm_start=run)
         evaluate(tmp_path / "c", old, beside=[])
+
+
+def test_data_that_have_grown_are_kept_in_the_run_folder(tmp_path):
+    recommender = Recommender(make_recommender(SyntheticKG(**SIZES), CONFIG, 0))
+    recommender.update(pd.DataFrame({"user": ["Ada", "Ada", 3], "item": [3, 14, "single"]}))
+    grown = recommender.dataset
+    fit(grown, dataclasses.replace(CONFIG, epochs=1), tmp_path)
+    opened = Recommender.load(tmp_path)
+    assert opened.dataset.fingerprint == grown.fingerprint
+    assert (opened.dataset.user_ids, opened.dataset.item_ids) == ([*range(20), "Ada"], [*range(30), "single"])
+    assert {3, 14}.isdisjoint(opened.recommend("Ada", k=31)["item"])
 
 
 def test_a_run_with_no_id_in_common_is_told(tables, run, tmp_path):
