@@ -406,6 +406,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _kg_worth(args: argparse.Namespace) -> None:
     from mgwa_pyg.recommenders import restore
+    from mgwa_pyg.recommenders.checkpoint import checkpoint_of
     from mgwa_pyg.train import kg_worth
 
     if (args.run is None) == (args.table is None and args.data is None):
@@ -413,7 +414,7 @@ def _kg_worth(args: argparse.Namespace) -> None:
     if args.run is None:
         dataset, config = _dataset(args), _config(args)
     else:
-        recommender = restore(args.run.expanduser() / "best.ckpt")
+        recommender = restore(checkpoint_of(args.run))
         dataset, config = recommender.dataset, recommender.config
         if not getattr(config, "knowledge_graph", True):
             warnings.warn("this fit left the triples out; they are taken in here", stacklevel=1)
@@ -463,7 +464,8 @@ def _dataset(args: argparse.Namespace) -> KGRecDataset:
             f"--{next(iter(tables)).replace('_', '-')} is for tables of your own: {name} is none"
         )
     if path.is_dir():
-        return RecBoleKG(path.absolute().parent, path.name, min_rating=args.min_rating, **options)
+        path = path.absolute() if path.name not in ("", "..") else path.resolve()  # "." has a name, too.
+        return RecBoleKG(path.parent, path.name, min_rating=args.min_rating, **options)
     if name == "synthetic":
         return SyntheticKG(**options)
     kind = {"lastfm": LastFMKG, "bookcrossing": BookCrossingKG}[name]

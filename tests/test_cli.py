@@ -285,7 +285,8 @@ def test_evaluate_prints_and_writes_the_table(plays, tmp_path, capsys):
         ),
         ("kg-worth", "Pass either --run RUN or DATA"),
         ("kg-worth --run here --data synthetic", "Pass either --run RUN or DATA"),
-        ("kg-worth --run nothing", "nothing/best.ckpt"),
+        ("kg-worth --run nothing", "nothing/best.ckpt is missing: pass the folder of a run"),
+        ("fit .", " has no file test_errors_are_one_line"),
         ("kg-worth --data synthetic --relations other --processes 1", "relations has 'other'"),
     ],
 )

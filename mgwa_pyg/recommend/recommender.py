@@ -23,6 +23,7 @@ from mgwa_pyg.recommend.catalog import Catalog, is_one, listed, one_line, whole_
 from mgwa_pyg.recommend.explanation import Explanation, table_of
 from mgwa_pyg.recommend.export import FORMATS, write_vectors
 from mgwa_pyg.recommenders import KGRecommender, grown, restore
+from mgwa_pyg.recommenders.checkpoint import checkpoint_of
 from mgwa_pyg.utils.checks import check_choice, check_count
 from mgwa_pyg.utils.modes import chosen_device, plain_modes
 
@@ -92,12 +93,7 @@ class Recommender:
             CheckpointError: If the checkpoint cannot be used, or belongs to another data set.
         """
         device = chosen_device(device)
-        checkpoint = Path(run_folder).expanduser() / "best.ckpt"
-        if not checkpoint.is_file():
-            raise FileNotFoundError(
-                f"{checkpoint} is missing: pass the folder of a run that has finished, such as "
-                f"`mgwa-pyg fit` leaves one"
-            )
+        checkpoint = checkpoint_of(run_folder)
         recommender = cls(restore(checkpoint, dataset, device))
         recommender._run = checkpoint.parent
         return recommender
@@ -343,15 +339,18 @@ class Recommender:
             ValueError: If the model has no such vectors, or not without ``dimensions``, or the format is
                 unknown.
             ImportError: If the format's package is not installed; the extra ``export`` brings it.
-            OSError: If a file cannot be written.
+            OSError: If the folder is a file, or a file cannot be written.
         """
         check_choice("file_format", file_format, FORMATS)
         if dimensions is not None:
             dimensions = check_count("dimensions", dimensions)
+        folder = Path(folder).expanduser()
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file: choose a folder")
         pair = [table.float().cpu() for table in self._model.vectors(dimensions)]
         user, item = (table.contiguous().numpy() for table in pair)
         ids = {"users": self.dataset.user_ids, "items": self.dataset.item_ids}
-        write_vectors(Path(folder).expanduser(), file_format, {"users": user, "items": item}, ids)
+        write_vectors(folder, file_format, {"users": user, "items": item}, ids)
         some = torch.arange(self.num_users)[:: max(1, self.num_users // 1000)][:1000]
         shared = total = 0
         for part in some.split(self._model.users_at_once):

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
@@ -246,10 +246,13 @@ class KGRecommender(ABC):
         self.num_items = dataset.num_items
         #: The training positives, user and item, :math:`(2, P)`.
         self.seen: Tensor = interactions(dataset[0]).edge_index
-        if config.draws_negatives:
-            entities = config.loss == "click" and dataset.negatives == "entities"
-            pool = dataset.num_entities if entities else dataset.num_items
-            self._negatives = NegativeSampler(self.seen, dataset.num_users, pool)
+
+    @cached_property
+    def _negatives(self) -> NegativeSampler:
+        """What fresh negatives are drawn by, in training alone."""
+        entities = self.config.loss == "click" and self.dataset.negatives == "entities"
+        pool = self.dataset.num_entities if entities else self.num_items
+        return NegativeSampler(self.seen, self.dataset.num_users, pool)
 
     @property
     def device(self) -> torch.device:
@@ -259,7 +262,7 @@ class KGRecommender(ABC):
     def to(self, device: torch.device | str) -> KGRecommender:
         """Move what the model looks at, but not the model, which belongs to its trainer."""
         self.seen = self.seen.to(device)
-        if self.config.draws_negatives:
+        if "_negatives" in vars(self):
             self._negatives.to(device)
         return self
 

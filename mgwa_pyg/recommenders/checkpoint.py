@@ -112,6 +112,21 @@ def check_state(path: Path | str, content: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{path} has no state of the optimizer: pass a whole checkpoint")
 
 
+def checkpoint_of(run_folder: Path | str) -> Path:
+    """Return the best checkpoint of a run.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    path = Path(run_folder).expanduser() / "best.ckpt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: pass the folder of a run that has finished, such as "
+            f"`mgwa-pyg fit` leaves one"
+        )
+    return path
+
+
 def restore(
     checkpoint: Path | str, dataset: KGRecDataset | None = None, device: torch.device | str = "cpu"
 ) -> KGRecommender:

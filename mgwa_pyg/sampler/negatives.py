@@ -62,7 +62,7 @@ class NegativeSampler:
         if self._some_saw_all:
             warnings.warn(
                 f"users who have seen the whole pool of {pool}, for whom no negative is left to draw: "
-                f"{saw_all.numel()} of {self.num_users}, the first is user {int(saw_all[0])}",
+                f"{saw_all.numel()} of {self.num_users}, the first is user {int(saw_all[0])}, by row",
                 stacklevel=2,
             )
 

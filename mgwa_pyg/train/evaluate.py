@@ -32,6 +32,7 @@ from mgwa_pyg.datasets import KGRecDataset
 from mgwa_pyg.datasets.interactions import interactions
 from mgwa_pyg.evaluation import HEURISTICS, TopItems, holm, paired_test, ranking_metrics, top_items
 from mgwa_pyg.recommenders import KGRecommender, restore
+from mgwa_pyg.recommenders.checkpoint import checkpoint_of
 from mgwa_pyg.recommenders.growth import held_out_but_learned
 from mgwa_pyg.train.plots import plot_evaluation
 from mgwa_pyg.utils.checks import check_choice, check_count
@@ -99,9 +100,7 @@ def evaluate(
     for other in beside or ():
         check_choice("beside", other, HEURISTICS)
     folder = Path(folder).expanduser().absolute()
-    if not (checkpoint := folder / "best.ckpt").exists():
-        raise FileNotFoundError(f"{checkpoint} does not exist: pass the folder of a run that has finished")
-    recommender = restore(folder / "best.ckpt", dataset, device)
+    recommender = restore(checkpoint_of(folder), dataset, device)
     dataset, name = recommender.dataset, recommender.config.model
     data, num_items = dataset[0], dataset.num_items
     links = interactions(data)
@@ -120,8 +119,12 @@ def evaluate(
         )
     ranked = partial(top_items, data=data, num_items=num_items, k=k)
     top = ranked(scorer_of(recommender), users_per_step=recommender.users_per_step)
-    if (top.item < 0).any():
-        raise ValueError(f"k={k}: some user has fewer items left that could be recommended; take a smaller k")
+    left = (top.item >= 0).sum(dim=1)
+    if (least := int(left.min())) < k:
+        user = dataset.user_ids[int(top.user[left.argmin()])]
+        raise ValueError(
+            f"k={k}: for user {user!r} only {least} items are left that could be recommended; take k={least}"
+        )
     rankings = {name: top}
     for other in _fitting(dataset) if beside is None else beside:
         rankings[other] = ranked(HEURISTICS[other](data, num_items).score_all)

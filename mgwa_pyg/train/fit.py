@@ -216,10 +216,10 @@ def fit(
     check_data(dataset, dataset[0])
     check_rows(dataset[0], config)
     if dataset.num_relations == 0 and config.needs_relations:
-        others = " or ".join(kind.__name__ for kind in config_classes if not kind.needs_relations)
+        others = " or ".join(repr(kind.model) for kind in config_classes if not kind.needs_relations)
         raise ValueError(
-            f"the data have no relation, which model={config.model!r} learns from: take {others}, whose "
-            f"model learns from interactions, too"
+            f"the data have no relation, which model={config.model!r} learns from: take model "
+            f"{others}, which learns from interactions, too"
         )
     folder = Path(folder).expanduser().absolute()
     with (

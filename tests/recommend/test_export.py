@@ -77,6 +77,9 @@ def test_models_without_such_vectors_say_so(recommender, tmp_path, kind):
 def test_unknown_formats_and_missing_packages_are_named(made, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="file_format='csv'"):
         made["lightgcn"].export(tmp_path, "csv")
+    (tmp_path / "taken").touch()
+    with pytest.raises(NotADirectoryError, match="taken is a file: choose a folder"):
+        made["lightgcn"].export(tmp_path / "taken")
     real = builtins.__import__
 
     def without(name, *args, **kwargs):

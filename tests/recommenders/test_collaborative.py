@@ -110,10 +110,10 @@ def test_a_user_who_knows_all_items_has_no_negatives(dataset, loss):
     listens = other._data["user", "listens", "entity"]
     everything = torch.stack([torch.zeros(dataset.num_items), torch.arange(dataset.num_items)]).long()
     listens.edge_index = torch.cat([listens.edge_index, everything], dim=1).unique(dim=1)
-    with pytest.warns(UserWarning, match="1 of 30, the first is user 0"):
-        recommender = make_recommender(other, CollaborativeConfig(loss=loss), seed=0)
+    recommender = make_recommender(other, CollaborativeConfig(loss=loss), seed=0)
     user, item = torch.tensor([0, 3, 0, 5, 3]), torch.tensor([7, 1, 2, 9, 4])
-    value, logit, label = recommender.loss(user, item, torch.ones(5))
+    with pytest.warns(UserWarning, match="1 of 30, the first is user 0, by row"):  # In training alone.
+        value, logit, label = recommender.loss(user, item, torch.ones(5))
     assert value.isfinite()
     assert label.tolist() == [1.0] * 5 + [0.0] * 3  # Of users 3, 5 and 3.
     assert logit.shape == label.shape

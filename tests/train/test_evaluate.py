@@ -176,7 +176,8 @@ def test_without_triples_and_with_few_users(tmp_path, monkeypatch):
     assert not any(ax.collections for ax in figures[0].axes)
     assert list(table["model"]) == ["collaborative", "popularity", "item-knn", "ease"]
     assert list(table["p"][1:]) == [1.0] * 3
-    with pytest.raises(ValueError, match=r"k=10: some user has fewer items left .*; take a smaller k"):
+    message = r"k=10: for user .* only (\d) items are left .*; take k=\1"
+    with pytest.raises(ValueError, match=message):
         evaluate(tmp_path, dataset, k=10)
 
 
@@ -200,7 +201,7 @@ def test_what_cannot_be_evaluated(small, run, tmp_path):
         evaluate(3)
     with pytest.raises(TypeError, match=r"beside='ease': a list of heuristics is needed"):
         evaluate(folder, beside="ease")
-    with pytest.raises(FileNotFoundError, match=r"best\.ckpt does not exist: pass the folder of a run"):
+    with pytest.raises(FileNotFoundError, match=r"best\.ckpt is missing: pass the folder of a run"):
         evaluate(tmp_path / "nothing")
 
 

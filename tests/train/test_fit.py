@@ -686,7 +686,7 @@ def test_data_without_any_relation(tmp_path, config):
     if isinstance(config, CollaborativeConfig | LightGCNConfig):
         assert fit_it().score.isfinite().all()
     else:
-        with pytest.raises(ValueError, match=r"the data have no relation, which model='.*' learns from"):
+        with pytest.raises(ValueError, match=r"no relation, which model=.* or 'collaborative', which"):
             fit_it()
         assert not (tmp_path / "fit").exists()
 
