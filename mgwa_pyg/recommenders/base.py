@@ -252,7 +252,8 @@ class KGRecommender(ABC):
         """What fresh negatives are drawn by, in training alone."""
         entities = self.config.loss == "click" and self.dataset.negatives == "entities"
         pool = self.dataset.num_entities if entities else self.num_items
-        return NegativeSampler(self.seen, self.dataset.num_users, pool)
+        sampler = NegativeSampler(self.seen.cpu(), self.dataset.num_users, pool)
+        return sampler.to(self.seen.device)
 
     @property
     def device(self) -> torch.device:
