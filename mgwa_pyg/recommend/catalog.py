@@ -81,12 +81,7 @@ class Catalog:
             IndexError: If there is no item of this number.
             ValueError: If no item has this id or name, or several have.
         """
-        written = _written("item", item)
-        found = {self._item_rows[written]} if written in self._item_rows else set()
-        may_be_a_name = isinstance(item, str) and not isinstance(item, ItemId)
-        if may_be_a_name:
-            exact, folded = self._by_name
-            found = found.union(exact.get(written, [])) or set(folded.get(_fold(written), []))
+        found = self._found(item)
         if len(found) > 1:
             ids = {row: self._items[row] for row in sorted(found)[:5]}
             some = [
@@ -99,10 +94,19 @@ class Catalog:
             )
         if not found:
             known: dict[str, int | str] = {str(id_).casefold(): id_ for id_ in self._items}
-            if may_be_a_name:
+            if _may_be_a_name(item):
                 known |= {name: self.name(rows[0]) for name, rows in self._by_name[1].items()}
             raise _unknown("item", item, self._items, known)
         return found.pop()
+
+    def _found(self, item: Any) -> set[int]:
+        """Return the rows that an id or a name may mean."""
+        written = _written("item", item)
+        found = {self._item_rows[written]} if written in self._item_rows else set()
+        if _may_be_a_name(item):
+            exact, folded = self._by_name
+            found = found.union(exact.get(written, [])) or set(folded.get(_fold(written), []))
+        return found
 
     def items(self, items: Any) -> Tensor:
         """Return the distinct rows of one or more items, each given by its id or its name, in order.
@@ -142,12 +146,14 @@ class Catalog:
                     f"one value for each item, in the order of item_ids"
                 )
             return torch.tensor(items.tolist(), dtype=torch.bool)
-        mask = torch.zeros(self.num_items, dtype=torch.bool)
+        mask, items = torch.zeros(self.num_items, dtype=torch.bool), listed(name, items)
         try:
-            mask[[self.item(item) for item in listed(name, items)]] = True
+            mask[[self.item(item) for item in items]] = True
         except (IndexError, ValueError) as error:
             by = f"{name}.index, by which a series of truth values goes" if by_index else name
-            raise type(error)(f"{by}: {error}") from None
+            count = sum(not self._found(item) for item in items)
+            more = f". {count} of the {len(items)} are no items of the data: leave them out" * (count > 1)
+            raise type(error)(f"{by}: {error}{more}") from None
         return mask
 
     def user_ids(self, rows: Tensor) -> pd.Index:
@@ -209,6 +215,10 @@ class Catalog:
             exact.setdefault(self.name(row), []).append(row)
             folded.setdefault(_fold(self.name(row)), []).append(row)
         return exact, folded
+
+
+def _may_be_a_name(item: Any) -> bool:
+    return isinstance(item, str) and not isinstance(item, ItemId)
 
 
 def is_one(value: Any) -> bool:

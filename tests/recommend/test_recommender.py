@@ -148,6 +148,8 @@ def test_wrong_candidates_are_named(recommender):
     series = pd.Series([True, None], index=[3, 4], dtype="boolean")
     with pytest.raises(ValueError, match=r"candidates\[4\] is missing: True or False is needed"):
         recommender.recommend(0, candidates=series)
+    with pytest.raises(ValueError, match=r"'nobody'.* 2 of the 3 are no items of the data: leave them out$"):
+        recommender.recommend(0, candidates=[0, "nobody", "no one"])
     with pytest.raises(ValueError, match=r"^candidates\.index, by which .* goes: no item is called 'nobody'"):
         recommender.recommend(0, candidates=pd.Series([True], index=["nobody"]))
     for table in (pd.DataFrame({"item": [3]}), {3: False}):
