@@ -62,7 +62,7 @@ def is_user(value):
 def is_list(value):
     if isinstance(value, torch.Tensor):
         return value.dim() > 0
-    return hasattr(value, "__iter__") and not isinstance(value, (str, bytes))
+    return hasattr(value, "__iter__") and not isinstance(value, (str, bytes, dict))
 
 
 def check_table(table, k, left_out):
