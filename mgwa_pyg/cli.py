@@ -228,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--max-relations", type=int, default=10, metavar="N",
            help="leave out the N largest one by one, the others together (default: 10)")
     option("--rows", choices=["val", "test"], default="val",
-           help="what figures are of: validation rows for decisions, test rows for a final report")
+           help="what figures are of: validation rows for decisions (default), test rows for a final report")
     option("--out", type=Path, metavar="DIR",
            help="where table and plot go (default: the folder of --run, or runs/kg_worth)")
     _add_processes(option)
@@ -433,8 +433,10 @@ def _kg_worth(args: argparse.Namespace) -> None:
         device=args.device,
     )
     print(table.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
+    rows = {"val": "validation", "test": "test"}[args.rows]
     print(
-        f"Below zero a change does harm; p is over users, adjusted for {len(table) - 1} tests. Also in {out}"
+        f"On {rows} rows. Below zero a change does harm; p is over users, adjusted for {len(table) - 1} "
+        f"tests. Also in {out}"
     )
     if args.seeds == 1:
         print("One seed says nothing of what another would give: take --seeds 3 or more to decide by.")

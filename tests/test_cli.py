@@ -100,7 +100,10 @@ def test_kg_worth_of_a_run_is_that_of_the_call(folder, tmp_path, capsys):
     lines = printed.splitlines()
     assert len(lines) == 6
     assert f"{known['auc_user'][0]:.4f}" in lines[1]
-    assert lines[-1] == f"Below zero a change does harm; p is over users, adjusted for 3 tests. Also in {run}"
+    assert lines[-1] == (
+        "On validation rows. Below zero a change does harm; p is over users, adjusted for 3 tests. "
+        f"Also in {run}"
+    )
 
 
 def test_kg_worth_takes_in_triples_that_a_run_left_out(folder, tmp_path, capsys):
