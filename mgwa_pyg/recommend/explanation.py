@@ -219,8 +219,8 @@ def _bars(table: pd.DataFrame, interaction: Interaction, name: str) -> list[tupl
     rows = [(others[row.part], row.score) for row in table.itertuples() if row.part in others]
     links = _links(table, interaction, between="\n")
     shown = sum(abs(score) >= _SMALL * abs(links[0][1]) for _, score in links[:_BARS])
-    for name, score in links[:shown]:
-        rows.append(("\n".join(shortened(line, _WIDTH) for line in name.split("\n")), score))
+    for label, score in links[:shown]:
+        rows.append(("\n".join(shortened(line, _WIDTH) for line in label.split("\n")), score))
     if len(links) > shown:
         rows.append((f"{len(links) - shown} more", sum(score for _, score in links[shown:])))
     return rows
